@@ -1,0 +1,187 @@
+"""Images and videos as the model takes them: pixels fitted to the size, latents placed beside or under the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .config import VAEConfig
+from .noise import Generator
+from .shapes import LatentSize, VideoSize
+from .vae import AutoencoderCausal3D
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Fit = Literal["refuse", "stretch", "crop"]
+"""What to do with pictures of another aspect ratio than the video's."""
+
+ImageScale = Literal["diffusers", "sat", "scaled"]
+"""Which multiple of z the transformer is given as image latents (see `image_latent_factor`)."""
+
+_SAME_ASPECT = 0.02  # 1920 x 1080 for 1360 x 768 is meant to fit
+
+
+def video_pixels(video: Any, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
+    """The first `size.num_frames` frames as [B, 3, F, height, width] in [-1, 1].
+
+    Args:
+        video: a list of PIL images, or a tensor in [0, 1] of shape [F, 3, H, W], [B, 3, F, H, W] or [B, F, 3, H, W].
+        fit: for another aspect ratio: "refuse", "stretch" it, or "crop" its middle.
+    Raises: ValueError for anything else, or for another aspect ratio with "refuse".
+    """
+    if isinstance(video, Tensor):
+        return _resize_tensor(_as_video(video)[:, :, : size.num_frames], size, fit) * 2.0 - 1.0
+    frames = [_pil_pixels(frame, size, fit) for frame in video[: size.num_frames]]
+    return torch.stack(frames, dim=1)[None] * 2.0 - 1.0
+
+
+def image_pixels(image: Any, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
+    """Images as clips of one frame, [B, 3, 1, height, width] in [-1, 1].
+
+    Args:
+        image: a PIL image or a list of them (a batch), or a tensor in [0, 1] of shape [3, H, W] or [B, 3, H, W].
+        fit: for another aspect ratio: "refuse", "stretch" it, or "crop" its middle.
+    Raises: ValueError for anything else, or for another aspect ratio with "refuse".
+    """
+    if isinstance(image, Tensor):
+        return _resize_tensor(_as_images(image), size, fit) * 2.0 - 1.0
+    images = [_pil_pixels(one, size, fit) for one in _as_list(image)]
+    return torch.stack(images)[:, :, None] * 2.0 - 1.0
+
+
+def frame_count(video: Any) -> int:
+    """Frames of a video in any form `video_pixels` takes."""
+    return _as_video(video).shape[2] if isinstance(video, Tensor) else len(video)
+
+
+def check_aspect(picture: Any, size: VideoSize, fit: Fit) -> None:
+    """Raises: ValueError if an image or video (any accepted form) has another aspect ratio and `fit` is "refuse"."""
+    if isinstance(picture, Tensor):
+        sizes = [(picture.shape[-1], picture.shape[-2])]
+    else:
+        sizes = [one.size for one in _as_list(picture)]
+    for width, height in sizes:
+        _box(width, height, size, fit)
+
+
+def image_latent_factor(config: VAEConfig, scale: ImageScale) -> float:
+    """What z is multiplied with to become image latents; s is the VAE's scaling factor.
+
+    "diffusers": s, or 1 / s where the config says `invert_scale_latents` (1.5). "sat": s, or 1 in 1.5. "scaled": s
+    always, as most fine-tuning code trains. Which is best for 1.5 is an open question; diffusers is the reference.
+    """
+    s = config.scaling_factor
+    if scale == "scaled" or not config.invert_scale_latents:
+        return s
+    return 1.0 if scale == "sat" else 1.0 / s
+
+
+def image_latents(first: Tensor, last: Tensor | None, size: LatentSize) -> Tensor:
+    """Image latents of the whole clip: the first image at index 0, the last at the end, zeros between.
+
+    With leading frames (1.5) the first image stands in the slot that is dropped after sampling, as in the reference.
+
+    Args: first, last: scaled latents of one frame each, [B, C, 1, H, W].
+    Returns: [B, C, T, H, W].
+    """
+    ends = [first] if last is None else [first, last]
+    between = torch.zeros_like(first).expand(-1, -1, size.frames - len(ends), -1, -1)
+    return torch.cat([first, between, *ends[1:]], dim=2)
+
+
+def encode_image(vae: AutoencoderCausal3D, pixels: Tensor, factor: float, generator: Generator) -> Tensor:
+    """Image latents [B, C, 1, h, w] of one frame [B, 3, 1, H, W] in [-1, 1], sampled from the posterior."""
+    return _encode(vae, pixels, generator) * factor
+
+
+def encode_video(
+    vae: AutoencoderCausal3D, pixels: Tensor, factor: float, size: LatentSize, generator: Generator
+) -> Tensor:
+    """Model-space latents [B, C, T, h, w] of a video [B, 3, F, H, W] in [-1, 1], sampled from the posterior.
+
+    Leading frames repeat the first latent, as in 1.5's training.
+    """
+    latents = _encode(vae, pixels, generator) * factor
+    return torch.cat([latents[:, :, :1].expand(-1, -1, size.leading, -1, -1), latents], dim=2)
+
+
+def _encode(vae: AutoencoderCausal3D, pixels: Tensor, generator: Generator) -> Tensor:
+    """Posterior samples, one clip at a time: the reference draws per clip."""
+    generators = [generator] * len(pixels) if not isinstance(generator, Sequence) else list(generator)
+    clips = [vae.encode(clip[None]).sample(one) for clip, one in zip(pixels, generators, strict=True)]
+    return torch.cat(clips)
+
+
+def _as_video(tensor: Tensor) -> Tensor:
+    """[B, 3, F, H, W] of the accepted tensor shapes of a video."""
+    if tensor.ndim == 4 and tensor.shape[1] == 3:
+        return tensor.transpose(0, 1)[None]
+    if tensor.ndim == 5 and tensor.shape[1] == 3:
+        return tensor
+    if tensor.ndim == 5 and tensor.shape[2] == 3:
+        return tensor.transpose(1, 2)
+    raise ValueError(
+        f"a video tensor of shape {tuple(tensor.shape)}; give [F, 3, H, W] or [B, 3, F, H, W], values from 0 to 1"
+    )
+
+
+def _as_images(tensor: Tensor) -> Tensor:
+    """[B, 3, 1, H, W] of the accepted tensor shapes of images."""
+    if tensor.ndim == 3 and tensor.shape[0] == 3:
+        return tensor[None, :, None]
+    if tensor.ndim == 4 and tensor.shape[1] == 3:
+        return tensor[:, :, None]
+    if tensor.ndim == 5 and tensor.shape[1:3] == (3, 1):
+        return tensor
+    raise ValueError(
+        f"an image tensor of shape {tuple(tensor.shape)}; give [3, H, W] or [B, 3, H, W], values from 0 to 1"
+    )
+
+
+def _as_list(picture: Any) -> list[Any]:
+    return list(picture) if isinstance(picture, Sequence) else [picture]
+
+
+def _resize_tensor(video: Tensor, size: VideoSize, fit: Fit) -> Tensor:
+    height, width = video.shape[3:]
+    if (height, width) == (size.height, size.width):
+        return video
+    left, top, right, bottom = _box(width, height, size, fit)
+    frames = video[..., top:bottom, left:right].transpose(1, 2).flatten(0, 1)
+    frames = F.interpolate(frames, (size.height, size.width), mode="bicubic", antialias=True).clamp(0, 1)
+    return frames.unflatten(0, (video.shape[0], -1)).transpose(1, 2)
+
+
+def _pil_pixels(image: Image, size: VideoSize, fit: Fit) -> Tensor:
+    """[3, height, width] in [0, 1], resized with Lanczos as diffusers does."""
+    from PIL import Image as PIL
+
+    if not isinstance(image, PIL.Image):
+        raise ValueError(f"a {type(image).__name__} where a PIL image or a tensor is expected")
+    image = image.convert("RGB")
+    if image.size != (size.width, size.height):
+        box = _box(*image.size, size, fit)
+        image = image.resize((size.width, size.height), PIL.Resampling.LANCZOS, box=box)
+    data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return data.view(size.height, size.width, 3).permute(2, 0, 1).float() / 255.0
+
+
+def _box(width: int, height: int, size: VideoSize, fit: Fit) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of what is kept of a picture before it is resized."""
+    whole = (0, 0, width, height)
+    if fit == "stretch" or abs(width * size.height / (height * size.width) - 1) <= _SAME_ASPECT:
+        return whole
+    if fit == "refuse":
+        raise ValueError(
+            f"a picture of {width}x{height} for a video of {size.width}x{size.height}: another aspect ratio; crop it "
+            "to that shape, choose a size of its shape, or ask for 'crop' or 'stretch'"
+        )
+    keep_width = min(width, round(height * size.width / size.height))
+    keep_height = min(height, round(width * size.height / size.width))
+    left, top = (width - keep_width) // 2, (height - keep_height) // 2
+    return left, top, left + keep_width, top + keep_height

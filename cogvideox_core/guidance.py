@@ -1,0 +1,30 @@
+"""Classifier-free guidance and its dynamic scale."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch import Tensor
+
+DynamicBy = Literal["timestep", "step"]
+
+
+def guide(v_uncond: Tensor, v_cond: Tensor, guidance_scale: float) -> Tensor:
+    """u + g (c - u), shapes alike."""
+    return v_uncond + guidance_scale * (v_cond - v_uncond)
+
+
+def dynamic_scale(
+    guidance_scale: float, *, timestep: int, step_index: int, num_inference_steps: int, by: DynamicBy = "timestep"
+) -> float:
+    """The guidance scale of one step: 1 + g (1 - cos(pi ((N - t) / N)^5)) / 2.
+
+    Args:
+        by: "timestep" puts the raw timestep (0 to 999) for t, as the published code does (the scale then jumps about);
+            "step" puts the index of the step, which was evidently meant: it falls smoothly from 1 + g to 1.
+    Source: diffusers `CogVideoXPipeline.__call__`, SAT `DynamicCFG`; huggingface/diffusers issue 9641.
+    """
+    position = timestep if by == "timestep" else step_index
+    progress = ((num_inference_steps - position) / num_inference_steps) ** 5.0
+    return 1 + guidance_scale * (1 - math.cos(math.pi * progress)) / 2

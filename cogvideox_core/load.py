@@ -1,0 +1,56 @@
+"""A whole pipeline from one folder."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from .demo import DEMO_MODEL, DEMO_NOTICE
+from .pipeline import CogVideoXPipeline
+from .text_encoder import load_text_encoder
+from .weights import folder_variant, load_transformer, load_vae, named_dtype, read_transformer
+
+logger = logging.getLogger("cogvideox")
+
+
+def load_pipeline(
+    path: str | Path | None = None,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+) -> CogVideoXPipeline:
+    """Everything in a CogVideoX folder, ready to make videos.
+
+    Args:
+        path: a folder in the official layout; None for the demo model.
+        dtype: of all components; None keeps the transformer's own, except float16 on a CPU, which has hardly any
+            arithmetic for it: there bfloat16 is taken.
+        device: None for the first CUDA device, else Apple's, else the CPU.
+    Raises: CheckpointError if the folder lacks something; ValueError for an unknown dtype.
+    """
+    if path is None:
+        path = DEMO_MODEL
+        logger.warning(DEMO_NOTICE)
+    device = torch.device(device) if device is not None else default_device()
+    weights = read_transformer(path)
+    wanted = named_dtype(dtype) if dtype is not None else _own_dtype(weights.state_dict, device)
+    return CogVideoXPipeline(
+        load_transformer(path, dtype=wanted, device=device),
+        load_vae(path, dtype=wanted, device=device),
+        load_text_encoder(path, dtype=wanted, device=device),
+        folder_variant(weights.variant, path),
+    )
+
+
+def default_device() -> torch.device:
+    """The first CUDA device, else Apple's, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _own_dtype(state_dict: dict[str, torch.Tensor], device: torch.device) -> torch.dtype:
+    dtype = state_dict["proj_out.weight"].dtype
+    return torch.bfloat16 if dtype == torch.float16 and device.type == "cpu" else dtype

@@ -1,0 +1,215 @@
+"""From a prompt to a video: text encoder, transformer, VAE and schedule tied together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from .conditioning import encode_image, encode_video, image_latent_factor, image_latents, image_pixels, video_pixels
+from .noise import draw_latents
+from .request import Request
+from .sampling import denoise
+from .schedulers import NoiseSchedule, make_sampler
+from .shapes import LatentSize, VideoSize, latent_size, size_advice
+from .transformer import CogVideoXTransformer3D
+from .vae import AutoencoderCausal3D
+from .vae.autoencoder import LATENTS_PER_CHUNK, frame_chunks
+from .variants import Variant
+
+logger = logging.getLogger("cogvideox")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: `step` of `total` of a stage is done.
+
+    `latents` are the current ones after a sampling step, [B, C, T, h, w], model space.
+    """
+
+    stage: Literal["text", "sampling", "decoding"]
+    step: int
+    total: int
+    latents: Tensor | None = None
+
+
+Callback = Callable[[Progress], None]
+
+
+class PromptEncoder(Protocol):
+    """Turns prompts into embeddings [B, L, D]."""
+
+    def __call__(self, prompts: list[str]) -> Tensor: ...
+
+
+class CogVideoXPipeline:
+    """Makes videos with one model.
+
+    Args:
+        transformer, vae: the components, on their devices.
+        text_encoder: None when only embeddings will be given.
+        variant: the row whose schedule, scales and limits apply.
+    """
+
+    def __init__(
+        self,
+        transformer: CogVideoXTransformer3D,
+        vae: AutoencoderCausal3D,
+        text_encoder: PromptEncoder | None,
+        variant: Variant,
+    ) -> None:
+        self.transformer = transformer
+        self.vae = vae
+        self.text_encoder = text_encoder
+        self.variant = variant
+        self.schedule = NoiseSchedule(variant.schedule)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The transformer's dtype; text embeddings and image latents are cast to it."""
+        return next(self.transformer.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.transformer.parameters()).device
+
+    def check(self, *args: Any, **options: Any) -> VideoSize:
+        """The size of the video that calling the pipeline with these arguments would make.
+
+        Raises: ValueError that says what came, what fits and what to do.
+        """
+        return Request(*args, **options).check(self.transformer.config, self.variant)
+
+    def __call__(
+        self,
+        *args: Any,
+        output_type: Literal["video", "latent"] = "video",
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Make a video. Arguments are the fields of `Request`, in that order; besides:
+
+        Args:
+            output_type: "video", or "latent" for latents [B, 16, T, h, w], leading frames included.
+            callback: called with a `Progress` after each unit of work; raise in it to interrupt.
+        Returns: video [B, 3, F, H, W] in [0, 1], float32.
+        Raises: ValueError for input that does not fit; FloatingPointError for latents that are not finite.
+        """
+        if output_type not in ("video", "latent"):
+            raise ValueError(f"output_type={output_type!r}; there are 'video' and 'latent'")
+        request, callback = Request(*args, **options), callback or _ignore
+        latents, size = self._latents(request, callback)
+        if output_type == "latent":
+            return latents
+        return torch.cat(list(self._decode(latents, size, callback)), dim=2)
+
+    def stream(self, *args: Any, callback: Callback | None = None, **options: Any) -> Iterator[Tensor]:
+        """As calling the pipeline, but yields the video in chunks [B, 3, f, H, W] as they are decoded."""
+        request, callback = Request(*args, **options), callback or _ignore
+        latents, size = self._latents(request, callback)
+        yield from self._decode(latents, size, callback)
+
+    @torch.no_grad()
+    def _latents(self, request: Request, callback: Callback) -> tuple[Tensor, LatentSize]:
+        """Clean latents of a request, and their size."""
+        video_size = request.check(self.transformer.config, self.variant)
+        if advice := size_advice(video_size, self.transformer.config, self.variant):
+            logger.warning(advice)
+        size = latent_size(video_size, self.transformer.config, self.variant)
+        prompt_embeds, negative_embeds = self._encode_text(request, callback)
+        image = self._encode_images(request, video_size, size)
+        strength = 1.0 if request.video is None else request.strength
+        steps = self.schedule.steps(request.num_inference_steps, strength)
+        latents = self._first_latents(request, video_size, size, steps[0].timestep)
+
+        def draw(like: Tensor) -> Tensor:
+            return draw_latents(like.shape, request.generator, like.device, self.dtype).float()
+
+        latents = denoise(
+            self.transformer,
+            latents,
+            steps,
+            make_sampler(request.sampler, draw),
+            prompt_embeds,
+            negative_embeds,
+            guidance=request.guidance,
+            image_latents=image,
+            on_step=lambda done, latents: callback(Progress("sampling", done, len(steps), latents)),
+        )
+        return latents, size
+
+    def _encode_text(self, request: Request, callback: Callback) -> tuple[Tensor, Tensor | None]:
+        embeds, negative = request.prompt_embeds, request.negative_prompt_embeds
+        wants_negative = request.guidance.active and negative is None and not request.zero_negative_prompt
+        total = (embeds is None) + wants_negative
+        if embeds is None:
+            embeds = self._embed(request.prompts)
+            callback(Progress("text", 1, total))
+        if wants_negative:
+            negative = self._embed(request.negative_prompts)
+            callback(Progress("text", total, total))
+        if negative is None and request.guidance.active:
+            negative = torch.zeros_like(embeds)
+        place = {"device": self.device, "dtype": self.dtype}
+        return embeds.to(**place), None if negative is None else negative.to(**place)
+
+    def _embed(self, prompts: list[str]) -> Tensor:
+        if self.text_encoder is None:
+            raise ValueError("a prompt, but no text encoder is loaded; give prompt_embeds, or load one")
+        embeds = self.text_encoder(prompts)
+        width = self.transformer.config.text_embed_dim
+        if embeds.shape[-1] != width:
+            raise ValueError(
+                f"the text encoder makes embeddings {embeds.shape[-1]} wide; {self.variant.name} takes {width}; load "
+                "the text encoder that belongs to it"
+            )
+        return embeds
+
+    def _encode_images(self, request: Request, video_size: VideoSize, size: LatentSize) -> Tensor | None:
+        if request.image is None:
+            return None
+        factor = image_latent_factor(self.variant.vae, request.image_scale)
+
+        def encode(image: Any) -> Tensor:
+            pixels = self._for_vae(image_pixels(image, video_size, fit=request.image_fit), request)
+            return encode_image(self.vae, pixels, factor, request.generator).to(self.device, self.dtype)
+
+        first = encode(request.image)
+        return image_latents(first, None if request.last_image is None else encode(request.last_image), size)
+
+    def _first_latents(self, request: Request, video_size: VideoSize, size: LatentSize, timestep: int) -> Tensor:
+        """Noise, or the given video with noise of `timestep` on it; float32."""
+        if request.latents is not None:
+            return request.latents.to(self.device, torch.float32)
+        clean = None
+        if request.video is not None:
+            pixels = self._for_vae(video_pixels(request.video, video_size, fit=request.image_fit), request)
+            clean = encode_video(self.vae, pixels, self.variant.vae.scaling_factor, size, request.generator)
+        shape = size.shape(request.batch, self.transformer.config.out_channels)
+        noise = draw_latents(shape, request.generator, self.device, self.dtype).float()
+        if clean is None:
+            return noise
+        return self.schedule.add_noise(clean.to(self.device, torch.float32), noise, timestep)
+
+    def _for_vae(self, pixels: Tensor, request: Request) -> Tensor:
+        """Pixels on the VAE's device and in its dtype, one clip per prompt."""
+        weight = next(self.vae.parameters())
+        return pixels.to(weight.device, weight.dtype).expand(request.batch, -1, -1, -1, -1)
+
+    @torch.no_grad()
+    def _decode(self, latents: Tensor, size: LatentSize, callback: Callback) -> Iterator[Tensor]:
+        """The video of clean latents in chunks [B, 3, f, H, W], in [0, 1]."""
+        weight = next(self.vae.parameters())
+        z = (latents[:, :, size.leading :] / self.variant.vae.scaling_factor).to(weight.device, weight.dtype)
+        total = len(frame_chunks(z.shape[2], LATENTS_PER_CHUNK))
+        for index, chunk in enumerate(self.vae.decode_stream(z)):
+            callback(Progress("decoding", index + 1, total))
+            yield (chunk.float() / 2 + 0.5).clamp(0, 1)
+
+
+def _ignore(progress: Progress) -> None:
+    """The callback of a caller who gave none."""

@@ -1,0 +1,74 @@
+"""The denoising loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .guidance import DynamicBy, dynamic_scale, guide
+from .schedulers import Sampler, Step, check_finite
+from .transformer import CogVideoXTransformer3D
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly the prompt is followed. A scale of 1 or less runs without the negative prompt."""
+
+    scale: float = 6.0
+    dynamic: bool = False
+    dynamic_by: DynamicBy = "timestep"
+
+    @property
+    def active(self) -> bool:
+        return self.scale > 1.0
+
+    def at(self, step: Step, index: int, count: int) -> float:
+        """The scale of step `index` of `count`."""
+        if not self.dynamic:
+            return self.scale
+        return dynamic_scale(
+            self.scale, timestep=step.timestep, step_index=index, num_inference_steps=count, by=self.dynamic_by
+        )
+
+
+def denoise(
+    transformer: CogVideoXTransformer3D,
+    latents: Tensor,
+    steps: Sequence[Step],
+    sampler: Sampler,
+    prompt_embeds: Tensor,
+    negative_prompt_embeds: Tensor | None,
+    *,
+    guidance: Guidance,
+    image_latents: Tensor | None = None,
+    on_step: Callable[[int, Tensor], None] = lambda done, latents: None,
+) -> Tensor:
+    """Noise to clean latents.
+
+    Args:
+        latents: [B, C, T, H, W], float32; noise, or a noised video at the first step's timestep.
+        prompt_embeds, negative_prompt_embeds: [B, L, D] in the transformer's dtype; the negative ones are needed
+            where guidance is active.
+        image_latents: [B, C, T, H, W], concatenated behind the latents.
+        on_step: called after each step with the number of steps done and the latents; may raise to interrupt.
+    Returns: [B, C, T, H, W], float32; latents stay in float32 between steps.
+    Raises: FloatingPointError when latents are no longer finite.
+    """
+    dtype = prompt_embeds.dtype
+    embeds = prompt_embeds if not guidance.active else torch.cat([negative_prompt_embeds, prompt_embeds])
+    copies = len(embeds) // len(latents)
+    for index, step in enumerate(steps):
+        model_input = latents.to(dtype)
+        if image_latents is not None:
+            model_input = torch.cat([model_input, image_latents.to(dtype)], dim=1)
+        timestep = torch.full((len(embeds),), step.timestep, device=latents.device)
+        v_pred = transformer(model_input.repeat(copies, 1, 1, 1, 1), embeds, timestep).float()
+        if guidance.active:
+            v_pred = guide(*v_pred.chunk(2), guidance.at(step, index, len(steps)))
+        latents = sampler.step(latents, v_pred, step)
+        check_finite(latents, step, dtype)
+        on_step(index + 1, latents)
+    return latents

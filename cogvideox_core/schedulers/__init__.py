@@ -1,0 +1,16 @@
+"""Noise schedule and step rules."""
+
+from .noise_schedule import NoiseSchedule, Step, predict_x0
+from .samplers import DDIM, SAMPLERS, DPMSolverPP2MSDE, Sampler, check_finite, make_sampler
+
+__all__ = [
+    "DDIM",
+    "SAMPLERS",
+    "DPMSolverPP2MSDE",
+    "NoiseSchedule",
+    "Sampler",
+    "Step",
+    "check_finite",
+    "make_sampler",
+    "predict_x0",
+]

@@ -1,0 +1,120 @@
+"""Pixel to latent arithmetic, and which sizes and frame counts fit a model.
+
+Letters: B batch, F pixel frames, T latent frames, C channels, H W rows and columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .config import TransformerConfig
+from .variants import Variant
+
+
+@dataclass(frozen=True)
+class VideoSize:
+    """Size of a video in pixels and frames."""
+
+    height: int
+    width: int
+    num_frames: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}, {self.num_frames} frames"
+
+
+@dataclass(frozen=True)
+class LatentSize:
+    """Size of what the transformer works on.
+
+    Attributes:
+        frames: latent frames, the leading ones included.
+        leading: latent frames put in front so that frames fill whole patches (1.5); dropped before decoding.
+    """
+
+    frames: int
+    height: int
+    width: int
+    leading: int
+
+    def shape(self, batch: int, channels: int) -> tuple[int, int, int, int, int]:
+        """[B, C, T, H, W]."""
+        return batch, channels, self.frames, self.height, self.width
+
+
+def latent_frames(num_frames: int, variant: Variant) -> int:
+    """Latent frames of a clip: the first frame alone, then one per four."""
+    return (num_frames - 1) // variant.vae.temporal_compression_ratio + 1
+
+
+def latent_size(size: VideoSize, config: TransformerConfig, variant: Variant) -> LatentSize:
+    """What the transformer works on for a video of this size."""
+    frames = latent_frames(size.num_frames, variant)
+    leading = -frames % config.frame_patch
+    ratio = variant.vae.spatial_compression_ratio
+    return LatentSize(frames + leading, size.height // ratio, size.width // ratio, leading)
+
+
+def default_size(config: TransformerConfig, variant: Variant) -> VideoSize:
+    """The size to ask for when the user asks for none: the released model's, or the training size of another."""
+    row, defaults = variant.transformer, variant.defaults
+    released = (config.sample_height, config.sample_width) == (row.sample_height, row.sample_width)
+    frames = defaults.num_frames if config.sample_frames == row.sample_frames else config.sample_frames
+    if released:
+        return VideoSize(defaults.height, defaults.width, frames)
+    ratio = variant.vae.spatial_compression_ratio
+    return VideoSize(config.sample_height * ratio, config.sample_width * ratio, frames)
+
+
+def check_size(size: VideoSize, config: TransformerConfig, variant: Variant, *, allow_any_size: bool = False) -> None:
+    """Refuse a size or frame count the model cannot make a video of.
+
+    Args: allow_any_size: lift the limits of training (frame count, and fewer frames than a learned table holds); what
+        the arithmetic demands stays.
+    Raises: ValueError that says what came, what fits and what to do.
+    """
+    _check_sides(size, config, variant)
+    group = 2 * variant.vae.temporal_compression_ratio
+    most = max(variant.max_frames, config.sample_frames)
+    fits = size.num_frames >= 1 and (size.num_frames - 1) % group == 0
+    if not fits or (size.num_frames > most and not allow_any_size):
+        nearest = min(max(round((size.num_frames - 1) / group), 0) * group + 1, most)
+        raise ValueError(
+            f"num_frames={size.num_frames}; {variant.name} takes {group}n+1 frames up to {most}; use {nearest}"
+        )
+    if config.use_learned_positional_embeddings and size.num_frames != config.sample_frames and not allow_any_size:
+        raise ValueError(
+            f"num_frames={size.num_frames}; {variant.name} has a learned position table for exactly "
+            f"{config.sample_frames} frames; use {config.sample_frames}"
+        )
+
+
+def size_advice(size: VideoSize, config: TransformerConfig, variant: Variant) -> str | None:
+    """A sentence when the size is possible but not one the model was trained at; None when it is."""
+    trained = default_size(config, variant)
+    short, long = sorted((size.height, size.width))
+    trained_short, trained_long = sorted((trained.height, trained.width))
+    if config.patch_size_t is not None and config.image_channels and short == trained_short and long <= trained_long:
+        return None
+    if (size.height, size.width) == (trained.height, trained.width):
+        return None
+    return (
+        f"{size.width}x{size.height} is not the size {variant.name} was trained at ({trained.width}x{trained.height}); "
+        "the picture may suffer"
+    )
+
+
+def _check_sides(size: VideoSize, config: TransformerConfig, variant: Variant) -> None:
+    multiple = variant.vae.spatial_compression_ratio * config.patch_size
+    for name, pixels in (("height", size.height), ("width", size.width)):
+        if pixels < multiple or pixels % multiple:
+            nearest = max(round(pixels / multiple), 1) * multiple
+            raise ValueError(f"{name}={pixels}; {variant.name} takes multiples of {multiple}; use {nearest}")
+    if config.use_learned_positional_embeddings:
+        ratio = variant.vae.spatial_compression_ratio
+        height, width = config.sample_height * ratio, config.sample_width * ratio
+        if (size.height, size.width) != (height, width):
+            raise ValueError(
+                f"{size.width}x{size.height}; {variant.name} has a learned position table for {width}x{height} only; "
+                f"use width {width} and height {height}"
+            )

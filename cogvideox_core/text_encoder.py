@@ -1,0 +1,257 @@
+"""Prompts into embeddings: transformers' T5 encoder on mapped weights.
+
+No attention mask goes in: the padding behind a prompt is attended like text, as in training. transformers is imported
+where it is used, gives the tokenizer and the forward pass, and never opens a weight file itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .weights import (
+    CheckpointError,
+    Weights,
+    component_path,
+    expect_kind,
+    fill,
+    named_dtype,
+    open_weights,
+    read_config,
+    read_json,
+)
+from .weights.declared import check_fixed, declared_fields
+from .weights.dtypes import weights_dtype
+
+logger = logging.getLogger("cogvideox")
+
+MAX_LENGTH = 226
+"""Tokens of a prompt in every released CogVideoX, the closing one included."""
+
+_EMBEDDING = "shared.weight"
+_TIED_EMBEDDING = "encoder.embed_tokens.weight"
+_FIRST_BLOCK = "encoder.block.0.layer."
+_FIXED = {"model_type": "t5", "feed_forward_proj": "gated-gelu"}
+_SENTENCEPIECE = "spiece.model"
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What the shapes of a T5 do not show, with the values of T5 v1.1."""
+
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+
+class TextEncoder:
+    """A T5 encoder with its tokenizer.
+
+    Args:
+        model: transformers' T5EncoderModel.
+        tokenizer: the tokenizer that belongs to it.
+        max_length: tokens of every prompt, L: shorter ones are padded, longer ones cut and closed again.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, max_length: int = MAX_LENGTH) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    @property
+    def width(self) -> int:
+        """D, the width of an embedding."""
+        return self.model.config.d_model
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.shared.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.shared.weight.device
+
+    def to(self, device: torch.device | str) -> TextEncoder:
+        """Move the model; its dtype stays."""
+        self.model.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, prompts: list[str]) -> Tensor:
+        """Encode prompts; what does not fit is cut off and named in a warning.
+
+        Returns: [B, L, D] in the encoder's dtype, on its device.
+        Raises: FloatingPointError if the embeddings are not finite.
+        """
+        for prompt in prompts:
+            if cut := self.truncated_part(prompt):
+                logger.warning(
+                    "The prompt has %d tokens and %d fit; this part is cut off: %s",
+                    self.count_tokens(prompt),
+                    self.max_length,
+                    cut,
+                )
+        tokens = self.tokenizer(
+            prompts, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
+        ).input_ids  # [B, L]
+        embeds = self.model(tokens.to(self.device))[0].to(self.dtype)
+        if not embeds.isfinite().all():
+            raise FloatingPointError(
+                f"the text encoder's embeddings are not finite in {self.dtype}; load it in bfloat16 or float32"
+            )
+        return embeds
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a prompt, the closing one included; `max_length` of them fit."""
+        return len(self._tokens(text))
+
+    def truncated_part(self, text: str) -> str:
+        """The end of a prompt that does not fit, as the tokenizer spells it; empty when all of it fits."""
+        tokens = self._tokens(text)
+        # The closing token is kept, so one token less of the text is.
+        return self.tokenizer.decode(tokens[self.max_length - 1 : -1]) if len(tokens) > self.max_length else ""
+
+    def _tokens(self, text: str) -> list[int]:
+        return self.tokenizer(text, truncation=False, verbose=False).input_ids
+
+
+def load_text_encoder(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str = "cpu",
+    max_length: int = MAX_LENGTH,
+) -> TextEncoder:
+    """The T5 encoder at `path`, ready to run.
+
+    Args:
+        path: a whole CogVideoX folder, or its text_encoder folder with the tokenizer folder beside it.
+        dtype: of the weights; None keeps the file's, mapped and not copied (on the CPU). In float16 the output
+            matrices of the feed-forward layers stay in float32, as transformers keeps them: they overflow.
+        device: where the weights go.
+        max_length: tokens of every prompt; 226 for the released models.
+    Raises:
+        CheckpointError if the weights do not make a T5 encoder, or the tokenizer is missing or another's.
+        ImportError if transformers, or what its tokenizer needs, is missing.
+    """
+    wanted = None if dtype is None else named_dtype(dtype)
+    folder = component_path(path, "text_encoder")
+    weights = open_weights(folder)
+    expect_kind(weights, "text_encoder", folder)
+    config = _t5_config(weights.shapes, read_config(folder), folder)
+    tokenizer = _load_tokenizer(folder, config["vocab_size"])
+    return TextEncoder(_load_t5(config, weights, wanted, device, folder), tokenizer, max_length)
+
+
+def _t5_config(
+    shapes: Mapping[str, tuple[int, ...]], declared: Mapping[str, Any] | None, source: Path
+) -> dict[str, Any]:
+    """Arguments of transformers' T5Config: from shapes, and from the config.json what shapes do not show."""
+    check_fixed(declared, _FIXED, source)
+    vocab_size, d_model = _matrix(shapes, _EMBEDDING if _EMBEDDING in shapes else _TIED_EMBEDDING, source)
+    buckets, heads = _matrix(shapes, _FIRST_BLOCK + "0.SelfAttention.relative_attention_bias.weight", source)
+    inner, _ = _matrix(shapes, _FIRST_BLOCK + "0.SelfAttention.q.weight", source)
+    d_ff, _ = _matrix(shapes, _FIRST_BLOCK + "1.DenseReluDense.wi_0.weight", source)
+    return {
+        "vocab_size": vocab_size,
+        "d_model": d_model,
+        "d_kv": inner // heads,
+        "d_ff": d_ff,
+        "num_heads": heads,
+        "num_layers": len({match[1] for key in shapes if (match := re.match(r"encoder\.block\.(\d+)\.", key))}),
+        "relative_attention_num_buckets": buckets,
+        "feed_forward_proj": _FIXED["feed_forward_proj"],
+        **declared_fields(_Declared, declared, source),
+    }
+
+
+def _matrix(shapes: Mapping[str, tuple[int, ...]], key: str, source: Path) -> tuple[int, int]:
+    shape = shapes.get(key, ())
+    if len(shape) != 2 or not all(shape):
+        found = f"is of shape {list(shape)}" if key in shapes else "is missing"
+        raise CheckpointError(
+            f"{source} is no whole T5 v1.1 encoder: {key} {found}; download the text_encoder folder again"
+        )
+    return shape[0], shape[1]
+
+
+def _load_t5(
+    config: dict[str, Any], weights: Weights, dtype: torch.dtype | None, device: torch.device | str, source: Path
+) -> Any:
+    """transformers' encoder with the mapped weights in it."""
+    T5Config, T5EncoderModel = _from_transformers("T5Config", "T5EncoderModel")
+    embedding = weights[_EMBEDDING if _EMBEDDING in weights else _TIED_EMBEDDING]
+    tensors = {key: weights[key] for key in weights if key.startswith("encoder.")}  # a whole T5 has a decoder too
+    tensors |= {_EMBEDDING: embedding, _TIED_EMBEDDING: embedding}
+    dtype = weights_dtype({_EMBEDDING: embedding}, dtype, source)
+    with torch.device("meta"):
+        model = T5EncoderModel(T5Config(**config))
+    fill(model, tensors, dtype=dtype, device=device, source=source)
+    model.encoder.set_input_embeddings(model.shared)
+    if dtype == torch.float16:
+        for name, layer in model.named_modules():
+            if name.endswith(".wo"):
+                layer.weight.data = tensors[f"{name}.weight"].to(device, torch.float32)
+    return model
+
+
+def _load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
+    """The tokenizer beside a text encoder, checked to be whole and to have no token without an embedding."""
+    inside = text_encoder if text_encoder.is_dir() else text_encoder.parent
+    places = (inside.parent / "tokenizer", inside)
+    folder = next((place for place in places if _tokenizer_files(place)), None)
+    if folder is None:
+        raise CheckpointError(
+            f"{places[0]} holds no {_SENTENCEPIECE} or tokenizer.json; put the tokenizer folder of the model there"
+        )
+    for file in folder.glob("*token*.json"):
+        read_json(file)
+    # diffusers takes the class its model_index.json names; before transformers 5 that one reads SentencePiece only.
+    pieces = folder / _SENTENCEPIECE
+    (tokenizer_class,) = _from_transformers("T5Tokenizer" if pieces.exists() else "T5TokenizerFast")
+    if pieces.exists():
+        _check_sentencepiece(pieces)
+    tokenizer = tokenizer_class.from_pretrained(str(folder), local_files_only=True)
+    if len(tokenizer) > vocab_size:
+        raise CheckpointError(
+            f"{folder} knows {len(tokenizer)} tokens and {text_encoder} has embeddings for {vocab_size}; they are not "
+            "of one model, download both again"
+        )
+    return tokenizer
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return [file for name in (_SENTENCEPIECE, "tokenizer.json") if (file := folder / name).is_file()]
+
+
+def _check_sentencepiece(path: Path) -> None:
+    try:
+        from google.protobuf import message  # noqa: F401 (transformers reads the file with it)
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise ImportError(
+            "Prompts need the packages sentencepiece and protobuf, and one is missing; run: "
+            "pip install sentencepiece protobuf"
+        ) from error
+    try:
+        SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is no whole SentencePiece model; download it again") from error
+
+
+def _from_transformers(*names: str) -> tuple[Any, ...]:
+    """Classes of transformers. Raises: ImportError, in one sentence, if it is missing or too old."""
+    try:
+        import transformers
+
+        return tuple(getattr(transformers, name) for name in names)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"Prompts need the package transformers, 4.50 or newer ({error}); run: pip install -U transformers"
+        ) from error

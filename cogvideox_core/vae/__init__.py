@@ -1,0 +1,6 @@
+"""The causal 3D VAE."""
+
+from .autoencoder import AutoencoderCausal3D, Posterior
+from .tiling import Tiling
+
+__all__ = ["AutoencoderCausal3D", "Posterior", "Tiling"]

@@ -1,0 +1,124 @@
+"""The causal 3D VAE: 8 x 8 pixels by 4 frames to one latent.
+
+A clip is worked through in chunks of 8 frames (2 latents), the remainder joined to the first chunk. That is part of
+the function: GroupNorm takes its statistics over one chunk. It also makes streaming exact: a chunk needs only what the
+convolutions carry from the chunks before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import VAEConfig
+from ..noise import Generator, draw
+from .causal_conv import Carry
+from .decoder import Decoder3D
+from .encoder import Encoder3D
+from .tiling import Tiling, apply_tiled
+
+FRAMES_PER_CHUNK = 8
+LATENTS_PER_CHUNK = 2
+
+
+class Posterior:
+    """The diagonal Gaussian an encoder predicts; mean and logvar are [B, latent_channels, T, H, W]."""
+
+    def __init__(self, moments: Tensor) -> None:
+        self.mean, logvar = moments.chunk(2, dim=1)
+        self.logvar = logvar.clamp(-30.0, 20.0)
+
+    def mode(self) -> Tensor:
+        """The most likely latents."""
+        return self.mean
+
+    def sample(self, generator: Generator = None) -> Tensor:
+        """Latents drawn from the posterior, in diffusers' order."""
+        noise = draw(self.mean.shape, generator, self.mean.device, self.mean.dtype)
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+
+class AutoencoderCausal3D(nn.Module):
+    """Encodes videos to latents and back. Latents are VAE-space z, not yet times the scaling factor.
+
+    Args:
+        config: shape of the model.
+        dtype, device: of the weights (device "meta" allocates nothing).
+        operations: namespace with Conv2d, Conv3d and GroupNorm; `torch.nn` or a host's.
+    Source: diffusers `AutoencoderKLCogVideoX`, arXiv 2408.06072 section 2.1.
+    """
+
+    def __init__(
+        self,
+        config: VAEConfig,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        operations: Any = nn,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder3D(config, operations, dtype=dtype, device=device)
+        self.decoder = Decoder3D(config, operations, dtype=dtype, device=device)
+
+    def encode(self, video: Tensor, tiling: Tiling | None = None) -> Posterior:
+        """Posterior of a video.
+
+        Args:
+            video: [B, 3, F, H, W] in [-1, 1]; H and W divide by 8.
+            tiling: blended tiles where the video is larger than one.
+        Raises: ValueError if the shape does not fit.
+        """
+        self._check(video, self.config.in_channels, self.config.spatial_compression_ratio, "a video")
+        if tiling is not None and _exceeds(video, tiling.tile_height, tiling.tile_width):
+            ratio = self.config.spatial_compression_ratio
+            return Posterior(apply_tiled(self._encode, video, tiling, ratio, to_pixels=False))
+        return Posterior(self._encode(video))
+
+    def decode(self, z: Tensor, tiling: Tiling | None = None) -> Tensor:
+        """Video [B, 3, F, 8H, 8W], about -1 to 1, of latents z [B, latent_channels, T, H, W].
+
+        F is 4(T - 1) + 1 for odd T and 4T for even T. `tiling`: blended tiles where the picture is larger than one.
+        Raises: ValueError if the shape does not fit.
+        """
+        ratio = self.config.spatial_compression_ratio
+        if tiling is not None and _exceeds(z, tiling.tile_height // ratio, tiling.tile_width // ratio):
+            self._check(z, self.config.latent_channels, 1, "latents")
+            return apply_tiled(self._decode, z, tiling, ratio, to_pixels=True)
+        return self._decode(z)
+
+    def decode_stream(self, z: Tensor) -> Iterator[Tensor]:
+        """The frames of `decode(z)`, one chunk [B, 3, f, 8H, 8W] at a time, in memory that does not grow with T."""
+        self._check(z, self.config.latent_channels, 1, "latents")
+        carry: Carry = {}
+        for chunk in frame_chunks(z.shape[2], LATENTS_PER_CHUNK):
+            yield self.decoder(z[:, :, chunk], carry)
+
+    def _encode(self, video: Tensor) -> Tensor:
+        carry: Carry = {}
+        chunks = frame_chunks(video.shape[2], FRAMES_PER_CHUNK)
+        return torch.cat([self.encoder(video[:, :, chunk], carry) for chunk in chunks], dim=2)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return torch.cat(list(self.decode_stream(z)), dim=2)
+
+    @staticmethod
+    def _check(x: Tensor, channels: int, multiple: int, what: str) -> None:
+        if x.ndim != 5 or x.shape[1] != channels or not x.shape[2]:
+            raise ValueError(f"{what} of shape {tuple(x.shape)}; the VAE takes [B, {channels}, frames, rows, columns]")
+        if x.shape[3] % multiple or x.shape[4] % multiple:
+            raise ValueError(f"{what} of {x.shape[4]} x {x.shape[3]} pixels; width and height must divide by {multiple}")
+
+
+def frame_chunks(count: int, size: int) -> list[slice]:
+    """Cut `count` frames into chunks of `size`, the remainder joined to the first: 13 by 2 -> 3, 2, 2, 2, 2, 2."""
+    number = max(count // size, 1)
+    ends = [count - size * (number - 1 - index) for index in range(number)]
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _exceeds(x: Tensor, height: int, width: int) -> bool:
+    return x.shape[3] > height or x.shape[4] > width

@@ -1,0 +1,109 @@
+"""The five released CogVideoX models as rows of data; everything that differs between them stands here.
+
+Code asks what a model *has* (`config.patch_size_t`, `variant.sizes`), never what it is called. A new model is a new
+row plus a golden file in `tests/golden`.
+
+Sources: the published `config.json` files as quoted by diffusers' `convert_cogvideox_to_diffusers.py`, the SAT
+configuration files of zai-org/CogVideo, and its README for sizes, frame counts and samplers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from .config import ScheduleConfig, TransformerConfig, VAEConfig
+
+SamplerName = Literal["ddim", "dpm"]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What to ask for when the user asks for nothing. Height and width are pixels."""
+
+    height: int = 480
+    width: int = 720
+    num_frames: int = 49
+    fps: int = 8
+    num_inference_steps: int = 50
+    guidance_scale: float = 6.0
+    sampler: SamplerName = "dpm"
+    use_dynamic_cfg: bool = True
+    dtype: str = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One released model.
+
+    Attributes:
+        name: how people call it; for messages and menus only.
+        max_frames: most pixel frames it was trained for; legal counts are 8n + 1.
+    """
+
+    name: str
+    transformer: TransformerConfig
+    vae: VAEConfig
+    schedule: ScheduleConfig
+    defaults: Defaults
+    max_frames: int
+    source: str
+
+    @property
+    def task(self) -> str:
+        """"image-to-video" when image latents are concatenated to the noise, else "text-to-video"."""
+        return "image-to-video" if self.transformer.image_channels else "text-to-video"
+
+
+_5B_TRANSFORMER = TransformerConfig(num_attention_heads=48, num_layers=42)
+_15_TRANSFORMER = replace(_5B_TRANSFORMER, patch_size_t=2, sample_height=300, sample_width=300, sample_frames=81)
+
+_5B = Variant(
+    name="CogVideoX-5B",
+    transformer=_5B_TRANSFORMER,
+    vae=VAEConfig(scaling_factor=0.7),
+    schedule=ScheduleConfig(snr_shift_scale=1.0),
+    defaults=Defaults(),
+    max_frames=49,
+    source="zai-org/CogVideoX-5b",
+)
+_15_5B = replace(
+    _5B,
+    name="CogVideoX1.5-5B",
+    transformer=_15_TRANSFORMER,
+    vae=VAEConfig(scaling_factor=0.7, invert_scale_latents=True),
+    # The training size in the config (300 x 300) is no size to ask for; the README's is.
+    defaults=Defaults(height=768, width=1360, num_frames=81, fps=16),
+    max_frames=161,
+    source="zai-org/CogVideoX1.5-5B",
+)
+
+_ROWS = (
+    replace(
+        _5B,
+        name="CogVideoX-2B",
+        transformer=replace(
+            _5B_TRANSFORMER, num_attention_heads=30, num_layers=30, use_rotary_positional_embeddings=False
+        ),
+        vae=VAEConfig(scaling_factor=1.15258426),
+        schedule=ScheduleConfig(snr_shift_scale=3.0),
+        defaults=Defaults(sampler="ddim", use_dynamic_cfg=False, dtype="float16"),
+        source="zai-org/CogVideoX-2b",
+    ),
+    _5B,
+    replace(
+        _5B,
+        name="CogVideoX-5B-I2V",
+        transformer=replace(_5B_TRANSFORMER, in_channels=32, use_learned_positional_embeddings=True),
+        source="zai-org/CogVideoX-5b-I2V",
+    ),
+    _15_5B,
+    replace(
+        _15_5B,
+        name="CogVideoX1.5-5B-I2V",
+        transformer=replace(_15_TRANSFORMER, in_channels=32, ofs_embed_dim=512),
+        source="zai-org/CogVideoX1.5-5B-I2V",
+    ),
+)
+
+VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}

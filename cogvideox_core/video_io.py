@@ -1,0 +1,249 @@
+"""Video files outside ComfyUI: mp4 out, videos and pictures in, through imageio's PyAV plug-in.
+
+A video is written frame by frame as it is decoded, under a temporary name beside its goal, and renamed when it is
+complete: a run that fails leaves nothing behind. imageio is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+_CRF = "17"  # x264's scale: 0 is lossless, 17 taken for visually lossless, 23 its default
+# The RGB conversion is BT.601's; where the file does not say so, players take a large video for BT.709.
+_COLOUR = {"colorspace": "smpte170m", "color_primaries": "smpte170m", "color_trc": "smpte170m", "color_range": "tv"}
+_METADATA_TAG = "comment"  # one of the few tags every mp4 reader shows
+_PROBE_BYTES = 1 << 18
+_REASONS = {
+    errno.ENOSPC: "there is no space left on the disk; free some, or name a file on another disk",
+    errno.EDQUOT: "your quota on this disk is used up; free some, or name a file on another disk",
+    errno.EFBIG: "the file would be larger than this system allows; name a file on another disk",
+    errno.EACCES: "there is no permission to write in its folder; name a file in another one",
+    errno.EPERM: "there is no permission to write in its folder; name a file in another one",
+    errno.EROFS: "its folder can only be read; name a file in another one",
+    errno.ENAMETOOLONG: "the name is too long; take a shorter one",
+}
+
+
+def write_video(
+    path: str | Path, frames: Tensor | Iterable[Tensor], fps: float, metadata: dict[str, Any] | None = None
+) -> Path:
+    """Write an mp4: H.264, yuv420p, of high quality, with `metadata` inside as JSON.
+
+    Args:
+        path: must end in .mp4; an existing file is replaced once the new one is complete.
+        frames: [1, 3, F, H, W] in [0, 1], or chunks of it along F. Chunks are asked for one at a time.
+        fps: frames per second.
+        metadata: anything JSON can hold; `read_metadata` gives it back.
+    Returns: path.
+    Raises:
+        ValueError if the name, the rate or the size does not fit an mp4, or there is no frame.
+        OSError if the file cannot be written. Whatever `frames` raises passes through. No file is left then.
+    """
+    path = check_writable(path)
+    if not 0 < fps <= 1000:
+        raise ValueError(f"fps={fps:g}; a video takes more than 0 and at most 1000 frames per second; use 8 or 16.")
+    tag = json.dumps(metadata or {}, ensure_ascii=False)
+    partial = _beside(path, "part.mp4")
+    try:
+        _encode(partial, path, frames, fps, tag)
+        with _write_errors(path):
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def check_writable(path: str | Path) -> Path:
+    """Make sure, before a long run, that `path` names an mp4 that can be written where it is asked for.
+
+    Raises:
+        ValueError for another extension; OSError if the folder is missing, closed to us, or full;
+        ImportError if a package that writing needs is missing.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise ValueError(f"Cannot write {path}: videos are written as .mp4 only; use {path.with_suffix('.mp4')}.")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"Cannot write {path}: it is a folder; name a file.")
+    if not os.path.isdir(path.parent):
+        raise FileNotFoundError(
+            f"Cannot write {path}: there is no folder {path.parent}; make it first, or name another file."
+        )
+    _need_imageio()
+    probe = _beside(path, "probe.mp4")
+    with _write_errors(path):
+        with suppress(FileNotFoundError):
+            path.lstat()  # knows names that are too long
+        try:
+            probe.write_bytes(bytes(_PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
+    return path
+
+
+def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[Tensor, float]:
+    """Read a video file, all of it or its first `max_frames` frames.
+
+    Returns: frames [1, 3, F, H, W], float32 in [0, 1], and frames per second.
+    Raises: FileNotFoundError, or ValueError if the file is no readable video.
+    """
+    with _open_video(path) as file:
+        fps = float(file.metadata()["fps"])
+        frames = [torch.from_numpy(frame).permute(2, 0, 1) for frame in islice(file.iter(), max_frames)]  # [3, H, W]
+    if not frames:
+        raise ValueError(f"{path} holds no frame; give a video file such as an mp4.")
+    return torch.stack(frames, dim=1)[None].float().div_(255), fps
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The settings `write_video` stored in a video file; empty if it holds none.
+
+    Raises: FileNotFoundError, or ValueError if the file is no readable video.
+    """
+    with _open_video(path) as file:
+        tag = file.container_metadata.get(_METADATA_TAG, "")
+    try:
+        metadata = json.loads(tag)
+    except json.JSONDecodeError:  # somebody else's comment
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def read_image(path: str | Path) -> Image:
+    """Read a picture as RGB, turned the way its camera was held.
+
+    Raises: FileNotFoundError, or ValueError if the file is no readable picture.
+    """
+    from PIL import Image, ImageOps
+
+    path = _existing(path)
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
+        raise ValueError(f"{path} cannot be read as a picture; give a PNG, JPEG or WebP file.") from error
+
+
+def _encode(partial: Path, goal: Path, frames: Tensor | Iterable[Tensor], fps: float, tag: str) -> None:
+    """Write the whole of `partial`. Errors of `frames` pass through; errors of the file speak of `goal`."""
+    images = _images(frames)
+    first = next(images, None)
+    if first is None:
+        raise ValueError(f"There is no frame to write to {goal}; give [1, 3, F, H, W] with F of 1 or more.")
+    with _write_errors(goal):
+        file = _imopen(partial, "w", options={"movflags": "+faststart"})
+    with _closing(file, goal):
+        with _write_errors(goal):
+            file.container_metadata[_METADATA_TAG] = tag
+            file.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
+            # The plug-in has no argument for options of the encoder, so they are set on its stream.
+            file._video_stream.options = {"crf": _CRF, **_COLOUR}
+            file.write_frame(first)
+        for image in images:
+            with _write_errors(goal):
+                file.write_frame(image)
+
+
+def _images(frames: Tensor | Iterable[Tensor]) -> Iterator[np.ndarray]:
+    """Frames one by one as the encoder takes them: [H, W, 3], 8 bits, of one even size."""
+    size = None
+    for chunk in [frames] if isinstance(frames, Tensor) else frames:
+        if chunk.ndim != 5 or chunk.shape[0] != 1 or chunk.shape[1] != 3:
+            raise ValueError(f"Frames of shape {list(chunk.shape)}; a video file takes [1, 3, F, H, W], one video.")
+        height, width = chunk.shape[3:]
+        if height % 2 or width % 2 or not height or not width:
+            even = f"{width + width % 2 or 2}x{height + height % 2 or 2}"
+            raise ValueError(f"Frames of {width}x{height} pixels; an mp4 takes even sizes; use {even}.")
+        size = size or (height, width)
+        if size != (height, width):
+            raise ValueError(f"Frames of {width}x{height} follow frames of {size[1]}x{size[0]}; use one size.")
+        for frame in chunk[0].unbind(1):  # [3, H, W]
+            pixels = frame.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
+            yield pixels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A hidden name nobody else uses, in the folder of `path`."""
+    return path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}.{ending}")
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not os.path.isfile(path):
+        found = "it is a folder" if os.path.isdir(path) else "there is no such file"
+        raise FileNotFoundError(f"Cannot read {path}: {found}; check the path.")
+    return path
+
+
+def _need_imageio() -> None:
+    """Raises: ImportError, in one sentence, if the packages for video files are missing."""
+    try:
+        import av  # noqa: F401
+        import imageio.v3  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"Video files need the packages imageio and av, and {error.name} is missing; run: pip install imageio av"
+        ) from error
+
+
+def _imopen(path: Path, mode: str, **options: Any) -> Any:
+    from imageio.v3 import imopen
+
+    return imopen(path, mode, plugin="pyav", **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+@contextmanager
+def _open_video(path: str | Path) -> Iterator[Any]:
+    """A video file to read from; whatever is wrong with it is a ValueError in one sentence."""
+    path = _existing(path)
+    _need_imageio()
+    from av import FFmpegError
+
+    try:
+        with _imopen(path, "r") as file:
+            yield file
+    except (OSError, FFmpegError) as error:
+        raise ValueError(f"{path} cannot be read as a video; give a complete video file such as an mp4.") from error
+
+
+@contextmanager
+def _closing(file: Any, goal: Path) -> Iterator[None]:
+    """Close a file that is being written: what is buffered is written then, which may fail too."""
+    from av import FFmpegError
+
+    try:
+        yield
+    except BaseException:  # Ctrl-C too: free the file so that it can be removed, and tell of the first error only
+        with suppress(OSError, FFmpegError):
+            file.close()
+        raise
+    with _write_errors(goal):
+        file.close()
+
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Say in one sentence why `path` cannot be written."""
+    from av import FFmpegError
+
+    try:
+        yield
+    except (OSError, FFmpegError) as error:
+        code = error.errno or 0
+        reason = _REASONS.get(code) or f"{os.strerror(code) if code else error}; name another file"
+        raise OSError(f"Cannot write {path}: {reason}.") from error

@@ -1,0 +1,42 @@
+"""Reading checkpoints: files, what they are, and models from them."""
+
+from .declared import read_json
+from .detect import find_variant, transformer_config, vae_config
+from .dtypes import named_dtype
+from .errors import CheckpointError
+from .files import Weights, open_weights
+from .folder import component_path, folder_variant, pipeline_folder, read_config
+from .kinds import expect_kind, recognise
+from .load import (
+    TransformerWeights,
+    VAEWeights,
+    fill,
+    load_transformer,
+    load_vae,
+    read_transformer,
+    read_vae,
+)
+
+__all__ = [
+    "CheckpointError",
+    "TransformerWeights",
+    "VAEWeights",
+    "Weights",
+    "component_path",
+    "expect_kind",
+    "fill",
+    "find_variant",
+    "folder_variant",
+    "load_transformer",
+    "load_vae",
+    "named_dtype",
+    "open_weights",
+    "pipeline_folder",
+    "read_config",
+    "read_json",
+    "read_transformer",
+    "read_vae",
+    "recognise",
+    "transformer_config",
+    "vae_config",
+]

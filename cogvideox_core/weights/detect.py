@@ -1,0 +1,232 @@
+"""Configurations told by keys and tensor shapes, never by a file's name.
+
+What shapes cannot show (training size, interpolation scales, sincos or rotary positions) comes from the checkpoint's
+own `config.json` where there is one, else from the row of VARIANTS built the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import TransformerConfig, VAEConfig
+from ..variants import VARIANTS, Variant
+from .declared import check_fixed, declared_fields
+from .errors import CheckpointError
+from .kinds import expect_kind
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# Cells of one patch (frames, rows and columns each) of a Linear patch embedding, which its shape does not show.
+_LINEAR_PATCH = 2
+
+_FIXED_TRANSFORMER = {
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "norm_elementwise_affine": True,
+    "timestep_activation_fn": "silu",
+}
+_FIXED_VAE = {"act_fn": "silu", "shift_factor": None, "latents_mean": None, "latents_std": None}
+
+
+def transformer_config(
+    shapes: Shapes, declared: Mapping[str, Any] | None = None, *, source: str | Path = "the checkpoint"
+) -> TransformerConfig:
+    """Configuration of the transformer with these tensors.
+
+    Args:
+        shapes: shape of every tensor by its diffusers key.
+        declared: the config.json that came with them, if any.
+        source: names the weights in messages.
+    Raises: CheckpointError if they are no transformer, contradict `declared`, or no variant is built like that.
+    """
+    expect_kind(shapes, "transformer", source)
+    check_fixed(declared, _FIXED_TRANSFORMER, source)
+    said = declared_fields(TransformerConfig, declared, source)
+    shown_by_shapes = _transformer_shapes(shapes, said, source)
+    _check_agreement(said, shown_by_shapes, source)
+    known = said | shown_by_shapes
+    if "use_rotary_positional_embeddings" not in known:
+        known["use_rotary_positional_embeddings"] = _rotary_by_width(known)
+    row = _row(TransformerConfig(**known), source)
+    config = replace(row.transformer, **known)
+    _check_table(shapes, config, source)
+    return config
+
+
+def find_variant(config: TransformerConfig, *, source: str | Path = "the checkpoint") -> Variant:
+    """The row of VARIANTS built like `config`, whatever its size. Raises: CheckpointError if there is none."""
+    return _row(config, source)
+
+
+def vae_config(
+    shapes: Shapes, declared: Mapping[str, Any] | None = None, *, source: str | Path = "the checkpoint"
+) -> VAEConfig:
+    """Configuration of the VAE with these tensors; arguments and errors as for `transformer_config`.
+
+    The scaling factor is in no shape: without `declared` it is the default, and the variant has the last word.
+    """
+    expect_kind(shapes, "vae", source)
+    check_fixed(declared, _FIXED_VAE, source)
+    said = declared_fields(VAEConfig, declared, source)
+    shown_by_shapes = _vae_shapes(shapes, source)
+    _check_agreement(said, shown_by_shapes, source)
+    config = VAEConfig(**said | shown_by_shapes)
+    odd = [width for width in config.block_out_channels if width % config.norm_num_groups]
+    if odd:
+        raise CheckpointError(
+            f"{source} has a level {odd[0]} channels wide, which {config.norm_num_groups} norm groups do not divide; "
+            "give the folder with the config.json that declares norm_num_groups"
+        )
+    return config
+
+
+def _transformer_shapes(shapes: Shapes, said: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """Every field of the configuration that shapes show."""
+    proj = _shape(shapes, "patch_embed.proj.weight", (2, 4), source)
+    width, head_dim = proj[0], _shape(shapes, "transformer_blocks.0.attn1.norm_q.weight", (1,), source)[0]
+    if len(proj) == 4:
+        patch, patch_t, channels = proj[2], None, proj[1]
+    else:
+        patch, patch_t = said.get("patch_size") or _LINEAR_PATCH, said.get("patch_size_t") or _LINEAR_PATCH
+        channels = _parts(proj[1], patch_t * patch**2, "patch_embed.proj.weight", source)
+    ofs = "ofs_embedding.linear_1.weight"
+    out_features = _shape(shapes, "proj_out.weight", (2,), source)[0]
+    return {
+        "num_attention_heads": _parts(width, head_dim, "patch_embed.proj.weight", source),
+        "attention_head_dim": head_dim,
+        "num_layers": _count(shapes, "transformer_blocks.", source),
+        "in_channels": channels,
+        "out_channels": _parts(out_features, (patch_t or 1) * patch**2, "proj_out.weight", source),
+        "time_embed_dim": _shape(shapes, "time_embedding.linear_1.weight", (2,), source)[0],
+        "ofs_embed_dim": _shape(shapes, ofs, (2,), source)[1] if ofs in shapes else None,
+        "text_embed_dim": _shape(shapes, "patch_embed.text_proj.weight", (2,), source)[1],
+        "patch_size": patch,
+        "patch_size_t": patch_t,
+        "use_learned_positional_embeddings": "patch_embed.pos_embedding" in shapes,
+    }
+
+
+def _vae_shapes(shapes: Shapes, source: str | Path) -> dict[str, Any]:
+    """Every field of the configuration that shapes show."""
+    levels = _count(shapes, "encoder.down_blocks.", source)
+    resnet = "encoder.down_blocks.{}.resnets.0.conv1.conv.weight"
+    return {
+        "in_channels": _shape(shapes, "encoder.conv_in.conv.weight", (5,), source)[1],
+        "out_channels": _shape(shapes, "decoder.conv_out.conv.weight", (5,), source)[0],
+        "latent_channels": _shape(shapes, "decoder.conv_in.conv.weight", (5,), source)[1],
+        "block_out_channels": tuple(_shape(shapes, resnet.format(i), (5,), source)[0] for i in range(levels)),
+        "layers_per_block": _count(shapes, "encoder.down_blocks.0.resnets.", source),
+    }
+
+
+def _shape(shapes: Shapes, key: str, ranks: tuple[int, ...], source: str | Path) -> tuple[int, ...]:
+    """Shape of a tensor the configuration is read from."""
+    if key not in shapes:
+        raise CheckpointError(f"{source} lacks {key}; the file is incomplete, download it again")
+    shape = tuple(shapes[key])
+    if len(shape) not in ranks or 0 in shape:
+        wanted = " or ".join(str(rank) for rank in ranks)
+        raise CheckpointError(
+            f"{source} has {key} of shape {list(shape)} where {wanted} dimensions are expected; give the weights of "
+            "a CogVideoX model"
+        )
+    return shape
+
+
+def _parts(total: int, part: int, key: str, source: str | Path) -> int:
+    if total % part:
+        raise CheckpointError(
+            f"{source} has {key} with {total} features, which do not divide by {part}; give the weights of a "
+            "CogVideoX model"
+        )
+    return total // part
+
+
+def _count(shapes: Shapes, prefix: str, source: str | Path) -> int:
+    """How many numbered modules stand behind `prefix`; they must be 0, 1, 2 ... without a gap."""
+    names = {key[len(prefix) :].split(".")[0] for key in shapes if key.startswith(prefix)}
+    absent = [str(number) for number in range(len(names)) if str(number) not in names]
+    if absent or not names:
+        gap = f"{prefix}{absent[0] if absent else 0}"
+        raise CheckpointError(f"{source} lacks {gap} among {len(names)} found; it is incomplete, download it again")
+    return len(names)
+
+
+def _check_agreement(said: Mapping[str, Any], shown_by_shapes: Mapping[str, Any], source: str | Path) -> None:
+    differing = [
+        f"{name} {said[name]} where the tensors show {found}"
+        for name, found in shown_by_shapes.items()
+        if name in said and said[name] != found
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{source} does not fit its config.json, which declares {', '.join(differing)}; use the config.json that "
+            "belongs to these weights"
+        )
+
+
+def _rotary_by_width(known: Mapping[str, Any]) -> bool:
+    """Rotary, unless a released model of this width and build has none (width 1920 is CogVideoX-2B's alone)."""
+    config = TransformerConfig(**known, use_rotary_positional_embeddings=False)
+    alike = [row.transformer for row in VARIANTS.values() if _build(row.transformer) == _build(config)]
+    return not any(row.width == config.width for row in alike)
+
+
+def _build(config: TransformerConfig) -> tuple[Any, ...]:
+    """What tells the variants apart at any size."""
+    return (
+        config.patch_size_t,
+        divmod(config.in_channels, config.out_channels),
+        config.use_rotary_positional_embeddings,
+        config.use_learned_positional_embeddings,
+        config.ofs_embed_dim is not None,
+    )
+
+
+def _row(config: TransformerConfig, source: str | Path) -> Variant:
+    for row in VARIANTS.values():
+        if _build(row.transformer) == _build(config):
+            return row
+    raise CheckpointError(f"{source} {_seems(config)}; supported are {', '.join(VARIANTS)} and models built like them")
+
+
+def _seems(config: TransformerConfig) -> str:
+    """What a model of unknown build probably is, by its input channels (counted in latents of 16)."""
+    family = "1.0" if config.patch_size_t is None else "1.5"
+    table, ofs = config.use_learned_positional_embeddings, config.ofs_embed_dim is not None
+    whole, rest = divmod(config.in_channels, config.out_channels)
+    if (whole, rest) == (2, 1):
+        guess = "seems to be CogVideoX-Fun InP (noise, mask and masked video)"
+    elif (whole, rest) == (3, 0):
+        guess = "seems to be VOID (noise, mask video and masked video)"
+    elif (whole, rest) == (2, 0) and not table and not ofs:
+        guess = "seems to be CogVideoX-Fun Control or Pose, or another control model"
+    else:
+        positions = "rotary" if config.use_rotary_positional_embeddings else "sincos"
+        extras = f"{positions} positions, {'a' if table else 'no'} position table, {'an' if ofs else 'no'} offset"
+        guess = f"is built like no known model ({extras})"
+    return f"has {config.in_channels} input channels in the {family} family, {guess}, which is not supported yet"
+
+
+def _check_table(shapes: Shapes, config: TransformerConfig, source: str | Path) -> None:
+    """The learned table must have a row per text token and per cell of the training size."""
+    if not config.use_learned_positional_embeddings:
+        return
+    rows = _shape(shapes, "patch_embed.pos_embedding", (3,), source)[1]
+    grid = (
+        config.table_latent_frames,
+        config.sample_height // config.patch_size,
+        config.sample_width // config.patch_size,
+    )
+    wanted = config.max_text_seq_length + grid[0] * grid[1] * grid[2]
+    if rows != wanted:
+        raise CheckpointError(
+            f"{source} has a position table of {rows} rows; {config.max_text_seq_length} text tokens and "
+            f"{config.sample_frames} frames of {config.sample_height} x {config.sample_width} latents take {wanted}, "
+            "give the folder with the config.json that belongs to these weights"
+        )

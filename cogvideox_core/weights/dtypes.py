@@ -1,0 +1,71 @@
+"""Number types: the names people write, and which one a set of weights is in."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError, listed
+
+_LOG = logging.getLogger("cogvideox")
+
+_NAMES: dict[str, torch.dtype] = {
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+    "fp16": torch.float16,
+    "float16": torch.float16,
+    "half": torch.float16,
+    "fp32": torch.float32,
+    "float32": torch.float32,
+    "float": torch.float32,
+    "fp64": torch.float64,
+    "float64": torch.float64,
+    "double": torch.float64,
+}
+
+
+def named_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """The dtype of a name such as "bf16" or "float32". Raises: ValueError if a model cannot compute in it."""
+    found = _NAMES.get(dtype.lower().removeprefix("torch.")) if isinstance(dtype, str) else dtype
+    if found is None or found not in _NAMES.values():
+        raise ValueError(f"dtype={dtype!r}; models compute in {', '.join(_NAMES)}; give one of these")
+    return found
+
+
+def weights_dtype(tensors: Mapping[str, Tensor], wanted: torch.dtype | None, source: str | Path) -> torch.dtype:
+    """The dtype to load weights in: the wanted one, else the one most of their numbers are in.
+
+    Raises: CheckpointError if they are no floating-point numbers, or 8-bit ones and no dtype is wanted.
+    """
+    held = {key: tensor.dtype for key, tensor in tensors.items()}
+    whole = [f"{key} ({dtype})" for key, dtype in held.items() if not dtype.is_floating_point]
+    if whole:
+        raise CheckpointError(
+            f"{source} holds whole numbers: {listed(whole)}; quantised weights are not supported yet, give the 16-bit "
+            "ones"
+        )
+    if wanted is not None:
+        return wanted
+    small = [f"{key} ({dtype})" for key, dtype in held.items() if dtype not in _NAMES.values()]
+    if small:
+        raise CheckpointError(
+            f"{source} holds 8-bit numbers, in which nothing computes: {listed(small)}; give a dtype to load them in, "
+            'such as dtype="bfloat16"'
+        )
+    return _most_common(tensors, source)
+
+
+def _most_common(tensors: Mapping[str, Tensor], source: str | Path) -> torch.dtype:
+    counts: Counter[torch.dtype] = Counter()
+    for tensor in tensors.values():
+        counts[tensor.dtype] += tensor.numel()
+    (most, _), *others = counts.most_common()
+    if others:
+        names = ", ".join(str(dtype) for dtype, _ in others)
+        _LOG.warning("%s mixes number types (%s beside %s); everything is loaded as %s", source, names, most, most)
+    return most

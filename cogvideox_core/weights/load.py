@@ -1,0 +1,145 @@
+"""Weights into models. The model is built without memory and then given the mapped tensors themselves.
+
+A host with loading of its own uses the first half: `read_transformer` and `read_vae`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..config import TransformerConfig, VAEConfig
+from ..transformer import CogVideoXTransformer3D
+from ..vae import AutoencoderCausal3D
+from ..variants import Variant
+from .declared import parse_json
+from .detect import find_variant, transformer_config, vae_config
+from .dtypes import named_dtype, weights_dtype
+from .errors import CheckpointError, listed
+from .files import Weights, open_weights
+from .folder import ComponentName, component_path, read_config
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class TransformerWeights(NamedTuple):
+    """A transformer on disk: its configuration, its row of VARIANTS and its mapped tensors by diffusers key."""
+
+    config: TransformerConfig
+    variant: Variant
+    state_dict: dict[str, Tensor]
+
+
+class VAEWeights(NamedTuple):
+    """A VAE on disk: its configuration and its mapped tensors by diffusers key."""
+
+    config: VAEConfig
+    state_dict: dict[str, Tensor]
+
+
+def read_transformer(path: str | Path) -> TransformerWeights:
+    """Open a transformer without building it; nothing is copied.
+
+    Args:
+        path: a whole CogVideoX folder, its transformer folder, or a weight file.
+    Raises: CheckpointError if there is no transformer of a known build.
+    """
+    weights, declared = _open(path, "transformer")
+    config = transformer_config(weights.shapes, declared, source=weights.path)
+    return TransformerWeights(config, find_variant(config, source=weights.path), dict(weights))
+
+
+def read_vae(path: str | Path) -> VAEWeights:
+    """Open a VAE without building it; arguments and errors as for `read_transformer`."""
+    weights, declared = _open(path, "vae")
+    return VAEWeights(vae_config(weights.shapes, declared, source=weights.path), dict(weights))
+
+
+def load_transformer(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str = "cpu",
+    operations: Any = nn,
+) -> CogVideoXTransformer3D:
+    """The transformer at `path`, ready to run; `.config` and `.variant` say what it is.
+
+    Args:
+        path: a whole CogVideoX folder, its transformer folder, or a weight file.
+        dtype: of the weights; None keeps the file's, mapped and not copied (on the CPU).
+        device: where the weights go.
+        operations: namespace with Linear, Conv2d and LayerNorm; `torch.nn` or a host's.
+    Raises: CheckpointError if the weights do not make a known CogVideoX transformer; ValueError for an odd dtype.
+    """
+    wanted = None if dtype is None else named_dtype(dtype)
+    config, variant, tensors = read_transformer(path)
+    model = CogVideoXTransformer3D(config, device="meta", operations=operations, variant=variant)
+    return fill(model, tensors, dtype=wanted, device=device, source=path)
+
+
+def load_vae(
+    path: str | Path, *, dtype: torch.dtype | str | None = None, device: torch.device | str = "cpu"
+) -> AutoencoderCausal3D:
+    """The VAE at `path`, ready to run; arguments and errors as for `load_transformer`."""
+    wanted = None if dtype is None else named_dtype(dtype)
+    config, tensors = read_vae(path)
+    return fill(AutoencoderCausal3D(config, device="meta"), tensors, dtype=wanted, device=device, source=path)
+
+
+def fill(
+    model: Model,
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    source: str | Path = "the checkpoint",
+) -> Model:
+    """Give a model its weights, for inference. Tensors already in place and in dtype are used as they are.
+
+    Args:
+        model: built on the meta device; its dtype does not matter.
+        dtype: of the weights; None keeps the tensors' own.
+    Raises: CheckpointError if keys or shapes do not fit the model.
+    """
+    _check_fit(model, tensors, source)
+    dtype = weights_dtype(tensors, dtype, source)
+    model.requires_grad_(False).eval()
+    # One tensor at a time: what is cast or moved is only ever held once.
+    placed = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
+    model.load_state_dict(placed, assign=True)
+    return model
+
+
+def _open(path: str | Path, name: ComponentName) -> tuple[Weights, dict[str, Any] | None]:
+    """A component's weights, and the configuration that came with them."""
+    path = component_path(path, name)
+    weights = open_weights(path)
+    declared = read_config(path)
+    if declared is None and "config" in weights.metadata:
+        declared = parse_json(weights.metadata["config"], f"the config in the header of {path}")
+    return weights, declared
+
+
+def _check_fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    misshapen = [
+        f"{key} {list(found[key])} instead of {list(shape)}"
+        for key, shape in wanted.items()
+        if key in found and found[key] != shape
+    ]
+    faults = {
+        "missing": [key for key in wanted if key not in found],
+        "unexpected": [key for key in found if key not in wanted],
+        "of another shape": misshapen,
+    }
+    told = [f"{len(keys)} {fault} ({listed(keys)})" for fault, keys in faults.items() if keys]
+    if told:
+        raise CheckpointError(
+            f"{source} does not fit the model its shapes announce: tensors {' and '.join(told)}; download it again, or "
+            "give the weights of a CogVideoX model"
+        )

@@ -1,0 +1,119 @@
+"""One .safetensors file, memory-mapped. What cannot be opened is explained, never executed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .errors import CheckpointError, listed, shown
+
+# Names of the safetensors header. The packed 4- and 6-bit types are left out: nothing here computes with them.
+_DTYPES: dict[str, torch.dtype] = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+
+PICKLE_ADVICE = (
+    "a pickle can run code when it is opened, so it is not; give the weights as .safetensors, "
+    "as one file or as a diffusers folder"
+)
+
+# How other things begin that people save or download under this name.
+_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
+    (b"PK\x03\x04", f"is a PyTorch pickle in a zip, whatever its name; {PICKLE_ADVICE}"),
+    (b"\x80", f"is a Python pickle, whatever its name; {PICKLE_ADVICE}"),
+    (b"GGUF", "is a GGUF file, which is not read; give the weights as .safetensors"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the weights; fetch them with `git lfs pull`"),
+    (b"<", "is a web page, not weights; download the file again, logged in if its site asks for that"),
+)
+
+
+class SafetensorsFile:
+    """Tensors of one file. The header is read at once; a tensor's pages are read when it is used.
+
+    Attributes:
+        shapes, dtypes: of every tensor, from the header.
+        metadata: free text the writer left in the header.
+    Raises: CheckpointError if the file is not whole and valid.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = safe_open(str(path), framework="pt", device="cpu")
+            headers = {key: self._file.get_slice(key) for key in self._file.keys()}  # noqa: SIM118 (no iterator)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} {_fault(path, error)}") from error
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({error}); check that it is a file you may read") from error
+        self.shapes: dict[str, tuple[int, ...]] = {key: tuple(part.get_shape()) for key, part in headers.items()}
+        self.dtypes = _known_dtypes(path, {key: part.get_dtype() for key, part in headers.items()})
+        self.metadata: dict[str, str] = self._file.metadata() or {}
+
+    def tensor(self, key: str) -> Tensor:
+        """The mapped tensor; nothing is copied."""
+        return self._file.get_tensor(key)
+
+
+def _known_dtypes(path: Path, names: dict[str, str]) -> dict[str, torch.dtype]:
+    unknown = [f"{key} ({name})" for key, name in names.items() if name not in _DTYPES]
+    if unknown:
+        raise CheckpointError(
+            f"{path} holds number types that are not read: {listed(unknown)}; give weights in 16 or 32 bits"
+        )
+    return {key: _DTYPES[name] for key, name in names.items()}
+
+
+def _fault(path: Path, error: SafetensorError) -> str:
+    """Why safetensors refused the file, in words for whoever downloaded it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(32)
+        length = int.from_bytes(head[:8], "little")
+        # A header begins with its length in 8 bytes and a brace; the length may look like another file's beginning.
+        if head[8:9] != b"{":
+            for beginning, what in _BEGINNINGS:
+                if head.startswith(beginning):
+                    return what
+            if size < 9:
+                return f"holds {size} bytes and no weights; download or copy it again"
+            return f"is no safetensors file ({shown(str(error))}); download it again, or give another file"
+        if size < 8 + length:
+            return _cut_short(size, f"{8 + length} bytes of header alone")
+        file.seek(8)
+        needed = 8 + length + _data_bytes(file.read(length))
+    if size < needed:
+        return _cut_short(size, f"{needed} bytes")
+    return f"has a damaged header ({shown(str(error))}); download or copy it again"
+
+
+def _cut_short(size: int, needed: str) -> str:
+    return f"is cut short: {size} bytes are there of {needed}; download or copy it again"
+
+
+def _data_bytes(header: bytes) -> int:
+    """Bytes of tensor data a header announces; 0 where it cannot be read."""
+    try:
+        entries = json.loads(header)
+    except (ValueError, RecursionError):
+        return 0
+    offsets = [entry.get("data_offsets") for entry in entries.values() if isinstance(entry, dict)]
+    ends = [pair[1] for pair in offsets if isinstance(pair, list) and len(pair) == 2]
+    return max((end for end in ends if isinstance(end, int)), default=0)

@@ -1,0 +1,138 @@
+"""Fixtures: a running ComfyUI (`host`, `start_host`), its canvas in Chromium (`canvas`, `open_canvas`), and the
+pack imported into this process (`pack`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import provision
+import pytest
+
+if TYPE_CHECKING:  # what tests of the core alone need not have installed
+    from browser import Canvas
+    from host import Host
+
+pytest.register_assert_rewrite("browser")  # so that a failing Canvas.check() shows its lists
+
+PACK_MODULE = "cogvideox_pack"
+PROBES = Path(__file__).parent / "host_probes"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they use, and run the quick ones first and the browser's last.
+
+    The browser's must be last for a second reason: Playwright leaves an event loop running in this thread, so
+    asyncio.run() fails once it has started.
+    """
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & {"host", "start_host", "pack"}:
+            item.add_marker("comfy")
+        if "chromium" in fixtures:
+            item.add_marker("browser")
+        if item.get_closest_marker("gpu") and not has_gpu():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("browser", "comfy")])
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether PyTorch sees a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def extra_packs() -> list[Path]:
+    """The test-only packs of the shared host: every folder in tests/host_probes that is one."""
+    return sorted(path.parent for path in PROBES.glob("*/__init__.py"))
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """The ComfyUI server that tests share. Add models of your own names; leave its settings as they were."""
+    from host import Host
+
+    with Host(tmp_path_factory.mktemp("host"), extra_packs=extra_packs()) as running:
+        yield running
+
+
+@pytest.fixture
+def start_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Host]]:
+    """Start a server of this test's own: `start_host("--disable-api-nodes", extra_packs=[...])`."""
+    from host import Host
+
+    with ExitStack() as running:
+
+        def start(*arguments: str, **options: Any) -> Host:
+            options.setdefault("extra_packs", extra_packs())
+            return running.enter_context(Host(tmp_path_factory.mktemp("host"), arguments, **options))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """The browser that tests share."""
+    import browser
+
+    missing = None
+    with ExitStack() as running:
+        try:
+            opened = running.enter_context(browser.chromium())
+        except provision.ProvisionError as error:
+            missing = str(error)
+        else:
+            yield opened
+    if missing:
+        pytest.fail(missing, pytrace=False)
+
+
+@pytest.fixture
+def open_canvas(chromium: Any) -> Iterator[Callable[[Host], Canvas]]:
+    """Open a page with the canvas of any host: `open_canvas(host)`; twice for two clients."""
+    from browser import Canvas
+
+    with ExitStack() as opened:
+
+        def open_page(host: Host) -> Canvas:
+            canvas = Canvas(chromium, host)
+            opened.callback(canvas.close)
+            return canvas
+
+        yield open_page
+
+
+@pytest.fixture
+def canvas(open_canvas: Callable[[Host], Canvas], host: Host) -> Canvas:
+    """A new page with the shared host's canvas."""
+    return open_canvas(host)
+
+
+@pytest.fixture(scope="session")
+def pack() -> ModuleType:
+    """The pack as a package in this process, with ComfyUI's modules importable, on the CPU.
+
+    `importlib.import_module(f"{pack.__name__}.nodes.loaders")`, say. ComfyUI comes first on the path: its `nodes`
+    is a module, ours a folder, and `python -m pytest` puts the repository on the path.
+    """
+    sys.path.insert(0, str(provision.comfyui()))
+    from comfy.cli_args import args  # pyright: ignore[reportMissingImports]
+
+    args.cpu = True  # read when comfy.model_management is imported
+    specification = importlib.util.spec_from_loader(PACK_MODULE, loader=None, is_package=True)
+    assert specification is not None
+    module = importlib.util.module_from_spec(specification)
+    module.__path__ = [str(provision.REPO)]
+    sys.modules[PACK_MODULE] = module
+    return module

@@ -1,0 +1,28 @@
+"""Toy checkpoints, written once a session and shared by the tests of the core. Tests read them and never change them."""
+
+from __future__ import annotations
+
+import os
+
+# Nothing here may wait for a network: what is not in a toy folder does not exist.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from checkpoints import make_checkpoint
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`checkpoint(kind)` gives the folder of a toy checkpoint; the options are those of `make_checkpoint`."""
+    made: dict[str, Path] = {}
+
+    def get(kind: str, **options: object) -> Path:
+        key = f"{kind} {sorted(options.items())}"
+        if key not in made:
+            made[key] = make_checkpoint(tmp_path_factory.mktemp(kind), kind, **options)
+        return made[key]
+
+    return get

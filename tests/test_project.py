@@ -1,0 +1,162 @@
+"""The skeleton: which way imports point, what the package says of itself, and that the harness works."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from browser import Canvas
+    from host import Host
+
+REPO = Path(__file__).resolve().parents[1]
+CORE = REPO / "cogvideox_core"
+
+HOST_MODULES = re.compile(r"(comfy\w*|folder_paths|latent_preview|node_helpers|nodes|server|web)$")
+HEAVY_MODULES = ("accelerate", "av", "bitsandbytes", "diffusers", "imageio", "transformers")
+TOP_LEVEL = ("__init__.py", "LICENSE", "README.md", "cogvideox_core", "nodes", "pyproject.toml", "requirements.txt")
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home/(?!user\b)\w+|root|Users/\w+|work/\w+)/|\b[A-Z]:\\+Users\\+\w+")
+
+
+def core_imports() -> Iterator[tuple[str, ast.Import | ast.ImportFrom]]:
+    """Every import statement of the core, with the place it stands at."""
+    for path in sorted(CORE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                yield f"{path.relative_to(REPO)}:{node.lineno}", node
+
+
+def absolute_modules(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The modules an import names absolutely."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if node.level == 0 and node.module else []
+
+
+def own_files() -> list[Path]:
+    """The files of the repository: tracked, or new and not ignored."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    return [path for path in map(REPO.joinpath, listing.stdout.splitlines()) if path.is_file()]
+
+
+# ---- imports
+
+
+def test_core_imports_nothing_of_the_host():
+    found = [
+        f"{place} imports {module}"
+        for place, node in core_imports()
+        for module in absolute_modules(node)
+        if HOST_MODULES.match(module.partition(".")[0])
+    ]
+    assert found == []
+
+
+def test_core_imports_itself_relatively():
+    """ComfyUI loads the pack under a path-like name, so `cogvideox_core` need not be importable by name."""
+    found = [
+        place
+        for place, node in core_imports()
+        for module in absolute_modules(node)
+        if module.partition(".")[0] == "cogvideox_core"
+    ]
+    assert found == []
+
+
+def test_relative_imports_stay_inside_core():
+    depth = {}
+    for place, node in core_imports():
+        folders = Path(place.partition(":")[0]).parent.parts
+        if isinstance(node, ast.ImportFrom) and node.level > len(folders):
+            depth[place] = node.level
+    assert depth == {}
+
+
+def test_importing_core_loads_no_heavy_package():
+    code = (
+        "import json, sys, cogvideox_core; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert set(HEAVY_MODULES) & set(json.loads(result.stdout)) == set()
+
+
+# ---- packaging
+
+
+def test_package_metadata():
+    package = metadata.metadata("cogvideox-nodes")
+    assert package["Version"] == metadata.version("cogvideox-nodes")
+    assert package["Requires-Python"] == ">=3.10"
+    required = [line for line in metadata.requires("cogvideox-nodes") or [] if "extra ==" not in line]
+    names = {re.split(r"[<>=!~ ;\[]", line)[0].lower() for line in required}
+    assert {"torch", "safetensors", "transformers"} <= names
+    assert {"diffusers", "accelerate", "bitsandbytes"} & names == set(), "these are optional"
+
+
+def test_shell_command_is_declared():
+    commands = {entry.name: entry.value for entry in metadata.distribution("cogvideox-nodes").entry_points}
+    assert commands["cogvideox"] == "cogvideox_core.cli:main"
+
+
+def test_requirements_pin_nothing():
+    """A pack that pins what ComfyUI also needs breaks other people's installations."""
+    lines = [line.partition("#")[0].strip() for line in (REPO / "requirements.txt").read_text().splitlines()]
+    pinned = [line for line in lines if "==" in line or "<" in line]
+    assert pinned == []
+
+
+@pytest.mark.parametrize("name", TOP_LEVEL)
+def test_top_level_file_exists(name: str):
+    assert (REPO / name).exists()
+
+
+def test_no_file_names_a_machine():
+    found = []
+    for path in own_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # not text
+        found += [f"{path.relative_to(REPO)}: {match.group()}" for match in MACHINE_PATH.finditer(text)]
+    assert found == []
+
+
+# ---- the harness
+
+
+def test_host_loads_the_pack(host: Host):
+    assert "IMPORT FAILED" not in host.log_text()
+    assert any(node.startswith("CogVideoX") for node in host.object_info())
+
+
+def test_host_runs_a_prompt(host: Host):
+    image = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 8, "batch_size": 1, "color": 0xFF0000}}
+    save = {"class_type": "SaveImage", "inputs": {"images": ["image", 0], "filename_prefix": "harness"}}
+    history = host.run({"image": image, "save": save})
+    assert [path.exists() for path in history.files("save")] == [True]
+
+
+def test_host_reports_a_refused_prompt(host: Host):
+    from host import PromptRejected
+
+    with pytest.raises(PromptRejected) as refusal:
+        host.run({"image": {"class_type": "NoSuchNode", "inputs": {}}})
+    assert refusal.value.type == "missing_node_type"
+
+
+def test_canvas_opens_without_an_error(canvas: Canvas):
+    assert canvas.evaluate("() => Object.keys(LiteGraph.registered_node_types).length") > 100
+    canvas.check()
