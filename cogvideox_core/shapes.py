@@ -41,6 +41,10 @@ class LatentSize:
         """[B, C, T, H, W]."""
         return batch, channels, self.frames, self.height, self.width
 
+    def without_leading(self) -> LatentSize:
+        """The clip alone."""
+        return LatentSize(self.frames - self.leading, self.height, self.width, 0)
+
 
 def latent_frames(num_frames: int, variant: Variant) -> int:
     """Latent frames of a clip: the first frame alone, then one per four."""

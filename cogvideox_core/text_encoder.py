@@ -11,14 +11,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .weights import (
     CheckpointError,
-    Weights,
     component_path,
     expect_kind,
     fill,
@@ -48,6 +47,14 @@ class _Declared:
 
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
+
+
+class TextEncoderWeights(NamedTuple):
+    """A T5 encoder on disk: its folder, the arguments of its T5Config, and its mapped tensors by published key."""
+
+    folder: Path
+    config: dict[str, Any]
+    state_dict: dict[str, Tensor]
 
 
 class TextEncoder:
@@ -141,12 +148,35 @@ def load_text_encoder(
         ImportError if transformers, or what its tokenizer needs, is missing.
     """
     wanted = None if dtype is None else named_dtype(dtype)
+    encoder = read_text_encoder(path)
+    tokenizer = load_tokenizer(encoder.folder, encoder.config["vocab_size"])
+    return TextEncoder(_load_t5(encoder, wanted, device), tokenizer, max_length)
+
+
+def text_encoder_width(path: str | Path) -> int:
+    """D of the encoder at `path`, read from the headers of its files: a check before anything is loaded.
+
+    Raises: CheckpointError if there is no T5 encoder with a tokenizer.
+    """
+    encoder = read_text_encoder(path)
+    _tokenizer_folder(encoder.folder)
+    return encoder.config["d_model"]
+
+
+def read_text_encoder(path: str | Path) -> TextEncoderWeights:
+    """Open a T5 encoder without building it; nothing is copied.
+
+    Args: path: as for `load_text_encoder`.
+    Raises: CheckpointError if the weights do not make a T5 encoder.
+    """
     folder = component_path(path, "text_encoder")
     weights = open_weights(folder)
     expect_kind(weights, "text_encoder", folder)
     config = _t5_config(weights.shapes, read_config(folder), folder)
-    tokenizer = _load_tokenizer(folder, config["vocab_size"])
-    return TextEncoder(_load_t5(config, weights, wanted, device, folder), tokenizer, max_length)
+    embedding = weights[_EMBEDDING if _EMBEDDING in weights else _TIED_EMBEDDING]
+    tensors = {key: weights[key] for key in weights if key.startswith("encoder.")}  # a whole T5 has a decoder too
+    tensors.pop(_TIED_EMBEDDING, None)
+    return TextEncoderWeights(folder, config, {_EMBEDDING: embedding, **tensors})
 
 
 def _t5_config(
@@ -181,18 +211,15 @@ def _matrix(shapes: Mapping[str, tuple[int, ...]], key: str, source: Path) -> tu
     return shape[0], shape[1]
 
 
-def _load_t5(
-    config: dict[str, Any], weights: Weights, dtype: torch.dtype | None, device: torch.device | str, source: Path
-) -> Any:
+def _load_t5(encoder: TextEncoderWeights, dtype: torch.dtype | None, device: torch.device | str) -> Any:
     """transformers' encoder with the mapped weights in it."""
     T5Config, T5EncoderModel = _from_transformers("T5Config", "T5EncoderModel")
-    embedding = weights[_EMBEDDING if _EMBEDDING in weights else _TIED_EMBEDDING]
-    tensors = {key: weights[key] for key in weights if key.startswith("encoder.")}  # a whole T5 has a decoder too
-    tensors |= {_EMBEDDING: embedding, _TIED_EMBEDDING: embedding}
-    dtype = weights_dtype({_EMBEDDING: embedding}, dtype, source)
+    embedding = encoder.state_dict[_EMBEDDING]
+    dtype = weights_dtype({_EMBEDDING: embedding}, dtype, encoder.folder)
     with torch.device("meta"):
-        model = T5EncoderModel(T5Config(**config))
-    fill(model, tensors, dtype=dtype, device=device, source=source)
+        model = T5EncoderModel(T5Config(**encoder.config))
+    tensors = {**encoder.state_dict, _TIED_EMBEDDING: embedding}
+    fill(model, tensors, dtype=dtype, device=device, source=encoder.folder)
     model.encoder.set_input_embeddings(model.shared)
     if dtype == torch.float16:
         for name, layer in model.named_modules():
@@ -201,15 +228,12 @@ def _load_t5(
     return model
 
 
-def _load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
-    """The tokenizer beside a text encoder, checked to be whole and to have no token without an embedding."""
-    inside = text_encoder if text_encoder.is_dir() else text_encoder.parent
-    places = (inside.parent / "tokenizer", inside)
-    folder = next((place for place in places if _tokenizer_files(place)), None)
-    if folder is None:
-        raise CheckpointError(
-            f"{places[0]} holds no {_SENTENCEPIECE} or tokenizer.json; put the tokenizer folder of the model there"
-        )
+def load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
+    """transformers' tokenizer beside a text encoder, checked to be whole and to have no token without an embedding.
+
+    Raises: CheckpointError if it is missing or another's; ImportError if transformers, or what it needs, is missing.
+    """
+    folder = _tokenizer_folder(text_encoder)
     for file in folder.glob("*token*.json"):
         read_json(file)
     # diffusers takes the class its model_index.json names; before transformers 5 that one reads SentencePiece only.
@@ -226,8 +250,16 @@ def _load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
     return tokenizer
 
 
-def _tokenizer_files(folder: Path) -> list[Path]:
-    return [file for name in (_SENTENCEPIECE, "tokenizer.json") if (file := folder / name).is_file()]
+def _tokenizer_folder(text_encoder: Path) -> Path:
+    """The folder `tokenizer` beside a text encoder, or the encoder's own where the tokenizer lies in it."""
+    own = text_encoder if text_encoder.is_dir() else text_encoder.parent
+    places = (own.parent / "tokenizer", own)
+    for place in places:
+        if any((place / name).is_file() for name in (_SENTENCEPIECE, "tokenizer.json")):
+            return place
+    raise CheckpointError(
+        f"{places[0]} holds no {_SENTENCEPIECE} or tokenizer.json; put the tokenizer folder of the model there"
+    )
 
 
 def _check_sentencepiece(path: Path) -> None:

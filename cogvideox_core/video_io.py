@@ -1,7 +1,8 @@
-"""Video files outside ComfyUI: mp4 out, videos and pictures in, through imageio's PyAV plug-in.
+"""Video files outside ComfyUI: mp4 out, videos and pictures in.
 
 A video is written frame by frame as it is decoded, under a temporary name beside its goal, and renamed when it is
-complete: a run that fails leaves nothing behind. imageio is imported where it is used.
+complete: a run that fails leaves nothing behind. Videos are read through imageio's PyAV plug-in and written with PyAV
+itself, whose options the plug-in does not pass on; both are imported where they are used.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
+from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-_CRF = "17"  # x264's scale: 0 is lossless, 17 taken for visually lossless, 23 its default
+# crf is x264's scale of quality: 0 is lossless, 17 taken for visually lossless, 23 its default. Its macroblock tree
+# gives other bytes from run to run; without it the same video makes the same file, a few per cent larger.
+_ENCODER = {"crf": "17", "mbtree": "0"}
 # The RGB conversion is BT.601's; where the file does not say so, players take a large video for BT.709.
 _COLOUR = {"colorspace": "smpte170m", "color_primaries": "smpte170m", "color_trc": "smpte170m", "color_range": "tv"}
+_PIXELS = "yuv420p"
 _METADATA_TAG = "comment"  # one of the few tags every mp4 reader shows
 _PROBE_BYTES = 1 << 18
 _REASONS = {
@@ -55,8 +60,7 @@ def write_video(
         OSError if the file cannot be written. Whatever `frames` raises passes through. No file is left then.
     """
     path = check_writable(path)
-    if not 0 < fps <= 1000:
-        raise ValueError(f"fps={fps:g}; a video takes more than 0 and at most 1000 frames per second; use 8 or 16.")
+    check_fps(fps)
     tag = json.dumps(metadata or {}, ensure_ascii=False)
     partial = _beside(path, "part.mp4")
     try:
@@ -96,6 +100,12 @@ def check_writable(path: str | Path) -> Path:
     return path
 
 
+def check_fps(fps: float) -> None:
+    """Raises: ValueError for a frame rate no video has."""
+    if not 0 < fps <= 1000:
+        raise ValueError(f"fps={fps:g}; a video has more than 0 and at most 1000 frames per second; use 8 or 16.")
+
+
 def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[Tensor, float]:
     """Read a video file, all of it or its first `max_frames` frames.
 
@@ -106,7 +116,7 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[Tens
         fps = float(file.metadata()["fps"])
         frames = [torch.from_numpy(frame).permute(2, 0, 1) for frame in islice(file.iter(), max_frames)]  # [3, H, W]
     if not frames:
-        raise ValueError(f"{path} holds no frame; give a video file such as an mp4.")
+        raise ValueError(f"{path} holds no frame that can be read; give a complete video file such as an mp4.")
     return torch.stack(frames, dim=1)[None].float().div_(255), fps
 
 
@@ -145,18 +155,27 @@ def _encode(partial: Path, goal: Path, frames: Tensor | Iterable[Tensor], fps: f
     first = next(images, None)
     if first is None:
         raise ValueError(f"There is no frame to write to {goal}; give [1, 3, F, H, W] with F of 1 or more.")
-    with _write_errors(goal):
-        file = _imopen(partial, "w", options={"movflags": "+faststart"})
-    with _closing(file, goal):
+    rate = Fraction(fps).limit_denominator(65535)
+    with _container(partial, goal) as container:
         with _write_errors(goal):
-            file.container_metadata[_METADATA_TAG] = tag
-            file.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
-            # The plug-in has no argument for options of the encoder, so they are set on its stream.
-            file._video_stream.options = {"crf": _CRF, **_COLOUR}
-            file.write_frame(first)
-        for image in images:
+            container.metadata[_METADATA_TAG] = tag
+            stream = container.add_stream("libx264", rate=rate, options=_ENCODER | _COLOUR)
+            stream.height, stream.width = first.shape[:2]
+            stream.pix_fmt = _PIXELS
+        for index, image in enumerate(chain([first], images)):
             with _write_errors(goal):
-                file.write_frame(image)
+                container.mux(stream.encode(_av_frame(image, index, rate)))
+        with _write_errors(goal):
+            container.mux(stream.encode(None))
+
+
+def _av_frame(image: np.ndarray, index: int, rate: Fraction) -> Any:
+    """One frame as the encoder takes it."""
+    from av import VideoFrame
+
+    frame = VideoFrame.from_ndarray(image, format="rgb24").reformat(format=_PIXELS, dst_colorspace="ITU601")
+    frame.pts, frame.time_base = index, 1 / rate
+    return frame
 
 
 def _images(frames: Tensor | Iterable[Tensor]) -> Iterator[np.ndarray]:
@@ -201,39 +220,36 @@ def _need_imageio() -> None:
         ) from error
 
 
-def _imopen(path: Path, mode: str, **options: Any) -> Any:
-    from imageio.v3 import imopen
-
-    return imopen(path, mode, plugin="pyav", **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
-
-
 @contextmanager
 def _open_video(path: str | Path) -> Iterator[Any]:
     """A video file to read from; whatever is wrong with it is a ValueError in one sentence."""
     path = _existing(path)
     _need_imageio()
     from av import FFmpegError
+    from imageio.v3 import imopen
 
     try:
-        with _imopen(path, "r") as file:
+        with imopen(path, "r", plugin="pyav") as file:
             yield file
     except (OSError, FFmpegError) as error:
         raise ValueError(f"{path} cannot be read as a video; give a complete video file such as an mp4.") from error
 
 
 @contextmanager
-def _closing(file: Any, goal: Path) -> Iterator[None]:
-    """Close a file that is being written: what is buffered is written then, which may fail too."""
-    from av import FFmpegError
+def _container(partial: Path, goal: Path) -> Iterator[Any]:
+    """An mp4 to write to, closed in any case; what is buffered is written then, which may fail too."""
+    import av
 
+    with _write_errors(goal):
+        container = av.open(str(partial), "w", options={"movflags": "+faststart"})
     try:
-        yield
+        yield container
     except BaseException:  # Ctrl-C too: free the file so that it can be removed, and tell of the first error only
-        with suppress(OSError, FFmpegError):
-            file.close()
+        with suppress(OSError, av.FFmpegError):
+            container.close()
         raise
     with _write_errors(goal):
-        file.close()
+        container.close()
 
 
 @contextmanager

@@ -1,16 +1,19 @@
-"""The model that travels with the code, so that a fresh clone makes a video without a download.
+"""The models that travel with the code, so that a fresh clone makes a video without a download.
 
-It is an official-layout folder like any other and takes the same path through the code.
+They are official-layout folders like any other and take the same path through the code.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-DEMO_MODEL: Path = Path(__file__).resolve().parent / "model"
+_HERE = Path(__file__).resolve().parent
 
-# For `load_pipeline(None)` to log once, as a warning. The trained demo model will leave nothing to say here.
+DEMO_MODELS: dict[str, Path] = {task: _HERE / task for task in ("text-to-video", "image-to-video")}
+DEMO_MODEL: Path = DEMO_MODELS["text-to-video"]
+
+# Logged once as a warning by whoever opens a demo model. The trained ones will leave nothing to say here.
 DEMO_NOTICE: str = (
-    "The demo model of this version has random weights: its video is noise. "
-    "Give the folder of a CogVideoX checkpoint (--model, or load_pipeline(path)) for a real one."
+    "The demo models of this version have random weights: their video is noise. "
+    "Give the folder of a CogVideoX checkpoint for a real one."
 )

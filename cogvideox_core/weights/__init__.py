@@ -2,7 +2,7 @@
 
 from .declared import read_json
 from .detect import find_variant, transformer_config, vae_config
-from .dtypes import named_dtype
+from .dtypes import named_dtype, weights_dtype
 from .errors import CheckpointError
 from .files import Weights, open_weights
 from .folder import component_path, folder_variant, pipeline_folder, read_config
@@ -39,4 +39,5 @@ __all__ = [
     "recognise",
     "transformer_config",
     "vae_config",
+    "weights_dtype",
 ]

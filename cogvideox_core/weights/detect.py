@@ -165,8 +165,8 @@ def _check_agreement(said: Mapping[str, Any], shown_by_shapes: Mapping[str, Any]
     ]
     if differing:
         raise CheckpointError(
-            f"{source} does not fit its config.json, which declares {', '.join(differing)}; use the config.json that "
-            "belongs to these weights"
+            f"{source} does not fit the configuration that came with it, which declares {', '.join(differing)}; use "
+            "the config.json that belongs to these weights"
         )
 
 

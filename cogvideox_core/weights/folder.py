@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -71,19 +71,23 @@ def folder_variant(row: Variant, path: str | Path) -> Variant:
     root = pipeline_folder(path)
     if root is None:
         return row
-    schedule = _declared(row.schedule, root / "scheduler" / "scheduler_config.json", _FIXED_SCHEDULE)
-    vae = _declared(row.vae, root / "vae" / "config.json", {})
+    every_field = tuple(field.name for field in fields(ScheduleConfig))
+    schedule = _declared(row.schedule, root / "scheduler" / "scheduler_config.json", every_field, _FIXED_SCHEDULE)
+    # The shape of the VAE is told by its weights; a variant is about the scale of its latents.
+    vae = _declared(row.vae, root / "vae" / "config.json", ("scaling_factor", "invert_scale_latents"), {})
     if (schedule, vae) == (row.schedule, row.vae):
         return row
     return replace(row, schedule=schedule, vae=vae)
 
 
-def _declared(config: Config, path: Path, fixed: Mapping[str, Any]) -> Config:
+def _declared(config: Config, path: Path, names: Sequence[str], fixed: Mapping[str, Any]) -> Config:
+    """`config` with those of its fields that the JSON file at `path` declares."""
     if not path.exists():
         return config
     declared = read_json(path)
     check_fixed(declared, fixed, path)
-    return replace(config, **declared_fields(type(config), declared, path))
+    said = {name: value for name, value in declared.items() if name in names}
+    return replace(config, **declared_fields(type(config), said, path))
 
 
 def _component_folder(path: Path) -> Path:

@@ -137,9 +137,13 @@ def _check_fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Pa
         "unexpected": [key for key in found if key not in wanted],
         "of another shape": misshapen,
     }
-    told = [f"{len(keys)} {fault} ({listed(keys)})" for fault, keys in faults.items() if keys]
+    told = [
+        f"{len(keys)} {'keys' if keys[1:] else 'key'} {fault} ({listed(keys)})"
+        for fault, keys in faults.items()
+        if keys
+    ]
     if told:
         raise CheckpointError(
-            f"{source} does not fit the model its shapes announce: tensors {' and '.join(told)}; download it again, or "
+            f"{source} does not fit the model its shapes announce: {', '.join(told)}; download it again, or "
             "give the weights of a CogVideoX model"
         )

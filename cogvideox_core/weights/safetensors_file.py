@@ -35,6 +35,8 @@ PICKLE_ADVICE = (
     "as one file or as a diffusers folder"
 )
 
+_LARGEST_HEADER = 100_000_000  # bytes; safetensors reads none that is larger
+
 # How other things begin that people save or download under this name.
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", f"is a PyTorch pickle in a zip, whatever its name; {PICKLE_ADVICE}"),
@@ -83,25 +85,33 @@ def _known_dtypes(path: Path, names: dict[str, str]) -> dict[str, torch.dtype]:
 
 def _fault(path: Path, error: SafetensorError) -> str:
     """Why safetensors refused the file, in words for whoever downloaded it."""
-    size = path.stat().st_size
+    size, told = path.stat().st_size, shown(str(error))
     with path.open("rb") as file:
         head = file.read(32)
-        length = int.from_bytes(head[:8], "little")
         # A header begins with its length in 8 bytes and a brace; the length may look like another file's beginning.
         if head[8:9] != b"{":
-            for beginning, what in _BEGINNINGS:
-                if head.startswith(beginning):
-                    return what
-            if size < 9:
-                return f"holds {size} bytes and no weights; download or copy it again"
-            return f"is no safetensors file ({shown(str(error))}); download it again, or give another file"
-        if size < 8 + length:
+            return _foreign(head, size, told)
+        length = int.from_bytes(head[:8], "little")
+        if 8 + length > size and length <= _LARGEST_HEADER:
             return _cut_short(size, f"{8 + length} bytes of header alone")
         file.seek(8)
-        needed = 8 + length + _data_bytes(file.read(length))
-    if size < needed:
-        return _cut_short(size, f"{needed} bytes")
-    return f"has a damaged header ({shown(str(error))}); download or copy it again"
+        data = _data_bytes(file.read(min(length, _LARGEST_HEADER)))
+    excess = size - 8 - length - data
+    if data and excess < 0:
+        return _cut_short(size, f"{size - excess} bytes")
+    if data and excess > 0:
+        return f"holds {excess} bytes more than its header places; download or copy it again"
+    return f"has a damaged header ({told}); download or copy it again"
+
+
+def _foreign(head: bytes, size: int, told: str) -> str:
+    """What a file is that does not begin like safetensors."""
+    for beginning, what in _BEGINNINGS:
+        if head.startswith(beginning):
+            return what
+    if size < 9:
+        return f"holds {size} bytes and no weights; download or copy it again"
+    return f"is no safetensors file ({told}); download it again, or give another file"
 
 
 def _cut_short(size: int, needed: str) -> str:

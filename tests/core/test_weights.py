@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def mapped(model: nn.Module, folder: Path) -> bool:
 @pytest.mark.parametrize("sharded", [False, True])
 def test_an_official_folder_loads(checkpoint: Checkpoint, kind: str, sharded: bool) -> None:
     folder = checkpoint(kind, sharded=sharded)
-    assert len(list((folder / "transformer").glob("*.safetensors"))) == (3 if sharded else 1)
+    assert (len(list((folder / "transformer").glob("*.safetensors"))) > 1) == sharded
     for path in (folder, folder / "transformer"):
         model = load_transformer(path)
         assert model.variant is VARIANTS[kind] and find_variant(model.config) is VARIANTS[kind]
@@ -85,23 +86,13 @@ def test_an_official_folder_loads(checkpoint: Checkpoint, kind: str, sharded: bo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_loaded_transformer_computes_what_diffusers_does(checkpoint: Checkpoint, kind: str) -> None:
-    diffusers = pytest.importorskip("diffusers")
+def test_the_configuration_is_the_one_the_folder_declares(checkpoint: Checkpoint, kind: str) -> None:
     folder = checkpoint(kind)
-    theirs = diffusers.CogVideoXTransformer3DModel.from_pretrained(folder, subfolder="transformer")
-    ours = load_transformer(folder)
-    config = ours.config
-    rows, columns = (config.sample_height, config.sample_width) if config.use_learned_positional_embeddings else (8, 12)
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(1, config.in_channels, 2, rows, columns, generator=generator)
-    text = torch.randn(1, config.max_text_seq_length, config.text_embed_dim, generator=generator)
-    with torch.no_grad():
-        video = ours(latents, text, torch.tensor([500]))
-        assert video.shape == (1, 16, 2, rows, columns) and bool(video.isfinite().all())
-        if not config.use_learned_positional_embeddings and not config.use_rotary_positional_embeddings:
-            frames = latents.transpose(1, 2)
-            want = theirs(frames, text, torch.tensor([500]), return_dict=False)[0].transpose(1, 2)
-            assert torch.allclose(video, want, atol=1e-5)
+    for component, config in (("transformer", load_transformer(folder).config), ("vae", load_vae(folder).config)):
+        declared = json.loads((folder / component / "config.json").read_text())
+        found = json.loads(json.dumps(asdict(config)))
+        assert set(found) <= set(declared)
+        assert found == {name: declared[name] for name in found}
 
 
 def test_weights_in_the_file_dtype_are_the_mapped_file(checkpoint: Checkpoint) -> None:
@@ -195,9 +186,9 @@ def test_keys_and_shapes_that_do_not_fit_are_counted_and_named(checkpoint: Check
     with pytest.raises(CheckpointError) as caught:
         load_transformer(path)
     message = str(caught.value)
-    assert "8 missing (transformer_blocks.0.norm2." in message and " and 3 more)" in message
-    assert "1 unexpected (a.stranger)" in message
-    assert "1 of another shape (proj_out.bias [3] instead of [64])" in message
+    assert "8 keys missing (transformer_blocks.0.norm2." in message and " and 3 more)" in message
+    assert "1 key unexpected (a.stranger)" in message
+    assert "1 key of another shape (proj_out.bias [3] instead of [64])" in message
     assert str(path) in message and message.count(".norm2.") == 5
 
 

@@ -217,7 +217,7 @@ def test_no_shape_makes_detection_fail_with_anything_but_its_own_error() -> None
 FOREIGN = {
     "a CogVideoX VAE": ["encoder.conv_in.conv.weight", "decoder.conv_in.conv.bias"],
     "a T5 text encoder": ["encoder.block.0.layer.0.SelfAttention.q.weight", "shared.weight"],
-    "a ControlNet": ["controlnet_encode_first.0.weight", "patch_embed.proj.weight", "transformer_blocks.0.norm1.norm.bias"],
+    "a ControlNet": ["controlnet_encode_first.0.weight", "patch_embed.proj.weight", "time_embedding.linear_1.bias"],
     "a LoRA": ["transformer.transformer_blocks.0.attn1.to_q.lora_A.weight"],
     "a LoRA,": ["lora_unet__transformer_blocks_0_attn1_to_q.lora_down.weight", "x.alpha"],
     "a LoRA, ": ["model.diffusion_model.transformer.layers.0.attention.dense.matrix_A.0"],

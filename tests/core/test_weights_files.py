@@ -67,7 +67,7 @@ def test_shards_are_opened_by_folder_by_index_and_by_any_one_of_them(tmp_path: P
 
 
 @LINUX
-def test_eleven_gigabytes_of_headers_cost_no_memory(tmp_path: Path) -> None:
+def test_six_gigabytes_are_opened_without_memory(tmp_path: Path) -> None:
     offsets = [part * 2 * 2**30 for part in range(3)]
     header = {
         f"k{i}": {"dtype": "BF16", "shape": [2**30], "data_offsets": [o, o + 2**31]} for i, o in enumerate(offsets)
@@ -164,7 +164,7 @@ def test_a_folder_of_pickles_says_so(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n", "git lfs pull"),
         (b"<!DOCTYPE html><html></html>", "web page"),
         (b"\xff" * 64, "no safetensors file"),
-        ((2**40).to_bytes(8, "little") + b"{" + bytes(99), "cut short"),
+        ((2**40).to_bytes(8, "little") + b"{" + bytes(99), "damaged header"),
         (b"\x02\0\0\0\0\0\0\0[]", "no safetensors file"),
     ],
 )
@@ -181,6 +181,13 @@ def test_a_cut_file_says_how_much_is_missing(tmp_path: Path, keep: int) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:keep])
     refused(path, "cut short", f"{len(content[:keep])} bytes are there")
+
+
+def test_a_file_with_bytes_behind_its_tensors_says_how_many(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": A}, path)
+    path.write_bytes(path.read_bytes() + b"123")
+    refused(path, "holds 3 bytes more")
 
 
 GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

@@ -1,0 +1,265 @@
+"""The command `cogvideox`: a prompt, and perhaps pictures, to an mp4.
+
+Whatever does not fit is told in one sentence and exit code 2, as early as it can be known: arguments and the output
+file, then sizes and pictures against the headers of the checkpoint, and only then are models loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import secrets
+import signal
+import sys
+from argparse import BooleanOptionalAction, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from itertools import count
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from tqdm import tqdm
+
+from . import __version__
+from .config import TransformerConfig
+from .demo import DEMO_MODEL
+from .load import load_pipeline
+from .progress_bars import ProgressBars
+from .request import Request
+from .schedulers import NoiseSchedule
+from .shapes import VideoSize
+from .text_encoder import text_encoder_width
+from .variants import Variant
+from .video_io import check_fps, check_writable, read_image, read_video, write_video
+from .weights import folder_variant, named_dtype, read_transformer, read_vae
+
+logger = logging.getLogger("cogvideox")
+
+PROGRAM = "cogvideox"
+BAD_INPUT = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+TERMINATED = 143  # 128 + SIGTERM
+_SEEDS = 2**64
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command. Returns: 0; 2 for what does not fit, told in a sentence on stderr; 130 after Ctrl-C."""
+    options = _parser().parse_args(argv)
+    try:
+        with _log_on_stderr(), _tidy_when_terminated():
+            print(_make_video(options))
+    except KeyboardInterrupt:
+        return _fail("interrupted; no video was written", INTERRUPTED)
+    except torch.cuda.OutOfMemoryError:
+        return _fail("the GPU's memory is full; ask for a smaller size or fewer frames, or use --device cpu")
+    except MemoryError:
+        return _fail("memory is full; ask for a smaller size or fewer frames")
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        return _fail(str(error))
+    return 0
+
+
+def _make_video(options: Namespace) -> Path:
+    """From options to the file that was written."""
+    output = check_writable(options.output or _free_name())
+    _check_options(options)
+    model = Path(options.model or DEMO_MODEL)
+    config, variant, _ = read_transformer(model)
+    variant = folder_variant(variant, model)
+    request, fps = _request(options, variant)
+    size = request.check(config, variant)
+    strength = 1.0 if request.video is None else request.strength
+    num_steps = len(NoiseSchedule(variant.schedule).steps(request.num_inference_steps, strength))
+    _check_components(model, config)
+
+    settings = _settings(options, request, variant, size, fps)
+    logger.info(_summary(settings))
+    pipeline = load_pipeline(options.model, dtype=options.dtype, device=options.device)
+    arguments = {field.name: getattr(request, field.name) for field in fields(request)}
+    with ProgressBars(num_steps, size.num_frames) as bars:
+        chunks = pipeline.stream(**arguments, callback=bars.update)
+        return write_video(output, bars.writing(chunks), fps, settings)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence, without the usage in front."""
+        sys.exit(_fail(f"{message}; {self.prog} --help lists what there is"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(PROGRAM, description="Make a video with CogVideoX.", allow_abbrev=False)
+    add = parser.add_argument
+    add("prompt", metavar="PROMPT", help="what the video shows, in English; long descriptions work best")
+    add("--model", metavar="PATH", help="CogVideoX folder in diffusers' layout (default: the built-in demo model)")
+    add("--negative-prompt", metavar="TEXT", default="", help="what it should not show")
+    add("--image", metavar="FILE", help="first frame, for an image-to-video model")
+    add("--last-image", metavar="FILE", help="last frame, beside --image")
+    add("--video", metavar="FILE", help="video to start from")
+    add("--strength", type=float, metavar="S", help="how much of --video is made anew, above 0 to 1 (default: 0.8)")
+    add("--fit", choices=("refuse", "crop", "stretch"), default="refuse", help="for pictures of another aspect ratio")
+    add("--frames", type=int, metavar="N", help="number of frames, 8n+1 (default: the model's, or those of --video)")
+    add("--height", type=int, metavar="H", help="pixels (default: the model's)")
+    add("--width", type=int, metavar="W", help="pixels (default: the model's)")
+    add("--steps", type=int, metavar="N", help="sampling steps (default: the model's, 50)")
+    add("--guidance", type=float, metavar="G", help="how closely the prompt is followed (default: the model's, 6)")
+    add("--dynamic-cfg", action=BooleanOptionalAction, help="vary the guidance over the steps (default: the model's)")
+    add("--sampler", choices=("ddim", "dpm"), help="default: the model's")
+    add("--seed", type=int, metavar="S", help="the same seed gives the same video (default: a random one)")
+    add("--fps", type=float, metavar="F", help="frames per second (default: the model's, or those of --video)")
+    add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights)")
+    add("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    add("-o", "--output", metavar="FILE", help="mp4 to write (default: a free name, cogvideox.mp4 or one with a number)")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def _check_options(options: Namespace) -> None:
+    """What can be known without any file. Raises: ValueError."""
+    if options.fps is not None:
+        check_fps(options.fps)
+    if options.dtype is not None:
+        named_dtype(options.dtype)
+    if options.device is not None:
+        _check_device(options.device)
+    if options.seed is not None and not 0 <= options.seed < _SEEDS:
+        raise ValueError(f"--seed {options.seed}; a seed is a whole number from 0 to {_SEEDS - 1}")
+    if options.strength is not None and options.video is None:
+        raise ValueError(f"--strength {options.strength:g} without a video to start from; give --video, or leave it out")
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name}; there is no such kind; use cpu, cuda, cuda:1 or mps") from None
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there.get(device.type, 0):
+        usable = ", ".join(kind for kind, number in there.items() if number)
+        raise ValueError(f"--device {name}; this machine, or this build of PyTorch, has no such device; use {usable}")
+
+
+def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
+    """The run that the options ask for, with the variant's defaults, and its frames per second."""
+    defaults = variant.defaults
+    video, video_fps = _read_clip(options, variant) if options.video else (None, defaults.fps)
+    request = Request(
+        prompt=options.prompt,
+        negative_prompt=options.negative_prompt,
+        image=read_image(options.image) if options.image else None,
+        last_image=read_image(options.last_image) if options.last_image else None,
+        video=video,
+        strength=_given(options.strength, Request.strength),
+        height=options.height,
+        width=options.width,
+        num_frames=options.frames,
+        num_inference_steps=_given(options.steps, defaults.num_inference_steps),
+        guidance_scale=_given(options.guidance, defaults.guidance_scale),
+        use_dynamic_cfg=_given(options.dynamic_cfg, defaults.use_dynamic_cfg),
+        sampler=_given(options.sampler, defaults.sampler),
+        generator=torch.Generator().manual_seed(_given(options.seed, secrets.randbelow(2**32))),
+        image_fit=options.fit,
+    )
+    return request, _given(options.fps, video_fps)
+
+
+def _read_clip(options: Namespace, variant: Variant) -> tuple[torch.Tensor, float]:
+    """As many frames of --video as are asked for, and no more than the model can take, since each costs memory."""
+    most = variant.max_frames
+    video, fps = read_video(options.video, max_frames=options.frames or most + 1)
+    if options.frames is None and video.shape[2] > most:
+        raise ValueError(
+            f"{options.video} has more frames than the {most} of {variant.name}; ask for its beginning with "
+            f"--frames {most}"
+        )
+    return video, fps
+
+
+def _check_components(model: Path, config: TransformerConfig) -> None:
+    """Whether the other weights are there and belong to the transformer, from their headers."""
+    read_vae(model)
+    width = text_encoder_width(model)
+    if width != config.text_embed_dim:
+        raise ValueError(
+            f"the text encoder of {model} makes embeddings {width} wide and its transformer takes "
+            f"{config.text_embed_dim}; put the text encoder there that belongs to it"
+        )
+
+
+def _settings(options: Namespace, request: Request, variant: Variant, size: VideoSize, fps: float) -> dict[str, Any]:
+    """What the mp4 tells about how it was made; files by their names, not by where they lay."""
+    settings: dict[str, Any] = {
+        "software": f"cogvideox-nodes {__version__}",
+        "model": Path(options.model).resolve().name if options.model else "demo",
+        "variant": variant.name,
+        "prompt": options.prompt,
+        "negative_prompt": options.negative_prompt,
+        "width": size.width,
+        "height": size.height,
+        "num_frames": size.num_frames,
+        "fps": fps,
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+        "use_dynamic_cfg": request.use_dynamic_cfg,
+        "sampler": request.sampler,
+        "seed": request.generator.initial_seed(),
+        "dtype": options.dtype,
+    }
+    pictures = {name: getattr(options, name) for name in ("image", "last_image", "video")}
+    settings |= {name: Path(file).name for name, file in pictures.items() if file}
+    return settings | ({"strength": request.strength} if options.video else {})
+
+
+def _summary(settings: dict[str, Any]) -> str:
+    guidance = f"{'dynamic ' if settings['use_dynamic_cfg'] else ''}guidance {settings['guidance_scale']:g}"
+    return (
+        f"{settings['variant']}: {settings['width']}x{settings['height']}, {settings['num_frames']} frames at "
+        f"{settings['fps']:g} fps, {settings['num_inference_steps']} steps of {settings['sampler']}, {guidance}, "
+        f"seed {settings['seed']}"
+    )
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _free_name() -> Path:
+    """cogvideox.mp4 in the current folder, or the first cogvideox-2.mp4, ... that is not there."""
+    names = (Path(f"{PROGRAM}-{number}.mp4" if number > 1 else f"{PROGRAM}.mp4") for number in count(1))
+    return next(name for name in names if not name.exists())
+
+
+def _fail(message: str, code: int = BAD_INPUT) -> int:
+    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+class _Lines(logging.Handler):
+    """Log records as lines above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(f"{PROGRAM}: {record.getMessage()}", file=sys.stderr)
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    handler, level = _Lines(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextmanager
+def _tidy_when_terminated() -> Iterator[None]:
+    """Leave through the same clean-up when somebody ends the process."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

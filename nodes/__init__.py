@@ -1,0 +1,34 @@
+"""The nodes, in menu order. A node validates, translates, calls one core function, and wraps."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .conditioning import CogVideoXEmptyLatent, CogVideoXImageToVideo
+from .loaders import CogVideoXLoadModel, CogVideoXLoadT5, CogVideoXLoadVAE
+from .sampling import CogVideoXSampler, CogVideoXSamplerSelect, CogVideoXScheduler
+from .text import CogVideoXT5Encode
+from .vae import CogVideoXVAEDecode, CogVideoXVAEEncode
+from .video import CogVideoXVideoPlayer
+
+NODES: list[type[io.ComfyNode]] = [
+    CogVideoXLoadModel,
+    CogVideoXLoadVAE,
+    CogVideoXLoadT5,
+    CogVideoXT5Encode,
+    CogVideoXEmptyLatent,
+    CogVideoXImageToVideo,
+    CogVideoXVAEEncode,
+    CogVideoXVAEDecode,
+    CogVideoXSampler,
+    CogVideoXScheduler,
+    CogVideoXSamplerSelect,
+    CogVideoXVideoPlayer,
+]
+
+
+class CogVideoXExtension(ComfyExtension):
+    """What ComfyUI asks of a pack."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

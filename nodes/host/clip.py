@@ -1,0 +1,124 @@
+"""CLIP: a T5 encoder as ComfyUI's own text encoder class, so that offloading, LoRA and CLIP nodes work on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models_base
+import comfy.text_encoders.t5
+import torch
+
+from ...cogvideox_core.text_encoder import MAX_LENGTH, load_tokenizer, read_text_encoder
+
+NAME = "t5xxl"  # ComfyUI's name for a T5 among the encoders of a CLIP
+EOS, PAD = 1, 0
+
+
+def load_clip(path: str | Path) -> comfy.sd.CLIP:
+    """A CLIP of a text_encoder folder with its tokenizer.
+
+    Raises: CheckpointError if it holds no T5 encoder, or the tokenizer is missing.
+    """
+    encoder = read_text_encoder(path)
+    tokenizer = load_tokenizer(encoder.folder, encoder.config["vocab_size"])
+    state_dict = dict(encoder.state_dict)
+    target = comfy.supported_models_base.ClipTarget(
+        _tokenizer_class(tokenizer, encoder.config["d_model"]),
+        _encoder_class(encoder.config, next(iter(state_dict.values())).dtype),
+    )
+    parameters = sum(tensor.numel() for tensor in state_dict.values())
+    clip = comfy.sd.CLIP(target, parameters=parameters, tokenizer_data={})
+    clip.load_sd(state_dict)
+    return clip
+
+
+def tokenize(clip: Any, text: str, *, prompt_weights: bool = False) -> tuple[dict[str, Any], int, str]:
+    """Exactly MAX_LENGTH tokens, as the model was trained with, of any CLIP that has a T5.
+
+    Args: prompt_weights: read "(word:1.2)" as a weight; otherwise brackets are text, as in the reference.
+    Returns: the tokens, how many the whole text has (the closing one included), and the text that was cut.
+    Raises: ValueError if the CLIP has no T5.
+    """
+    options = {f"{NAME}_min_length": MAX_LENGTH}
+    tokens = clip.tokenize(text, disable_weights=not prompt_weights, tokenizer_options=options)
+    if NAME not in tokens:
+        raise ValueError(
+            f"a CLIP with {', '.join(tokens)}; CogVideoX needs T5-XXL: take CogVideoX Load T5, or Load CLIP with a "
+            "t5xxl file and type cogvideox or sd3"
+        )
+    pairs = [pair for batch in tokens[NAME] for pair in batch]
+    ids = [pair[0] for pair in pairs]
+    count = ids.index(EOS) + 1 if EOS in ids else len(ids)
+    cut = pairs[MAX_LENGTH - 1 : count - 1] if count > MAX_LENGTH else []
+    kept = pairs[:count] if not cut else [*pairs[: MAX_LENGTH - 1], pairs[count - 1]]
+    padding = [(PAD, 1.0)] * (MAX_LENGTH - len(kept))
+    return {NAME: [[*kept, *padding]]}, count, _spell(clip, cut)
+
+
+def _spell(clip: Any, pairs: list[Any]) -> str:
+    """The text of tokens; the pieces' word mark is a space."""
+    pieces = [piece for _, piece in clip.tokenizer.untokenize(pairs)]
+    return "".join(pieces).replace("\u2581", " ").strip()
+
+
+def _encoder_class(config: dict[str, Any], file_dtype: torch.dtype) -> type:
+    """ComfyUI makes text encoders from a class; this one carries the sizes of the file at hand."""
+    host_config = {**config, "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "t5"}
+
+    class T5(comfy.sd1_clip.SDClipModel):
+        def __init__(self, device="cpu", dtype=None, model_options=None):
+            super().__init__(
+                device=device,
+                layer="last",
+                textmodel_json_config=host_config,
+                dtype=dtype,
+                special_tokens={"end": EOS, "pad": PAD},
+                model_class=comfy.text_encoders.t5.T5,
+                model_options=model_options or {},
+            )
+
+    class CogVideoXT5(comfy.sd1_clip.SD1ClipModel):
+        def __init__(self, device="cpu", dtype=None, model_options=None):  # the file's dtype is kept, not ComfyUI's
+            super().__init__(
+                device=device, dtype=file_dtype, name=NAME, clip_model=T5, model_options=model_options or {}
+            )
+
+    return CogVideoXT5
+
+
+def _tokenizer_class(tokenizer: Any, width: int) -> type:
+    """ComfyUI's tokenizer around the one that lies beside the encoder."""
+
+    class Opened:
+        @staticmethod
+        def from_pretrained(path: str, **options: Any) -> Any:
+            return tokenizer
+
+    class T5Tokenizer(comfy.sd1_clip.SDTokenizer):
+        def __init__(self, embedding_directory=None, tokenizer_data=None):
+            super().__init__(
+                embedding_directory=embedding_directory,
+                pad_with_end=False,
+                embedding_size=width,
+                embedding_key=NAME,
+                tokenizer_class=Opened,
+                has_start_token=False,
+                pad_to_max_length=False,
+                max_length=99999999,
+                min_length=MAX_LENGTH,
+                tokenizer_data=tokenizer_data or {},
+            )
+
+    class CogVideoXTokenizer(comfy.sd1_clip.SD1Tokenizer):
+        def __init__(self, embedding_directory=None, tokenizer_data=None):
+            super().__init__(
+                embedding_directory=embedding_directory,
+                tokenizer_data=tokenizer_data or {},
+                name=NAME,
+                tokenizer=T5Tokenizer,
+            )
+
+    return CogVideoXTokenizer

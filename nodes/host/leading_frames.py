@@ -1,0 +1,64 @@
+"""Whole patches in time: CogVideoX1.5 folds two latent frames into a token, and a clip has an odd number of them.
+
+The official code puts one latent frame in front, denoises it along and drops it. Here this happens inside sampling, so
+that a LATENT always holds just the clip and every sampler and VAE node fits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def pad_front(latents: Tensor, leading: int) -> Tensor:
+    """Repeat the first latent frame of [B, C, T, h, w] in front, as 1.5's training does."""
+    return torch.cat([latents[:, :, :1].expand(-1, -1, leading, -1, -1), latents], dim=2)
+
+
+def spread_image_latents(z: Tensor, frames: int) -> Tensor:
+    """Image latents for a clip with leading frames: the first image moves to the very front, zeros follow it."""
+    missing = frames - z.shape[2]
+    if missing <= 0:
+        return z
+    return torch.cat([z[:, :, :1], torch.zeros_like(z[:, :, :1]).expand(-1, -1, missing, -1, -1), z[:, :, 1:]], dim=2)
+
+
+def pad_sampling(
+    executor: Any,
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: Any,
+    sigmas: Tensor,
+    denoise_mask: Tensor | None = None,
+    callback: Any = None,
+    disable_pbar: bool = False,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """An OUTER_SAMPLE wrapper: leading frames in front of noise and latent, dropped from the result and previews.
+
+    Their noise is drawn from the seed.
+    """
+    config = executor.class_obj.model_patcher.model.diffusion_model.config
+    leading = -noise.shape[2] % config.frame_patch if noise.ndim == 5 else 0
+    if leading:
+        generator = torch.Generator().manual_seed((seed or 0) + 1)
+        shape = (*noise.shape[:2], leading, *noise.shape[3:])
+        extra = torch.randn(shape, generator=generator, dtype=noise.dtype).to(noise.device)
+        noise = torch.cat([extra, noise], dim=2)
+        latent_image = pad_front(latent_image, leading)
+        if denoise_mask is not None:
+            denoise_mask = pad_front(denoise_mask, leading)
+        if "latent_shapes" in kwargs:
+            kwargs["latent_shapes"] = [latent_image.shape]
+        callback = _drop_from_previews(callback, leading)
+    samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
+    return samples[:, :, leading:]
+
+
+def _drop_from_previews(callback: Any, leading: int) -> Any:
+    if callback is None:
+        return None
+    return lambda step, x0, x, total: callback(step, x0[:, :, leading:], x[:, :, leading:], total)

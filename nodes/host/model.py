@@ -1,0 +1,199 @@
+"""MODEL: the transformer on ComfyUI's BaseModel, with the official noise schedule, in a ModelPatcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.patcher_extension
+import comfy.supported_models_base
+import torch
+from torch import Tensor
+
+from ...cogvideox_core.conditioning import ImageScale, image_latent_factor
+from ...cogvideox_core.config import TransformerConfig
+from ...cogvideox_core.schedulers import NoiseSchedule
+from ...cogvideox_core.shapes import VideoSize, check_size
+from ...cogvideox_core.variants import Variant
+from ...cogvideox_core.weights import fill, folder_variant, read_transformer
+from .leading_frames import pad_sampling, spread_image_latents
+from .transformer import HostTransformer
+
+# The last a(t) is 0, which has no finite sigma; ComfyUI's own zero-SNR schedules put this in its place.
+TERMINAL_ALPHA = 4.8973451890853435e-08
+
+
+class CogVideoXModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
+    """The official a(t) table as ComfyUI's sigmas."""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__()
+        alphas = schedule.alphas_cumprod.clamp_min(TERMINAL_ALPHA)
+        self.set_sigmas(((1 - alphas) / alphas) ** 0.5)
+
+
+class CogVideoXLatentFormat(comfy.latent_formats.LatentFormat):
+    """16 channels, one scale: a LATENT holds VAE-space z, the model sees z times `scale_factor`."""
+
+    latent_channels = 16
+    latent_dimensions = 3
+
+    def __init__(self, scale_factor: float) -> None:
+        self.scale_factor = scale_factor
+
+
+class CogVideoXModelConfig(comfy.supported_models_base.BASE):
+    """What ComfyUI asks of a model family. One instance describes one model."""
+
+    unet_extra_config: dict[str, Any] = {}
+    vae_key_prefix = ["vae."]
+    text_encoder_key_prefix = ["text_encoders."]
+
+    def __init__(self, config: TransformerConfig, variant: Variant) -> None:
+        self.latent_format = lambda: CogVideoXLatentFormat(variant.vae.scaling_factor)
+        super().__init__({"config": config, "variant": variant})
+        self.memory_usage_factor = _memory_usage_factor(config)
+
+
+class CogVideoXModel(comfy.model_base.BaseModel):
+    """A CogVideoX transformer with everything that belongs to it: schedule, scales, limits."""
+
+    def __init__(self, model_config: CogVideoXModelConfig, device: torch.device | None = None) -> None:
+        super().__init__(
+            model_config, comfy.model_base.ModelType.V_PREDICTION, device=device, unet_model=HostTransformer
+        )
+        self.schedule = NoiseSchedule(self.variant.schedule)
+        self.model_sampling = CogVideoXModelSampling(self.schedule)
+
+    @property
+    def config(self) -> TransformerConfig:
+        return self.diffusion_model.config
+
+    @property
+    def variant(self) -> Variant:
+        return self.diffusion_model.variant
+
+    def check_latents(self, shape: tuple[int, ...]) -> None:
+        """Raises: ValueError if latents of this shape [B, C, T, h, w] are no video this model can make."""
+        if len(shape) != 5 or shape[1] != self.config.out_channels:
+            raise ValueError(
+                f"a latent of shape {tuple(shape)}; {self.variant.name} takes [B, {self.config.out_channels}, T, h, w]: "
+                "make it with CogVideoX Empty Latent, Image to Video or VAE Encode"
+            )
+        vae = self.variant.vae
+        frames = shape[2] - (shape[2] % self.config.frame_patch == 0 and self.config.frame_patch > 1)
+        num_frames = (frames - 1) * vae.temporal_compression_ratio + 1
+        ratio = vae.spatial_compression_ratio
+        check_size(VideoSize(shape[3] * ratio, shape[4] * ratio, num_frames), self.config, self.variant)
+
+    def check_conditioning(self, cross_attn: Tensor | None, has_image: bool) -> None:
+        """Raises: ValueError if text embeddings or the presence of an image do not fit this model."""
+        width = self.config.text_embed_dim
+        if cross_attn is not None and cross_attn.shape[-1] != width:
+            raise ValueError(
+                f"the conditioning is {cross_attn.shape[-1]} wide; {self.variant.name} takes {width}: encode the prompt "
+                "with the text encoder that belongs to it"
+            )
+        if has_image and not self.config.image_channels:
+            raise ValueError(
+                f"an image for {self.variant.name}, which makes a video from a prompt alone; take CogVideoX Empty "
+                "Latent in place of Image to Video, or load an image-to-video model"
+            )
+        if self.config.image_channels and not has_image:
+            raise ValueError(
+                f"no image for {self.variant.name}, which makes a video from an image and a prompt; put CogVideoX "
+                "Image to Video before the sampler"
+            )
+
+    def concat_cond(self, **kwargs: Any) -> Tensor | None:
+        """Image latents for the channels behind the noise, in the model's scale; [B, 16, T, h, w]."""
+        z, noise = kwargs.get("concat_latent_image"), kwargs["noise"]
+        self.check_conditioning(kwargs.get("cross_attn"), z is not None)
+        if z is None:
+            return None
+        scale: ImageScale = kwargs.get("cogvideox_image_scale", "diffusers")
+        z = spread_image_latents(z, noise.shape[2])
+        if z.shape[2:] != noise.shape[2:]:
+            raise ValueError(
+                f"image latents of {tuple(z.shape[2:])} (frames, rows, columns) for a latent of "
+                f"{tuple(noise.shape[2:])}; take the latent from the same CogVideoX Image to Video node"
+            )
+        z = z.expand(noise.shape[0], -1, -1, -1, -1) if len(z) == 1 else z
+        return z.to(kwargs["device"]) * image_latent_factor(self.variant.vae, scale)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """What goes to the forward beside x and the timestep."""
+        self.check_latents(kwargs["noise"].shape)
+        out = {}
+        image = self.concat_cond(**kwargs)
+        if image is not None:
+            out["c_concat"] = comfy.conds.CONDNoiseShape(image)
+        if kwargs.get("cross_attn") is not None:
+            # Not CONDCrossAttn: that repeats a shorter prompt's tokens, which changes a joint attention.
+            out["c_crossattn"] = comfy.conds.CONDRegular(kwargs["cross_attn"])
+        return out
+
+    def state_dict_for_saving(self, unet_state_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """As the base class, without its `v_pred` marker, which would be an unexpected key on loading."""
+        state_dict = super().state_dict_for_saving(unet_state_dict, *args, **kwargs)
+        state_dict.pop("v_pred", None)
+        return state_dict
+
+
+def load_model(path: str | Path, dtype: torch.dtype | None = None, disable_dynamic: bool = False) -> Any:
+    """A MODEL (ModelPatcher) of a transformer folder or file.
+
+    Args:
+        dtype: of the weights in memory; None lets ComfyUI choose for the device.
+        disable_dynamic: a plain patcher even where the host streams weights by itself.
+    Raises: CheckpointError if the weights do not make a known model.
+    """
+    mm = comfy.model_management
+    config, row, state_dict = read_transformer(path)
+    model_config = CogVideoXModelConfig(config, folder_variant(row, path))
+    load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
+    supported = model_config.supported_inference_dtypes
+    weight_dtype = dtype or mm.unet_dtype(
+        model_params=sum(tensor.numel() for tensor in state_dict.values()),
+        supported_dtypes=supported,
+        weight_dtype=state_dict["proj_out.weight"].dtype,
+    )
+    model_config.set_inference_dtype(weight_dtype, mm.unet_manual_cast(weight_dtype, load_device, supported))
+    model = CogVideoXModel(model_config, device=torch.device("meta"))
+    patcher = _patcher_class(disable_dynamic)(model, load_device=load_device, offload_device=offload_device)
+    fill(model.diffusion_model, state_dict, dtype=weight_dtype, device=offload_device, source=path)
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "cogvideox", pad_sampling)
+    patcher.cached_patcher_init = (load_model, (path, dtype))
+    return patcher
+
+
+def cogvideox_model(patcher: Any) -> CogVideoXModel:
+    """The CogVideoX model in a MODEL. Raises: ValueError if it is another one."""
+    model = patcher.model
+    if not isinstance(model, CogVideoXModel):
+        raise ValueError(
+            f"a MODEL of type {type(model).__name__}; this node takes one from CogVideoX Load Model"
+        )
+    return model
+
+
+def _patcher_class(disable_dynamic: bool) -> Any:
+    """ComfyUI swaps CoreModelPatcher when it streams weights, so it is looked up when it is needed."""
+    plain = comfy.model_patcher.ModelPatcher
+    return plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
+
+
+def _memory_usage_factor(config: TransformerConfig) -> float:
+    """ComfyUI's unit (0.01 MiB per latent cell and byte of dtype) for the activations of a forward.
+
+    Counted: about 16 activations of width D are alive at once at the feed-forward, and a token covers
+    frame_patch x patch_size x patch_size cells.
+    """
+    cells_per_token = config.frame_patch * config.patch_size**2
+    return 16 * config.width / cells_per_token / (0.01 * 1024 * 1024)

@@ -1,0 +1,91 @@
+"""The core's transformer as ComfyUI calls it: its hooks, its attention, its layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+from ...cogvideox_core.attention import AttentionFn
+from ...cogvideox_core.positions import Rotary
+from ...cogvideox_core.transformer import Block, CogVideoXTransformer3D
+
+
+class HostTransformer(CogVideoXTransformer3D):
+    """Adds what ComfyUI's patches need: wrappers around the forward, block replacement, attention patches."""
+
+    def __init__(self, *, dtype: torch.dtype | None = None, **options: Any) -> None:
+        super().__init__(dtype=dtype, **options)
+        self.dtype = dtype
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **extra: Any,
+    ) -> Tensor:
+        """x: [B, in_channels, T, H, W], image latents behind the noisy ones; context: [B, L, text_embed_dim]."""
+        transformer_options = transformer_options or {}
+        return comfy.patcher_extension.WrapperExecutor.new_class_executor(
+            self._forward,
+            self,
+            comfy.patcher_extension.get_all_wrappers(
+                comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options
+            ),
+        ).execute(x, timestep, context, transformer_options, **extra)
+
+    def _forward(
+        self, x: Tensor, timestep: Tensor, context: Tensor, transformer_options: dict[str, Any], **extra: Any
+    ) -> Tensor:
+        options = {**transformer_options, "total_blocks": len(self.transformer_blocks), "block_type": "double"}
+        attention = _HostAttention(options, text_length=context.shape[1])
+        return super().forward(x, context, timestep, attention=attention)
+
+    def run_block(
+        self,
+        index: int,
+        block: Block,
+        video: Tensor,
+        text: Tensor,
+        temb: Tensor,
+        rotary: Rotary | None,
+        attention: AttentionFn,
+    ) -> tuple[Tensor, Tensor]:
+        """One block, or what a patch put in its place under ("double_block", index)."""
+        assert isinstance(attention, _HostAttention)
+        options = attention.options
+        options["block_index"] = index
+
+        def run(args: dict[str, Any]) -> dict[str, Any]:
+            video, text = block(args["img"], args["txt"], args["vec"], args["pe"], attention)
+            return {"img": video, "txt": text}
+
+        args = {"img": video, "txt": text, "vec": temb, "pe": rotary, "transformer_options": options}
+        replacement = options.get("patches_replace", {}).get("dit", {}).get(("double_block", index))
+        out = run(args) if replacement is None else replacement(args, {"original_block": run})
+        for patch in options.get("patches", {}).get("double_block", ()):
+            out = patch({**out, "x": video, "block_index": index, "transformer_options": options})
+        return out["img"], out["txt"]
+
+
+class _HostAttention:
+    """ComfyUI's attention of choice, with its patches on the output."""
+
+    def __init__(self, options: dict[str, Any], *, text_length: int) -> None:
+        self.options = options
+        self.text_length = text_length
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        heads, length = q.shape[1], q.shape[2]
+        out = comfy.ldm.modules.attention.optimized_attention(
+            q, k, v, heads, skip_reshape=True, transformer_options=self.options
+        )
+        for patch in self.options.get("patches", {}).get("attn1_output_patch", ()):
+            out = patch(out, {**self.options, "n_heads": heads, "img_slice": [self.text_length, length]})
+        return out

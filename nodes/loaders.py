@@ -1,0 +1,94 @@
+"""Loaders: transformer, VAE and text encoder, each from a file or a diffusers folder, or the demo model."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from .host.clip import load_clip
+from .host.folders import choices, chosen
+from .host.model import load_model
+from .host.vae import load_vae
+
+_WEIGHT_DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class CogVideoXLoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CogVideoXLoadModel",
+            display_name="CogVideoX Load Model",
+            category="CogVideoX/loaders",
+            description=(
+                "Loads a CogVideoX transformer: a diffusers folder or a .safetensors file. Which of the five models it "
+                "is, is read from the weights."
+            ),
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=list(choices("transformer")),
+                    tooltip="From models/diffusion_models and models/diffusers, or the demo model that is in the pack.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(_WEIGHT_DTYPES),
+                    default="default",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Precision of the weights in memory. default: what suits file and device. The 5B and 1.5 "
+                    "models need bf16 or fp32; fp16 is for 2B.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model, for any sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model_name: str, weight_dtype: str = "default") -> io.NodeOutput:
+        return io.NodeOutput(load_model(chosen("transformer", model_name), _WEIGHT_DTYPES[weight_dtype]))
+
+
+class CogVideoXLoadVAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CogVideoXLoadVAE",
+            display_name="CogVideoX Load VAE",
+            category="CogVideoX/loaders",
+            description="Loads the CogVideoX video VAE. The same VAE serves all five models.",
+            inputs=[
+                io.Combo.Input(
+                    "vae_name",
+                    options=list(choices("vae")),
+                    tooltip="From models/vae and models/diffusers, or the demo model that is in the pack.",
+                )
+            ],
+            outputs=[io.Vae.Output(tooltip="The VAE, for ours and for ComfyUI's encode and decode nodes.")],
+        )
+
+    @classmethod
+    def execute(cls, vae_name: str) -> io.NodeOutput:
+        return io.NodeOutput(load_vae(chosen("vae", vae_name)))
+
+
+class CogVideoXLoadT5(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CogVideoXLoadT5",
+            display_name="CogVideoX Load T5",
+            category="CogVideoX/loaders",
+            description="Loads the T5 text encoder of a CogVideoX model, with the tokenizer that lies beside it.",
+            inputs=[
+                io.Combo.Input(
+                    "text_encoder_name",
+                    options=list(choices("text_encoder")),
+                    tooltip="From models/text_encoders and models/diffusers, or the demo model that is in the pack.",
+                )
+            ],
+            outputs=[io.Clip.Output(tooltip="The text encoder, for CogVideoX T5 Encode and CLIP Text Encode.")],
+        )
+
+    @classmethod
+    def execute(cls, text_encoder_name: str) -> io.NodeOutput:
+        return io.NodeOutput(load_clip(chosen("text_encoder", text_encoder_name)))

@@ -1,0 +1,176 @@
+"""The sampler, and its parts for ComfyUI's SamplerCustom nodes."""
+
+from __future__ import annotations
+
+import comfy.sample
+import comfy.utils
+import latent_preview
+import torch
+from comfy_api.latest import io
+
+from ..cogvideox_core.noise import draw_latents
+from .host.leading_frames import pad_front
+from .host.model import CogVideoXModel, cogvideox_model
+from .host.sampler import CogVideoXSampler as Sampler
+
+_SAMPLERS = {"ddim": "ddim", "dpm++ 2m sde": "dpm"}
+_DYNAMIC_CFG = {"off": None, "published": "timestep", "by step": "step"}
+
+
+def _sampler_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "sampler",
+            options=list(_SAMPLERS),
+            default="ddim",
+            tooltip="The two official samplers: ddim for 2B, dpm++ 2m sde for the 5B and 1.5 models.",
+        ),
+        io.Combo.Input(
+            "dynamic_cfg",
+            options=list(_DYNAMIC_CFG),
+            default="off",
+            tooltip="Vary cfg over the steps: by the published formula (it jumps about), or as it was evidently meant "
+            "(falling smoothly from 1 + cfg to 1). The authors advise it with dpm++ 2m sde.",
+        ),
+    ]
+
+
+class CogVideoXSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CogVideoXSampler",
+            display_name="CogVideoX Sampler",
+            category="CogVideoX/sampling",
+            description="Samples a video as the reference does: official schedule, step rules and noise order.",
+            inputs=[
+                io.Model.Input("model", tooltip="From CogVideoX Load Model."),
+                io.Conditioning.Input("positive", tooltip="What to show."),
+                io.Conditioning.Input("negative", tooltip="What to avoid; used where cfg is above 1."),
+                io.Latent.Input("latent_image", tooltip="An empty latent, or a video to start from (denoise below 1)."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed gives the same video, here and in diffusers.",
+                ),
+                io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Denoising steps; 50 is usual."),
+                io.Float.Input(
+                    "cfg", default=6.0, min=0.0, max=100.0, step=0.1, tooltip="How strongly the prompt counts."
+                ),
+                *_sampler_inputs(),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much of the given video is made anew: 1 for all of it, 0.8 is usual for video to "
+                    "video.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="The clean latent, for CogVideoX VAE Decode or VAE Decode.")],
+            search_aliases=["ksampler", "CogVideoSampler"],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        positive,
+        negative,
+        latent_image: dict,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler: str,
+        dynamic_cfg: str,
+        denoise: float,
+    ) -> io.NodeOutput:
+        rules = cogvideox_model(model)
+        samples = latent_image["samples"]
+        rules.check_latents(samples.shape)
+        for conditioning in (positive, negative):
+            for embeds, values in conditioning:
+                rules.check_conditioning(embeds, "concat_latent_image" in values)
+        sigmas = official_sigmas(rules, steps, denoise)
+        leading = -samples.shape[2] % rules.config.frame_patch
+        samples = pad_front(samples, leading)
+        noise = draw_latents(
+            samples.shape,
+            torch.Generator().manual_seed(seed),
+            torch.device("cpu"),
+            rules.get_dtype_inference(),
+        ).float()
+        mask = latent_image.get("noise_mask")
+        samples = comfy.sample.sample_custom(
+            model,
+            noise,
+            cfg,
+            Sampler(_SAMPLERS[sampler], _DYNAMIC_CFG[dynamic_cfg]),
+            sigmas,
+            positive,
+            negative,
+            samples,
+            noise_mask=mask,
+            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
+        )
+        return io.NodeOutput({**latent_image, "samples": samples[:, :, leading:]})
+
+
+class CogVideoXScheduler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CogVideoXScheduler",
+            display_name="CogVideoX Scheduler",
+            category="CogVideoX/sampling",
+            description="The official timesteps of the model as sigmas.",
+            inputs=[
+                io.Model.Input("model", tooltip="From CogVideoX Load Model; its schedule is used."),
+                io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Denoising steps; 50 is usual."),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Below 1 only the last part of the steps, for video to video.",
+                ),
+            ],
+            outputs=[io.Sigmas.Output(tooltip="For SamplerCustom and SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, model, steps: int, denoise: float) -> io.NodeOutput:
+        return io.NodeOutput(official_sigmas(cogvideox_model(model), steps, denoise))
+
+
+class CogVideoXSamplerSelect(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CogVideoXSamplerSelect",
+            display_name="CogVideoX Sampler Select",
+            category="CogVideoX/sampling",
+            description="The official step rules as a sampler.",
+            inputs=_sampler_inputs(),
+            outputs=[io.Sampler.Output(tooltip="For SamplerCustom and SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, sampler: str, dynamic_cfg: str) -> io.NodeOutput:
+        return io.NodeOutput(Sampler(_SAMPLERS[sampler], _DYNAMIC_CFG[dynamic_cfg]))
+
+
+def official_sigmas(model: CogVideoXModel, steps: int, denoise: float) -> torch.Tensor:
+    """Sigmas of a run, with the closing 0; the last part of it where denoise is below 1.
+
+    Raises: ValueError for a denoise that leaves no step.
+    """
+    timesteps = [step.timestep for step in model.schedule.steps(steps, denoise)]
+    return torch.cat([model.model_sampling.sigmas.cpu()[timesteps], torch.zeros(1)])
