@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from . import __version__
 from .config import TransformerConfig
-from .demo import DEMO_MODEL
+from .demo import DEMO_MODELS, DEMO_NOTICE
 from .load import load_pipeline
 from .progress_bars import ProgressBars
 from .request import Request
@@ -65,7 +65,8 @@ def _make_video(options: Namespace) -> Path:
     """From options to the file that was written."""
     output = check_writable(options.output or _free_name())
     _check_options(options)
-    model = Path(options.model or DEMO_MODEL)
+    options.seed = _given(options.seed, secrets.randbelow(2**32))
+    model = Path(options.model) if options.model else _demo(options)
     config, variant, _ = read_transformer(model)
     variant = folder_variant(variant, model)
     request, fps = _request(options, variant)
@@ -76,7 +77,9 @@ def _make_video(options: Namespace) -> Path:
 
     settings = _settings(options, request, variant, size, fps)
     logger.info(_summary(settings))
-    pipeline = load_pipeline(options.model, dtype=options.dtype, device=options.device)
+    if not options.model:
+        logger.warning(DEMO_NOTICE)
+    pipeline = load_pipeline(model, dtype=options.dtype, device=options.device)
     arguments = {field.name: getattr(request, field.name) for field in fields(request)}
     with ProgressBars(num_steps, size.num_frames) as bars:
         chunks = pipeline.stream(**arguments, callback=bars.update)
@@ -111,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--fps", type=float, metavar="F", help="frames per second (default: the model's, or those of --video)")
     add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights)")
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    add("-o", "--output", metavar="FILE", help="mp4 to write (default: a free name, cogvideox.mp4 or one with a number)")
+    add(
+        "-o", "--output", metavar="FILE", help="mp4 to write (default: a free name, cogvideox.mp4 or one with a number)"
+    )
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
@@ -127,7 +132,9 @@ def _check_options(options: Namespace) -> None:
     if options.seed is not None and not 0 <= options.seed < _SEEDS:
         raise ValueError(f"--seed {options.seed}; a seed is a whole number from 0 to {_SEEDS - 1}")
     if options.strength is not None and options.video is None:
-        raise ValueError(f"--strength {options.strength:g} without a video to start from; give --video, or leave it out")
+        raise ValueError(
+            f"--strength {options.strength:g} without a video to start from; give --video, or leave it out"
+        )
 
 
 def _check_device(name: str) -> None:
@@ -139,6 +146,11 @@ def _check_device(name: str) -> None:
     if (device.index or 0) >= there.get(device.type, 0):
         usable = ", ".join(kind for kind, number in there.items() if number)
         raise ValueError(f"--device {name}; this machine, or this build of PyTorch, has no such device; use {usable}")
+
+
+def _demo(options: Namespace) -> Path:
+    """The demo model that takes what is given."""
+    return DEMO_MODELS["image-to-video" if options.image or options.last_image else "text-to-video"]
 
 
 def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
@@ -159,7 +171,7 @@ def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
         guidance_scale=_given(options.guidance, defaults.guidance_scale),
         use_dynamic_cfg=_given(options.dynamic_cfg, defaults.use_dynamic_cfg),
         sampler=_given(options.sampler, defaults.sampler),
-        generator=torch.Generator().manual_seed(_given(options.seed, secrets.randbelow(2**32))),
+        generator=torch.Generator().manual_seed(options.seed),
         image_fit=options.fit,
     )
     return request, _given(options.fps, video_fps)
@@ -204,7 +216,7 @@ def _settings(options: Namespace, request: Request, variant: Variant, size: Vide
         "guidance_scale": request.guidance_scale,
         "use_dynamic_cfg": request.use_dynamic_cfg,
         "sampler": request.sampler,
-        "seed": request.generator.initial_seed(),
+        "seed": options.seed,
         "dtype": options.dtype,
     }
     pictures = {name: getattr(options, name) for name in ("image", "last_image", "video")}

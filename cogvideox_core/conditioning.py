@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .config import VAEConfig
-from .noise import Generator
 from .shapes import LatentSize, VideoSize
-from .vae import AutoencoderCausal3D
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -94,27 +92,9 @@ def image_latents(first: Tensor, last: Tensor | None, size: LatentSize) -> Tenso
     return torch.cat([first, between, *ends[1:]], dim=2)
 
 
-def encode_image(vae: AutoencoderCausal3D, pixels: Tensor, factor: float, generator: Generator) -> Tensor:
-    """Image latents [B, C, 1, h, w] of one frame [B, 3, 1, H, W] in [-1, 1], sampled from the posterior."""
-    return _encode(vae, pixels, generator) * factor
-
-
-def encode_video(
-    vae: AutoencoderCausal3D, pixels: Tensor, factor: float, size: LatentSize, generator: Generator
-) -> Tensor:
-    """Model-space latents [B, C, T, h, w] of a video [B, 3, F, H, W] in [-1, 1], sampled from the posterior.
-
-    Leading frames repeat the first latent, as in 1.5's training.
-    """
-    latents = _encode(vae, pixels, generator) * factor
-    return torch.cat([latents[:, :, :1].expand(-1, -1, size.leading, -1, -1), latents], dim=2)
-
-
-def _encode(vae: AutoencoderCausal3D, pixels: Tensor, generator: Generator) -> Tensor:
-    """Posterior samples, one clip at a time: the reference draws per clip."""
-    generators = [generator] * len(pixels) if not isinstance(generator, Sequence) else list(generator)
-    clips = [vae.encode(clip[None]).sample(one) for clip, one in zip(pixels, generators, strict=True)]
-    return torch.cat(clips)
+def pad_leading(latents: Tensor, leading: int) -> Tensor:
+    """Repeat the first latent frame of [B, C, T, h, w] in front, as 1.5's training does."""
+    return torch.cat([latents[:, :, :1].expand(-1, -1, leading, -1, -1), latents], dim=2)
 
 
 def _as_video(tensor: Tensor) -> Tensor:

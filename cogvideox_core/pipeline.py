@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from .conditioning import encode_image, encode_video, image_latent_factor, image_latents, image_pixels, video_pixels
+from .conditioning import image_latent_factor, image_latents, image_pixels, pad_leading, video_pixels
 from .noise import draw_latents
 from .request import Request
 from .sampling import denoise
@@ -170,13 +170,14 @@ class CogVideoXPipeline:
         return embeds
 
     def _encode_images(self, request: Request, video_size: VideoSize, size: LatentSize) -> Tensor | None:
+        """Image latents [B, C, T, h, w] for the channels behind the noise."""
         if request.image is None:
             return None
         factor = image_latent_factor(self.variant.vae, request.image_scale)
 
         def encode(image: Any) -> Tensor:
-            pixels = self._for_vae(image_pixels(image, video_size, fit=request.image_fit), request)
-            return encode_image(self.vae, pixels, factor, request.generator).to(self.device, self.dtype)
+            pixels = image_pixels(image, video_size, fit=request.image_fit)
+            return (self._encode(pixels, request) * factor).to(self.device, self.dtype)
 
         first = encode(request.image)
         return image_latents(first, None if request.last_image is None else encode(request.last_image), size)
@@ -187,18 +188,21 @@ class CogVideoXPipeline:
             return request.latents.to(self.device, torch.float32)
         clean = None
         if request.video is not None:
-            pixels = self._for_vae(video_pixels(request.video, video_size, fit=request.image_fit), request)
-            clean = encode_video(self.vae, pixels, self.variant.vae.scaling_factor, size, request.generator)
+            z = self._encode(video_pixels(request.video, video_size, fit=request.image_fit), request)
+            clean = pad_leading(z * self.variant.vae.scaling_factor, size.leading).to(self.device, torch.float32)
         shape = size.shape(request.batch, self.transformer.config.out_channels)
         noise = draw_latents(shape, request.generator, self.device, self.dtype).float()
-        if clean is None:
-            return noise
-        return self.schedule.add_noise(clean.to(self.device, torch.float32), noise, timestep)
+        return noise if clean is None else self.schedule.add_noise(clean, noise, timestep)
 
-    def _for_vae(self, pixels: Tensor, request: Request) -> Tensor:
-        """Pixels on the VAE's device and in its dtype, one clip per prompt."""
+    def _encode(self, pixels: Tensor, request: Request) -> Tensor:
+        """z of clips [B, 3, F, H, W], one per prompt; each is encoded and drawn by itself, as in the reference."""
         weight = next(self.vae.parameters())
-        return pixels.to(weight.device, weight.dtype).expand(request.batch, -1, -1, -1, -1)
+        pixels = pixels.to(weight.device, weight.dtype).expand(request.batch, -1, -1, -1, -1)
+        posteriors = [self.vae.encode(clip[None]) for clip in pixels]
+        if not request.sample_posterior:
+            return torch.cat([posterior.mode() for posterior in posteriors])
+        generators = request.generators
+        return torch.cat([p.sample(generator) for p, generator in zip(posteriors, generators, strict=True)])
 
     @torch.no_grad()
     def _decode(self, latents: Tensor, size: LatentSize, callback: Callback) -> Iterator[Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .conditioning import Fit, ImageScale, check_aspect, frame_count
@@ -34,6 +35,7 @@ class Request:
         latents: noise [B, 16, T, h, w] to start from instead of drawing it.
         image_fit: pictures of another aspect ratio: "refuse", "stretch" or "crop".
         image_scale: scale of the image latents of 1.5: "diffusers", "sat" or "scaled".
+        sample_posterior: draw image and video latents from the VAE's posterior, as the reference; False takes its mean.
         zero_negative_prompt: zeros in place of the encoded negative prompt, as SAT does.
         allow_any_size: lift the limits of training on the frame count.
     """
@@ -58,6 +60,7 @@ class Request:
     dynamic_cfg_by: DynamicBy = "timestep"
     image_fit: Fit = "refuse"
     image_scale: ImageScale = "diffusers"
+    sample_posterior: bool = True
     zero_negative_prompt: bool = False
     allow_any_size: bool = False
 
@@ -75,6 +78,13 @@ class Request:
         """One negative prompt per prompt."""
         prompts = _as_list(self.negative_prompt)
         return prompts * self.batch if len(prompts) == 1 else prompts
+
+    @property
+    def generators(self) -> list[torch.Generator | None]:
+        """One generator per prompt; the same one where one was given."""
+        if isinstance(self.generator, Sequence):
+            return list(self.generator)
+        return [self.generator] * self.batch
 
     @property
     def batch(self) -> int:
@@ -166,9 +176,7 @@ class Request:
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler={self.sampler!r}; there are {', '.join(map(repr, SAMPLERS))}")
         if isinstance(self.generator, Sequence) and len(self.generator) != self.batch:
-            raise ValueError(
-                f"{len(self.generator)} generators for {self.batch} prompts; give one, or one per prompt"
-            )
+            raise ValueError(f"{len(self.generator)} generators for {self.batch} prompts; give one, or one per prompt")
 
 
 def _as_list(text: str | Sequence[str] | None) -> list[str]:

@@ -224,9 +224,7 @@ class CogVideoXTransformer3D(nn.Module):
         self.time_embedding = TimestepMLP(config.width, config.time_embed_dim, operations, **factory)
         if config.ofs_embed_dim is not None:
             self.ofs_embedding = TimestepMLP(config.ofs_embed_dim, config.ofs_embed_dim, operations, **factory)
-        self.transformer_blocks = nn.ModuleList(
-            Block(config, operations, **factory) for _ in range(config.num_layers)
-        )
+        self.transformer_blocks = nn.ModuleList(Block(config, operations, **factory) for _ in range(config.num_layers))
         self.norm_final = operations.LayerNorm(config.width, eps=config.norm_eps, **factory)
         self.norm_out = FinalLayerNorm(config, operations, **factory)
         self.proj_out = operations.Linear(config.width, config.patch_features, **factory)

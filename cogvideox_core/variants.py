@@ -51,7 +51,7 @@ class Variant:
 
     @property
     def task(self) -> str:
-        """"image-to-video" when image latents are concatenated to the noise, else "text-to-video"."""
+        """ "image-to-video" when image latents are concatenated to the noise, else "text-to-video"."""
         return "image-to-video" if self.transformer.image_channels else "text-to-video"
 
 

@@ -225,7 +225,7 @@ def _open_video(path: str | Path) -> Iterator[Any]:
     """A video file to read from; whatever is wrong with it is a ValueError in one sentence."""
     path = _existing(path)
     _need_imageio()
-    from av import FFmpegError
+    from av.error import FFmpegError
     from imageio.v3 import imopen
 
     try:
@@ -239,13 +239,14 @@ def _open_video(path: str | Path) -> Iterator[Any]:
 def _container(partial: Path, goal: Path) -> Iterator[Any]:
     """An mp4 to write to, closed in any case; what is buffered is written then, which may fail too."""
     import av
+    from av.error import FFmpegError
 
     with _write_errors(goal):
         container = av.open(str(partial), "w", options={"movflags": "+faststart"})
     try:
         yield container
     except BaseException:  # Ctrl-C too: free the file so that it can be removed, and tell of the first error only
-        with suppress(OSError, av.FFmpegError):
+        with suppress(OSError, FFmpegError):
             container.close()
         raise
     with _write_errors(goal):
@@ -255,7 +256,7 @@ def _container(partial: Path, goal: Path) -> Iterator[Any]:
 @contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
     """Say in one sentence why `path` cannot be written."""
-    from av import FFmpegError
+    from av.error import FFmpegError
 
     try:
         yield

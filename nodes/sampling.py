@@ -8,8 +8,8 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
+from ..cogvideox_core.conditioning import pad_leading
 from ..cogvideox_core.noise import draw_latents
-from .host.leading_frames import pad_front
 from .host.model import CogVideoXModel, cogvideox_model
 from .host.sampler import CogVideoXSampler as Sampler
 
@@ -97,7 +97,7 @@ class CogVideoXSampler(io.ComfyNode):
                 rules.check_conditioning(embeds, "concat_latent_image" in values)
         sigmas = official_sigmas(rules, steps, denoise)
         leading = -samples.shape[2] % rules.config.frame_patch
-        samples = pad_front(samples, leading)
+        samples = pad_leading(samples, leading)
         noise = draw_latents(
             samples.shape,
             torch.Generator().manual_seed(seed),

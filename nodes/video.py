@@ -34,9 +34,7 @@ class CogVideoXVideoPlayer(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix", default="CogVideoX/video", tooltip="Folder and name below the output folder."
                 ),
-                io.Boolean.Input(
-                    "save_output", default=True, tooltip="Off: a temporary file, for looking at it only."
-                ),
+                io.Boolean.Input("save_output", default=True, tooltip="Off: a temporary file, for looking at it only."),
             ],
             outputs=[
                 io.Video.Output(tooltip="The video, for ComfyUI's video nodes."),
@@ -70,7 +68,10 @@ def _save(video, prefix: str, keep: bool, hidden) -> ui.SavedResult:
     """Write the mp4 under a temporary name, then rename it: a failure leaves no half file."""
     root = folder_paths.get_output_directory() if keep else folder_paths.get_temp_directory()
     width, height = video.get_dimensions()
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root, width, height)
+    try:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root, width, height)
+    except OSError as error:
+        raise OSError(f"no folder for {prefix!r} in {root}: {error.strerror}; choose another filename_prefix") from error
     target = Path(folder) / f"{name}_{counter:05}_.mp4"
     unfinished = target.with_name(f".{target.stem}.unfinished.mp4")
     try:

@@ -110,7 +110,9 @@ class AutoencoderCausal3D(nn.Module):
         if x.ndim != 5 or x.shape[1] != channels or not x.shape[2]:
             raise ValueError(f"{what} of shape {tuple(x.shape)}; the VAE takes [B, {channels}, frames, rows, columns]")
         if x.shape[3] % multiple or x.shape[4] % multiple:
-            raise ValueError(f"{what} of {x.shape[4]} x {x.shape[3]} pixels; width and height must divide by {multiple}")
+            raise ValueError(
+                f"{what} of {x.shape[4]} x {x.shape[3]} pixels; width and height must divide by {multiple}"
+            )
 
 
 def frame_chunks(count: int, size: int) -> list[slice]:

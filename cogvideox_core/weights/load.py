@@ -25,6 +25,8 @@ from .folder import ComponentName, component_path, read_config
 
 Model = TypeVar("Model", bound=nn.Module)
 
+_V_PREDICTION_MARKER = "v_pred"  # an empty tensor that ComfyUI's ModelSave adds to v-prediction models
+
 
 class TransformerWeights(NamedTuple):
     """A transformer on disk: its configuration, its row of VARIANTS and its mapped tensors by diffusers key."""
@@ -50,7 +52,8 @@ def read_transformer(path: str | Path) -> TransformerWeights:
     """
     weights, declared = _open(path, "transformer")
     config = transformer_config(weights.shapes, declared, source=weights.path)
-    return TransformerWeights(config, find_variant(config, source=weights.path), dict(weights))
+    tensors = {key: tensor for key, tensor in weights.items() if key != _V_PREDICTION_MARKER}
+    return TransformerWeights(config, find_variant(config, source=weights.path), tensors)
 
 
 def read_vae(path: str | Path) -> VAEWeights:

@@ -11,10 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-def pad_front(latents: Tensor, leading: int) -> Tensor:
-    """Repeat the first latent frame of [B, C, T, h, w] in front, as 1.5's training does."""
-    return torch.cat([latents[:, :, :1].expand(-1, -1, leading, -1, -1), latents], dim=2)
+from ...cogvideox_core.conditioning import pad_leading
 
 
 def spread_image_latents(z: Tensor, frames: int) -> Tensor:
@@ -48,9 +45,9 @@ def pad_sampling(
         shape = (*noise.shape[:2], leading, *noise.shape[3:])
         extra = torch.randn(shape, generator=generator, dtype=noise.dtype).to(noise.device)
         noise = torch.cat([extra, noise], dim=2)
-        latent_image = pad_front(latent_image, leading)
+        latent_image = pad_leading(latent_image, leading)
         if denoise_mask is not None:
-            denoise_mask = pad_front(denoise_mask, leading)
+            denoise_mask = pad_leading(denoise_mask, leading)
         if "latent_shapes" in kwargs:
             kwargs["latent_shapes"] = [latent_image.shape]
         callback = _drop_from_previews(callback, leading)

@@ -60,6 +60,10 @@ class CogVideoXModelConfig(comfy.supported_models_base.BASE):
         super().__init__({"config": config, "variant": variant})
         self.memory_usage_factor = _memory_usage_factor(config)
 
+    def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bare diffusers keys: what diffusers, and every other loader of CogVideoX, opens."""
+        return state_dict
+
 
 class CogVideoXModel(comfy.model_base.BaseModel):
     """A CogVideoX transformer with everything that belongs to it: schedule, scales, limits."""
@@ -139,12 +143,6 @@ class CogVideoXModel(comfy.model_base.BaseModel):
             out["c_crossattn"] = comfy.conds.CONDRegular(kwargs["cross_attn"])
         return out
 
-    def state_dict_for_saving(self, unet_state_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """As the base class, without its `v_pred` marker, which would be an unexpected key on loading."""
-        state_dict = super().state_dict_for_saving(unet_state_dict, *args, **kwargs)
-        state_dict.pop("v_pred", None)
-        return state_dict
-
 
 def load_model(path: str | Path, dtype: torch.dtype | None = None, disable_dynamic: bool = False) -> Any:
     """A MODEL (ModelPatcher) of a transformer folder or file.
@@ -177,9 +175,7 @@ def cogvideox_model(patcher: Any) -> CogVideoXModel:
     """The CogVideoX model in a MODEL. Raises: ValueError if it is another one."""
     model = patcher.model
     if not isinstance(model, CogVideoXModel):
-        raise ValueError(
-            f"a MODEL of type {type(model).__name__}; this node takes one from CogVideoX Load Model"
-        )
+        raise ValueError(f"a MODEL of type {type(model).__name__}; this node takes one from CogVideoX Load Model")
     return model
 
 

@@ -1,4 +1,4 @@
-"""Toy checkpoints, written once a session and shared by the tests of the core. Tests read them and never change them."""
+"""Toy checkpoints, written once a session and shared by the tests of the core, which read and never change them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 # Nothing here may wait for a network: what is not in a toy folder does not exist.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from checkpoints import make_checkpoint
 
 
@@ -26,3 +27,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[key]
 
     return get
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Toys are too small to share among threads: on a busy machine two take several times as long as one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -47,7 +47,8 @@ def test_the_sincos_table_equals_the_reference(grid: Grid) -> None:
     config = replace(CONFIG_2B, num_attention_heads=3)
     frames, rows, columns = grid
     reference = get_3d_sincos_pos_embed(config.width, (columns, rows), frames, 1.875, 1.0, output_type="pt")
-    assert_parity(sincos_table(grid, config), reference.flatten(0, 1), 1e-6, f"sincos {grid}")
+    # The reference divides coordinates in float32, ours in float64: that alone is nearly 1e-6 of a large angle.
+    assert_parity(sincos_table(grid, config), reference.flatten(0, 1), 2e-6, f"sincos {grid}")
 
 
 @pytest.mark.parametrize("config", [CONFIG_5B, CONFIG_15], ids=["1.0", "1.5"])

@@ -85,7 +85,9 @@ def test_a_forward_pass_equals_the_reference_at_every_size(pairs: dict[str, Pair
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("timestep", [0, 499])
-def test_a_forward_pass_equals_the_reference_at_every_timestep(pairs: dict[str, Pair], kind: str, timestep: int) -> None:
+def test_a_forward_pass_equals_the_reference_at_every_timestep(
+    pairs: dict[str, Pair], kind: str, timestep: int
+) -> None:
     pair = pairs[kind]
     latents, embeds = pair.inputs(*SIZES[kind][-1], batch=1)
     t = torch.tensor([timestep])

@@ -12,6 +12,9 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
+
 from cogvideox_core.video_io import (
     _write_errors,
     check_fps,
@@ -21,8 +24,6 @@ from cogvideox_core.video_io import (
     read_video,
     write_video,
 )
-from PIL import Image
-from torch import Tensor
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -80,7 +81,7 @@ def test_quality_is_that_of_crf_17_and_not_the_encoders_default(tmp_path: Path) 
     noise = torch.nn.functional.interpolate(grey, scale_factor=4, mode="bilinear").expand(3, -1, -1, -1)[None]
     path = write_video(tmp_path / "out.mp4", noise, 8)
     assert b"crf=17.0" in path.read_bytes()  # x264 notes its settings in the stream
-    assert psnr(read_video(path)[0], noise) > 38
+    assert psnr(read_video(path)[0], noise) > 35  # crf 23 would give 33
 
 
 def test_chunks_stream_into_the_file_one_at_a_time(tmp_path: Path) -> None:
@@ -116,7 +117,13 @@ def test_half_precision_and_values_beyond_the_range_are_written(tmp_path: Path) 
 
 
 def test_metadata_comes_back_whatever_characters_it_holds(tmp_path: Path) -> None:
-    settings = {"prompt": 'a "red"\ncircle; ünïcödé 漢字 🎈 = \\', "seed": 2**63, "guidance": 6.5, "video": None, "dynamic": True}
+    settings = {
+        "prompt": 'a "red"\ncircle; ünïcödé 漢字 🎈 = \\',
+        "seed": 2**63,
+        "guidance": 6.5,
+        "video": None,
+        "dynamic": True,
+    }
     path = write_video(tmp_path / "out.mp4", moving_picture(1), 8, settings)
     assert read_metadata(path) == settings
     with av.open(str(path)) as container:

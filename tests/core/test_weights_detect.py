@@ -176,6 +176,7 @@ def test_a_declaration_that_would_change_the_maths_is_refused(field: str, value:
         (dict(in_channels=32), "32 input channels.*1.0 family.*Control or Pose.*not supported yet"),
         (dict(in_channels=32, patch_size_t=2), "32 input channels.*1.5 family.*Control or Pose.*not supported yet"),
         (dict(in_channels=20), "built like no known model"),
+        (dict(in_channels=32, ofs_embed_dim=24), "built like no known model.*no position table, an offset"),
         (dict(ofs_embed_dim=24), "built like no known model.*an offset"),
     ],
 )
@@ -265,5 +266,7 @@ def test_a_toy_vae_needs_its_declared_norm_groups() -> None:
         vae_config(shapes, {"layers_per_block": 3, "norm_num_groups": 4})
     with pytest.raises(CheckpointError, match="shift_factor"):
         vae_config(shapes, {"shift_factor": 0.1})
+    with pytest.raises(CheckpointError, match="lacks encoder.down_blocks.0 among 0 found"):
+        vae_config({key: shape for key, shape in shapes.items() if not key.startswith("encoder.")})
     with pytest.raises(CheckpointError, match="lacks encoder.down_blocks.1"):
         vae_config({key: shape for key, shape in shapes.items() if ".down_blocks.1." not in key})

@@ -1,0 +1,97 @@
+"""Test-only nodes: look at tensors exactly, and make the host load a model in part as it does on a small card."""
+
+from __future__ import annotations
+
+import folder_paths
+import safetensors.torch
+from comfy_api.latest import ComfyExtension, io, ui
+
+
+class ProbeSaveImages(io.ComfyNode):
+    """Saves an IMAGE as floats, bit for bit."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeSaveImages",
+            category="probes",
+            inputs=[io.Image.Input("images"), io.String.Input("name")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, images, name):
+        file = f"{name}.safetensors"
+        path = f"{folder_paths.get_output_directory()}/{file}"
+        safetensors.torch.save_file({"images": images.contiguous()}, path)
+        return io.NodeOutput(ui={"tensors": [ui.SavedResult(file, "", io.FolderType.output)]})
+
+
+class ProbePartialLoad(io.ComfyNode):
+    """Gives a MODEL of which only so many bytes are loaded to the device; the rest streams while sampling."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbePartialLoad",
+            category="probes",
+            inputs=[io.Model.Input("model"), io.Int.Input("loaded_bytes", min=1, max=1 << 40)],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, loaded_bytes):
+        partial = model.clone()
+        load = partial.load
+
+        def load_in_part(device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False):
+            return load(device_to, loaded_bytes, force_patch_weights, full_load=False)
+
+        partial.load = load_in_part
+        return io.NodeOutput(partial)
+
+
+class ProbeStreamedModules(io.ComfyNode):
+    """How many modules of a MODEL keep their weights off the device now, after whatever `after` computed."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeStreamedModules",
+            category="probes",
+            inputs=[io.Model.Input("model"), io.Latent.Input("after")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model, after):
+        streamed = [name for name, module in model.model.named_modules() if getattr(module, "comfy_cast_weights", False)]
+        return io.NodeOutput(ui={"streamed": streamed})
+
+
+class ProbePoisonLatent(io.ComfyNode):
+    """Puts one NaN into a latent."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbePoisonLatent",
+            category="probes",
+            inputs=[io.Latent.Input("samples")],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, samples):
+        poisoned = samples["samples"].clone()
+        poisoned.view(-1)[0] = float("nan")
+        return io.NodeOutput({**samples, "samples": poisoned})
+
+
+class Probes(ComfyExtension):
+    async def get_node_list(self):
+        return [ProbeSaveImages, ProbePartialLoad, ProbeStreamedModules, ProbePoisonLatent]
+
+
+async def comfy_entrypoint():
+    return Probes()

@@ -1,0 +1,386 @@
+"""Write the canvas workflows of `workflows/` and their thumbnails from the API workflows in `workflows/api/`.
+
+The API files are written by hand and say what runs; this file says how that looks on the canvas. A real ComfyUI with
+its real frontend makes the canvas files, so they are what a user would have saved. The thumbnails are frames of a run.
+
+    python tests/make_workflows.py [--no-thumbnails]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import uuid
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import av
+import browser
+import provision
+from host import PACK_NAME, Host
+from PIL import Image
+
+from cogvideox_core.variants import VARIANTS, Variant
+
+FOLDER = provision.REPO / "workflows"
+THUMBNAIL_FRAMES = 4
+THUMBNAIL_LIMIT = 30_000  # bytes
+
+Point = tuple[float, float]
+
+
+# ---- where things stand: boxes in boxes
+
+TITLE_BAR, GROUP_BAR = 30, 40  # a node's position is the corner below its title bar
+MARGIN, GAP = 20, 30
+NOTE = "note"
+
+# Width and height that hold the widgets in both renderers (Nodes 2.0 needs more height than the classic one), by the
+# node's key or its class.
+SIZES: dict[str, Point] = {
+    "CogVideoXLoadModel": (340, 110),
+    "CogVideoXLoadVAE": (340, 86),
+    "CogVideoXLoadT5": (340, 86),
+    "CogVideoXT5Encode": (340, 190),
+    "CogVideoXEmptyLatent": (320, 166),
+    "CogVideoXImageToVideo": (320, 280),
+    "CogVideoXVAEEncode": (320, 106),
+    "CogVideoXSampler": (320, 290),
+    "CogVideoXVAEDecode": (400, 106),
+    "CogVideoXVideoPlayer": (400, 560),
+    "EmptyImage": (260, 166),
+    "ImageCompositeMasked": (260, 170),
+    "PreviewImage": (260, 260),
+    "GenerateTracks": (260, 400),
+    "WanMoveVisualizeTracks": (300, 166),
+    "source_video": (300, 440),
+}
+
+
+@dataclass
+class Placement:
+    """What placing boxes leads to: a corner for every node, a frame for every group."""
+
+    sizes: dict[str, Point]
+    corners: dict[str, Point] = field(default_factory=dict)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+
+    def put(self, box: Box, x: float, y: float) -> Point:
+        """Place a box with its upper left corner at (x, y); its size."""
+        if isinstance(box, Boxes):
+            return self._line_up(box, x, y)
+        if isinstance(box, Group):
+            return self._frame(box, x, y)
+        self.corners[box] = (x, y + TITLE_BAR)
+        width, height = self.sizes[box]
+        return width, height + TITLE_BAR
+
+    def _line_up(self, line: Boxes, x: float, y: float) -> Point:
+        along, across = -GAP, 0.0
+        for box in line.boxes:
+            along += GAP
+            width, height = self.put(box, x, y + along) if line.down else self.put(box, x + along, y)
+            along += height if line.down else width
+            across = max(across, width if line.down else height)
+        return (across, along) if line.down else (along, across)
+
+    def _frame(self, group: Group, x: float, y: float) -> Point:
+        width, height = self.put(group.box, x + MARGIN, y + GROUP_BAR)
+        size = width + 2 * MARGIN, height + GROUP_BAR + MARGIN
+        self.groups.append({"title": group.title, "color": group.colour, "bounding": [x, y, *size]})
+        return size
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes from left to right, or from top to bottom."""
+
+    boxes: tuple[Box, ...]
+    down: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """A titled frame around a box."""
+
+    title: str
+    colour: str
+    box: Box
+
+
+Box = str | Boxes | Group  # a string is a node, by its key in the API file
+
+
+def column(*boxes: Box) -> Boxes:
+    return Boxes(boxes, down=True)
+
+
+def row(*boxes: Box) -> Boxes:
+    return Boxes(boxes, down=False)
+
+
+# ---- the four workflows
+
+BLUE, GREEN, GREY, PURPLE, BROWN = "#3f789e", "#48754a", "#666666", "#6d4f8a", "#9a6b3c"
+
+SETUP = column(
+    Group("Models", BLUE, column("model", "vae", "text_encoder")), Group("Prompts", GREEN, column("positive", "negative"))
+)
+SAMPLING = Group("Sampling", GREY, column("latent", "sampler"))
+RESULT = Group("Video", PURPLE, column("frames", "video"))
+MODEL_FOLDERS = (
+    "### With the official models\n\n"
+    "The demo models know a few coloured shapes. For real videos, download the **whole folder** of a model into "
+    "*models/diffusers*, press **R**, choose it in all three loaders, and set 50 **steps** and:"
+)
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A canvas workflow: its title, what its note says, and where its nodes stand."""
+
+    title: str
+    task: str
+    about: str
+    layout: Box
+    note_height: float
+    more: str = ""
+
+    @property
+    def api_file(self) -> Path:
+        return FOLDER / "api" / f"{self.title.lower().replace(' ', '-')}.json"
+
+    @property
+    def file(self) -> Path:
+        return FOLDER / f"{self.title}.json"
+
+    @property
+    def note(self) -> str:
+        """Markdown: what the graph does, then what to set for the official models."""
+        variants = [variant for variant in VARIANTS.values() if variant.task == self.task]
+        return "\n\n".join(filter(None, [self.about, MODEL_FOLDERS, settings(variants), self.more]))
+
+
+def settings(variants: list[Variant]) -> str:
+    """A table of what to set for these models."""
+    lines = ["| model | width, height | length | fps | sampler | dynamic_cfg |", "|---|---|---|---|---|---|"]
+    for variant in variants:
+        use = variant.defaults
+        sampler = {"ddim": "ddim", "dpm": "dpm++ 2m sde"}[use.sampler]
+        lines.append(
+            f"| [{variant.source.split('/')[1]}](https://huggingface.co/{variant.source}) | {use.width}, {use.height} "
+            f"| {use.num_frames} | {use.fps} | {sampler} | {'published' if use.use_dynamic_cfg else 'off'} |"
+        )
+    return "\n".join(lines)
+
+
+WORKFLOWS = [
+    Workflow(
+        title="Text to Video",
+        task="text-to-video",
+        about=(
+            "Makes a video from a prompt. **Run** works at once: a small demo model comes with the nodes, for 96 × 96 "
+            "pixels and 17 frames at 8 frames a second. The mp4 is saved in *output/CogVideoX*. It carries this "
+            "workflow: drop it on the canvas to get the workflow back."
+        ),
+        more="They understand long English descriptions best: what is seen, how it moves, light, camera.",
+        layout=row(NOTE, SETUP, SAMPLING, RESULT),
+        note_height=620,
+    ),
+    Workflow(
+        title="Image to Video",
+        task="image-to-video",
+        about=(
+            "Makes a video that starts with a given image. **Run** works at once: a small demo model comes with the "
+            "nodes, for 96 × 96 pixels and 17 frames at 8 frames a second, and the image is drawn by nodes.\n\n"
+            "**Your own image:** put a **Load Image** node in place of the group *Start image* and connect it to "
+            "*start_image*. Where its shape differs from width and height, *image_fit* decides: crop keeps the middle. "
+            "The prompt should describe the image and what happens next."
+        ),
+        more=(
+            "CogVideoX-5b-I2V makes this one size only. CogVideoX1.5-5B-I2V also makes others: the short side 768, the "
+            "long one up to 1360, in multiples of 16."
+        ),
+        layout=row(
+            NOTE,
+            Group("Start image (or Load Image)", BROWN, column("background", "square", "start_image", "preview")),
+            SETUP,
+            SAMPLING,
+            RESULT,
+        ),
+        note_height=760,
+    ),
+    Workflow(
+        title="First and Last Frame",
+        task="image-to-video",
+        about=(
+            "Makes a video between two given images. **Run** works at once: a small demo model comes with the nodes, "
+            "for 96 × 96 pixels and 17 frames at 8 frames a second, and the images are drawn by nodes.\n\n"
+            "**Your own images:** put two **Load Image** nodes in place of the group *First and last image* and connect "
+            "them to *start_image* and *end_image*. Where their shape differs from width and height, *image_fit* "
+            "decides: crop keeps the middle. The prompt should describe the way from the first image to the last."
+        ),
+        more=(
+            "The official models were trained on first images only. For a given last image there is "
+            "[CogvideoX-Interpolation](https://huggingface.co/feizhengcong/CogvideoX-Interpolation), made from "
+            "CogVideoX-5b-I2V: same settings."
+        ),
+        layout=row(
+            NOTE,
+            Group(
+                "First and last image (or Load Image)",
+                BROWN,
+                column(
+                    row("background", "square"), row("start_image", "end_image"), row("start_preview", "end_preview")
+                ),
+            ),
+            SETUP,
+            SAMPLING,
+            RESULT,
+        ),
+        note_height=800,
+    ),
+    Workflow(
+        title="Video to Video",
+        task="text-to-video",
+        about=(
+            "Makes a new video out of another, led by a prompt. **Run** works at once: a small demo model comes with "
+            "the nodes, for 96 × 96 pixels and 17 frames at 8 frames a second, and the source is drawn by nodes.\n\n"
+            "**denoise** in the sampler says how much is made anew: 0.8 is usual, less stays nearer to the source.\n\n"
+            "**Your own video:** put **Load Video** and **Get Video Components** in place of the group *Source video*, "
+            "and connect *images* to *pixels*. The frames must have the size and length below: **Upscale Image** "
+            "(it also scales down) and **Get Image from Batch** see to it."
+        ),
+        layout=row(
+            NOTE,
+            Group(
+                "Source video (or Load Video)",
+                BROWN,
+                row(column("background", "path"), column("source", "source_video")),
+            ),
+            SETUP,
+            SAMPLING,
+            RESULT,
+        ),
+        note_height=800,
+    ),
+]
+NOTE_WIDTH = 500
+
+
+# ---- drawing
+
+DRAW = """
+async ({nodes, groups}) => {
+  const graph = app.rootGraph
+  graph.clear()
+  const made = {}
+  for (const wanted of nodes) {
+    const node = LiteGraph.createNode(wanted.type)
+    if (!node) throw new Error(`no node ${wanted.type}`)
+    node.id = wanted.id
+    graph.add(node)
+    node.title = wanted.title
+    Object.assign(node.properties, wanted.properties)
+    for (const [name, value] of Object.entries(wanted.widgets)) {
+      const widget = node.widgets?.find((one) => one.name === name)
+      if (!widget) throw new Error(`${wanted.type} has no widget ${name}`)
+      widget.value = value
+    }
+    made[wanted.id] = node
+  }
+  for (const wanted of nodes)
+    for (const [name, [from, output]] of Object.entries(wanted.links)) {
+      const input = made[wanted.id].inputs.findIndex((one) => one.name === name)
+      if (input < 0) throw new Error(`${wanted.type} has no input ${name}`)
+      if (!made[from].connect(output, made[wanted.id], input)) throw new Error(`${wanted.type}.${name} took no link`)
+    }
+  for (const wanted of nodes) {
+    made[wanted.id].pos = wanted.pos
+    made[wanted.id].setSize(wanted.size)
+  }
+  for (const wanted of groups) {
+    const group = new LiteGraph.LGraphGroup(wanted.title)
+    graph.add(group)
+    group.configure({...group.serialize(), ...wanted})
+  }
+  return JSON.stringify(graph.serialize())
+}
+"""
+
+
+def draw(workflow: Workflow, canvas: browser.Canvas) -> dict[str, Any]:
+    """The canvas workflow, as the frontend saves it."""
+    prompt = json.loads(workflow.api_file.read_text())
+    sizes = {key: SIZES.get(key) or SIZES[node["class_type"]] for key, node in prompt.items()} | {NOTE: (NOTE_WIDTH, workflow.note_height)}
+    placement = Placement(sizes)
+    placement.put(workflow.layout, 0, 0)
+    if set(placement.corners) != set(sizes):
+        raise ValueError(f"{workflow.title}: the layout leaves out {set(sizes) - set(placement.corners)}")
+    ids = {key: number for number, key in enumerate([*prompt, NOTE], start=1)}
+    versions = {True: (PACK_NAME, metadata.version(PACK_NAME)), False: ("comfy-core", comfyui_version(canvas.host))}
+    nodes = []
+    for key, node in prompt.items():
+        links = {name: value for name, value in node["inputs"].items() if isinstance(value, list)}
+        package, version = versions[node["class_type"].startswith("CogVideoX")]
+        nodes.append(
+            {
+                "type": node["class_type"],
+                "title": node["_meta"]["title"],
+                "widgets": {name: value for name, value in node["inputs"].items() if name not in links},
+                "links": {name: [ids[source], output] for name, (source, output) in links.items()},
+                "properties": {"Node name for S&R": node["class_type"], "cnr_id": package, "ver": version},
+            }
+        )
+    nodes.append({"type": "MarkdownNote", "title": "Read Me", "widgets": {"text": workflow.note}, "links": {}})
+    for node, key in zip(nodes, ids, strict=True):
+        node |= {"id": ids[key], "pos": placement.corners[key], "size": sizes[key]}
+    drawn = json.loads(canvas.evaluate(DRAW, {"nodes": nodes, "groups": placement.groups}))
+    drawn["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK_NAME}/{workflow.title}"))
+    return drawn
+
+
+def comfyui_version(host: Host) -> str:
+    """The version of the running ComfyUI."""
+    return host.request("/system_stats")["system"]["comfyui_version"]
+
+
+# ---- thumbnails
+
+
+def thumbnail(video: Path, target: Path) -> None:
+    """A strip of frames of a video as a small JPEG."""
+    with av.open(str(video)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    chosen = [frames[index * (len(frames) - 1) // (THUMBNAIL_FRAMES - 1)] for index in range(THUMBNAIL_FRAMES)]
+    width, height = chosen[0].size
+    sheet = Image.new("RGB", (2 * width, 2 * height))
+    for index, frame in enumerate(chosen):
+        sheet.paste(frame, (index % 2 * width, index // 2 * height))
+    sheet.resize((384, 384), Image.Resampling.LANCZOS).save(target, quality=80, optimize=True)
+    if target.stat().st_size > THUMBNAIL_LIMIT:
+        raise ValueError(f"{target.name} has {target.stat().st_size:,} bytes; {THUMBNAIL_LIMIT:,} are allowed")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the canvas workflows and their thumbnails.")
+    parser.add_argument("--no-thumbnails", action="store_true", help="leave the thumbnails as they are")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Host(Path(folder)) as host, browser.chromium() as chromium:
+        canvas = browser.Canvas(chromium, host)
+        canvas.use_nodes_2(False)
+        for workflow in WORKFLOWS:
+            workflow.file.write_text(json.dumps(draw(workflow, canvas), indent=2, ensure_ascii=False) + "\n")
+            print(workflow.file.name)
+            if not arguments.no_thumbnails:
+                history = host.run(json.loads(workflow.api_file.read_text()))
+                thumbnail(history.files("video")[0], workflow.file.with_suffix(".jpg"))
+        canvas.check()
+        canvas.close()
+
+
+if __name__ == "__main__":
+    main()
