@@ -20,13 +20,13 @@ from typing import Any
 import av
 import browser
 import provision
-from host import PACK_NAME, Host
+from host import PACK_NAME, Host, frontend_version
 from PIL import Image
 
 from cogvideox_core.variants import VARIANTS, Variant
 
 FOLDER = provision.REPO / "workflows"
-THUMBNAIL_FRAMES = 4
+THUMBNAIL_SIZE = (384, 384)
 THUMBNAIL_LIMIT = 30_000  # bytes
 
 Point = tuple[float, float]
@@ -188,7 +188,7 @@ WORKFLOWS = [
         ),
         more="They understand long English descriptions best: what is seen, how it moves, light, camera.",
         layout=row(NOTE, SETUP, SAMPLING, RESULT),
-        note_height=620,
+        note_height=330,
     ),
     Workflow(
         title="Image to Video",
@@ -211,7 +211,7 @@ WORKFLOWS = [
             SAMPLING,
             RESULT,
         ),
-        note_height=760,
+        note_height=420,
     ),
     Workflow(
         title="First and Last Frame",
@@ -241,7 +241,7 @@ WORKFLOWS = [
             SAMPLING,
             RESULT,
         ),
-        note_height=800,
+        note_height=460,
     ),
     Workflow(
         title="Video to Video",
@@ -265,10 +265,11 @@ WORKFLOWS = [
             SAMPLING,
             RESULT,
         ),
-        note_height=800,
+        note_height=460,
     ),
 ]
-NOTE_WIDTH = 500
+NOTE_WIDTH = 480
+NOTE_COLOURS = {"color": "#2a2e35", "bgcolor": "#1a1c20"}  # on its usual brown, links and tables are hard to read
 
 
 # ---- drawing
@@ -284,6 +285,7 @@ async ({nodes, groups}) => {
     node.id = wanted.id
     graph.add(node)
     node.title = wanted.title
+    if (wanted.color) Object.assign(node, {color: wanted.color, bgcolor: wanted.bgcolor})
     Object.assign(node.properties, wanted.properties)
     for (const [name, value] of Object.entries(wanted.widgets)) {
       const widget = node.widgets?.find((one) => one.name === name)
@@ -335,11 +337,12 @@ def draw(workflow: Workflow, canvas: browser.Canvas) -> dict[str, Any]:
                 "properties": {"Node name for S&R": node["class_type"], "cnr_id": package, "ver": version},
             }
         )
-    nodes.append({"type": "MarkdownNote", "title": "Read Me", "widgets": {"text": workflow.note}, "links": {}})
+    nodes.append({"type": "MarkdownNote", "title": "Read Me", "widgets": {"text": workflow.note}, "links": {}, **NOTE_COLOURS})
     for node, key in zip(nodes, ids, strict=True):
         node |= {"id": ids[key], "pos": placement.corners[key], "size": sizes[key]}
     drawn = json.loads(canvas.evaluate(DRAW, {"nodes": nodes, "groups": placement.groups}))
     drawn["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK_NAME}/{workflow.title}"))
+    drawn["extra"] = {"frontendVersion": frontend_version()}  # no view: the frontend then shows the whole graph
     return drawn
 
 
@@ -352,17 +355,19 @@ def comfyui_version(host: Host) -> str:
 
 
 def thumbnail(video: Path, target: Path) -> None:
-    """A strip of frames of a video as a small JPEG."""
+    """Four frames of a video, from its first to its last, as a small JPEG."""
     with av.open(str(video)) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
-    chosen = [frames[index * (len(frames) - 1) // (THUMBNAIL_FRAMES - 1)] for index in range(THUMBNAIL_FRAMES)]
-    width, height = chosen[0].size
+    width, height = frames[0].size
     sheet = Image.new("RGB", (2 * width, 2 * height))
-    for index, frame in enumerate(chosen):
-        sheet.paste(frame, (index % 2 * width, index // 2 * height))
-    sheet.resize((384, 384), Image.Resampling.LANCZOS).save(target, quality=80, optimize=True)
-    if target.stat().st_size > THUMBNAIL_LIMIT:
-        raise ValueError(f"{target.name} has {target.stat().st_size:,} bytes; {THUMBNAIL_LIMIT:,} are allowed")
+    for place in range(4):
+        sheet.paste(frames[place * (len(frames) - 1) // 3], (place % 2 * width, place // 2 * height))
+    sheet = sheet.resize(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
+    for quality in range(90, 20, -5):
+        sheet.save(target, quality=quality, optimize=True)
+        if target.stat().st_size <= THUMBNAIL_LIMIT:
+            return
+    raise ValueError(f"{target.name} takes more than {THUMBNAIL_LIMIT:,} bytes")
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from ..config import TransformerConfig, VAEConfig
 from ..transformer import CogVideoXTransformer3D
 from ..vae import AutoencoderCausal3D
 from ..variants import Variant
+from . import layers
 from .declared import parse_json
 from .detect import find_variant, transformer_config, vae_config
 from .dtypes import named_dtype, weights_dtype
@@ -67,7 +68,7 @@ def load_transformer(
     *,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str = "cpu",
-    operations: Any = nn,
+    operations: Any = layers,
 ) -> CogVideoXTransformer3D:
     """The transformer at `path`, ready to run; `.config` and `.variant` say what it is.
 
@@ -75,7 +76,7 @@ def load_transformer(
         path: a whole CogVideoX folder, its transformer folder, or a weight file.
         dtype: of the weights; None keeps the file's, mapped and not copied (on the CPU).
         device: where the weights go.
-        operations: namespace with Linear, Conv2d and LayerNorm; `torch.nn` or a host's.
+        operations: namespace with Linear, Conv2d and LayerNorm; a host may bring its own.
     Raises: CheckpointError if the weights do not make a known CogVideoX transformer; ValueError for an odd dtype.
     """
     wanted = None if dtype is None else named_dtype(dtype)
@@ -90,7 +91,8 @@ def load_vae(
     """The VAE at `path`, ready to run; arguments and errors as for `load_transformer`."""
     wanted = None if dtype is None else named_dtype(dtype)
     config, tensors = read_vae(path)
-    return fill(AutoencoderCausal3D(config, device="meta"), tensors, dtype=wanted, device=device, source=path)
+    model = AutoencoderCausal3D(config, device="meta", operations=layers)
+    return fill(model, tensors, dtype=wanted, device=device, source=path)
 
 
 def fill(
