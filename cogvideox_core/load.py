@@ -10,7 +10,15 @@ import torch
 from .demo import DEMO_MODEL, DEMO_NOTICE
 from .pipeline import CogVideoXPipeline
 from .text_encoder import load_text_encoder
-from .weights import folder_variant, load_transformer, load_vae, named_dtype, read_transformer
+from .weights import (
+    TransformerWeights,
+    folder_variant,
+    load_transformer,
+    load_vae,
+    named_dtype,
+    read_transformer,
+    weights_dtype,
+)
 
 logger = logging.getLogger("cogvideox")
 
@@ -35,7 +43,7 @@ def load_pipeline(
         logger.warning(DEMO_NOTICE)
     device = torch.device(device) if device is not None else default_device()
     weights = read_transformer(path)
-    wanted = named_dtype(dtype) if dtype is not None else _own_dtype(weights.state_dict, device)
+    wanted = named_dtype(dtype) if dtype is not None else _own_dtype(weights, path, device)
     return CogVideoXPipeline(
         load_transformer(path, dtype=wanted, device=device),
         load_vae(path, dtype=wanted, device=device),
@@ -51,6 +59,6 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _own_dtype(state_dict: dict[str, torch.Tensor], device: torch.device) -> torch.dtype:
-    dtype = state_dict["proj_out.weight"].dtype
+def _own_dtype(weights: TransformerWeights, path: str | Path, device: torch.device) -> torch.dtype:
+    dtype = weights_dtype(weights.state_dict, None, path)
     return torch.bfloat16 if dtype == torch.float16 and device.type == "cpu" else dtype

@@ -30,7 +30,8 @@ class Request:
         video, strength: a video to start from, and how much of it is made anew, above 0 to 1.
         height, width, num_frames: pixels and frames; None for what the model was trained at (or the video's frames).
         guidance_scale: 1 or less runs without guidance.
-        use_dynamic_cfg: vary the guidance scale by the published formula; `dynamic_cfg_by="step"` is the smooth reading.
+        use_dynamic_cfg: vary the guidance scale by the published formula.
+        dynamic_cfg_by: what goes into that formula: "timestep" as published, or "step", the smooth reading.
         generator: a `torch.Generator` or one per video; draws in diffusers' order.
         latents: noise [B, 16, T, h, w] to start from instead of drawing it.
         image_fit: pictures of another aspect ratio: "refuse", "stretch" or "crop".
@@ -123,9 +124,8 @@ class Request:
             if not self.prompts or not all(isinstance(prompt, str) for prompt in self.prompts):
                 raise ValueError(f"prompt={self.prompt!r}; a prompt is a text or a list of texts")
             if len(self.negative_prompts) != self.batch:
-                raise ValueError(
-                    f"{len(self.negative_prompts)} negative prompts for {self.batch} prompts; give one, or one per prompt"
-                )
+                count = len(self.negative_prompts)
+                raise ValueError(f"{count} negative prompts for {self.batch} prompts; give one, or one per prompt")
             return
         missing = self.negative_prompt_embeds is None and not self.zero_negative_prompt
         if self.guidance.active and missing:
@@ -159,8 +159,8 @@ class Request:
             raise ValueError("video and latents are both a place to start from; give one of the two")
         if self.video is not None and frame_count(self.video) < size.num_frames:
             raise ValueError(
-                f"a video of {frame_count(self.video)} frames for num_frames={size.num_frames}; ask for at most as many "
-                "frames as it has"
+                f"a video of {frame_count(self.video)} frames for num_frames={size.num_frames}; ask for at most as "
+                "many frames as it has"
             )
         for picture in (self.image, self.last_image, self.video):
             if picture is not None:

@@ -58,7 +58,10 @@ def denoise(
     Raises: FloatingPointError when latents are no longer finite.
     """
     dtype = prompt_embeds.dtype
-    embeds = prompt_embeds if not guidance.active else torch.cat([negative_prompt_embeds, prompt_embeds])
+    embeds = prompt_embeds
+    if guidance.active:
+        assert negative_prompt_embeds is not None
+        embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
     copies = len(embeds) // len(latents)
     for index, step in enumerate(steps):
         model_input = latents.to(dtype)

@@ -146,6 +146,8 @@ class PatchEmbed(nn.Module):
     The 1.0 family folds 2 x 2 patches with a Conv2d, 1.5 folds 2 x 2 x 2 cells with a Linear.
     """
 
+    pos_embedding: Tensor
+
     def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
         super().__init__()
         self.config = config
@@ -262,7 +264,7 @@ class CogVideoXTransformer3D(nn.Module):
     def run_block(
         self,
         index: int,
-        block: Block,
+        block: nn.Module,
         video: Tensor,
         text: Tensor,
         temb: Tensor,

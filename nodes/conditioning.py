@@ -80,8 +80,8 @@ class CogVideoXImageToVideo(io.ComfyNode):
                     default="diffusers",
                     optional=True,
                     advanced=True,
-                    tooltip="Scale of the image latents of CogVideoX1.5, where published codes disagree: diffusers (z / "
-                    "0.7), SAT (z), or 0.7 z as most fine-tuning code trains. No effect on 5B-I2V.",
+                    tooltip="Scale of the image latents of CogVideoX1.5, where published codes disagree: diffusers "
+                    "(z / 0.7), SAT (z), or 0.7 z as most fine-tuning code trains. No effect on 5B-I2V.",
                 ),
             ],
             outputs=[

@@ -19,8 +19,8 @@ class CogVideoXT5Encode(io.ComfyNode):
             display_name="CogVideoX T5 Encode",
             category="CogVideoX/conditioning",
             description=(
-                f"Encodes a prompt as CogVideoX was trained: exactly {MAX_LENGTH} tokens, padding included. Long English "
-                "descriptions work best. What does not fit is cut, and shown."
+                f"Encodes a prompt as CogVideoX was trained: exactly {MAX_LENGTH} tokens, padding included. Long "
+                "English descriptions work best. What does not fit is cut, and shown."
             ),
             inputs=[
                 io.Clip.Input("clip", tooltip="A T5-XXL: from CogVideoX Load T5, or Load CLIP with type cogvideox."),

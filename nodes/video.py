@@ -71,7 +71,9 @@ def _save(video, prefix: str, keep: bool, hidden) -> ui.SavedResult:
     try:
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root, width, height)
     except OSError as error:
-        raise OSError(f"no folder for {prefix!r} in {root}: {error.strerror}; choose another filename_prefix") from error
+        raise OSError(
+            f"no folder for {prefix!r} in {root}: {error.strerror}; choose another filename_prefix"
+        ) from error
     target = Path(folder) / f"{name}_{counter:05}_.mp4"
     unfinished = target.with_name(f".{target.stem}.unfinished.mp4")
     try:

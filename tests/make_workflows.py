@@ -127,7 +127,8 @@ def row(*boxes: Box) -> Boxes:
 BLUE, GREEN, GREY, PURPLE, BROWN = "#3f789e", "#48754a", "#666666", "#6d4f8a", "#9a6b3c"
 
 SETUP = column(
-    Group("Models", BLUE, column("model", "vae", "text_encoder")), Group("Prompts", GREEN, column("positive", "negative"))
+    Group("Models", BLUE, column("model", "vae", "text_encoder")),
+    Group("Prompts", GREEN, column("positive", "negative")),
 )
 SAMPLING = Group("Sampling", GREY, column("latent", "sampler"))
 RESULT = Group("Video", PURPLE, column("frames", "video"))
@@ -317,7 +318,9 @@ async ({nodes, groups}) => {
 def draw(workflow: Workflow, canvas: browser.Canvas) -> dict[str, Any]:
     """The canvas workflow, as the frontend saves it."""
     prompt = json.loads(workflow.api_file.read_text())
-    sizes = {key: SIZES.get(key) or SIZES[node["class_type"]] for key, node in prompt.items()} | {NOTE: (NOTE_WIDTH, workflow.note_height)}
+    sizes = {key: SIZES.get(key) or SIZES[node["class_type"]] for key, node in prompt.items()} | {
+        NOTE: (NOTE_WIDTH, workflow.note_height)
+    }
     placement = Placement(sizes)
     placement.put(workflow.layout, 0, 0)
     if set(placement.corners) != set(sizes):
@@ -337,7 +340,9 @@ def draw(workflow: Workflow, canvas: browser.Canvas) -> dict[str, Any]:
                 "properties": {"Node name for S&R": node["class_type"], "cnr_id": package, "ver": version},
             }
         )
-    nodes.append({"type": "MarkdownNote", "title": "Read Me", "widgets": {"text": workflow.note}, "links": {}, **NOTE_COLOURS})
+    nodes.append(
+        {"type": "MarkdownNote", "title": "Read Me", "widgets": {"text": workflow.note}, "links": {}, **NOTE_COLOURS}
+    )
     for node, key in zip(nodes, ids, strict=True):
         node |= {"id": ids[key], "pos": placement.corners[key], "size": sizes[key]}
     drawn = json.loads(canvas.evaluate(DRAW, {"nodes": nodes, "groups": placement.groups}))

@@ -21,7 +21,7 @@ from ...cogvideox_core.config import TransformerConfig
 from ...cogvideox_core.schedulers import NoiseSchedule
 from ...cogvideox_core.shapes import VideoSize, check_size
 from ...cogvideox_core.variants import Variant
-from ...cogvideox_core.weights import fill, folder_variant, read_transformer
+from ...cogvideox_core.weights import fill, folder_variant, read_transformer, weights_dtype
 from .leading_frames import pad_sampling, spread_image_latents
 from .transformer import HostTransformer
 
@@ -87,8 +87,8 @@ class CogVideoXModel(comfy.model_base.BaseModel):
         """Raises: ValueError if latents of this shape [B, C, T, h, w] are no video this model can make."""
         if len(shape) != 5 or shape[1] != self.config.out_channels:
             raise ValueError(
-                f"a latent of shape {tuple(shape)}; {self.variant.name} takes [B, {self.config.out_channels}, T, h, w]: "
-                "make it with CogVideoX Empty Latent, Image to Video or VAE Encode"
+                f"a latent of shape {tuple(shape)}; {self.variant.name} takes [B, {self.config.out_channels}, T, h, w]"
+                "; make it with CogVideoX Empty Latent, Image to Video or VAE Encode"
             )
         vae = self.variant.vae
         frames = shape[2] - (shape[2] % self.config.frame_patch == 0 and self.config.frame_patch > 1)
@@ -101,8 +101,8 @@ class CogVideoXModel(comfy.model_base.BaseModel):
         width = self.config.text_embed_dim
         if cross_attn is not None and cross_attn.shape[-1] != width:
             raise ValueError(
-                f"the conditioning is {cross_attn.shape[-1]} wide; {self.variant.name} takes {width}: encode the prompt "
-                "with the text encoder that belongs to it"
+                f"the conditioning is {cross_attn.shape[-1]} wide; {self.variant.name} takes {width}: encode the "
+                "prompt with the text encoder that belongs to it"
             )
         if has_image and not self.config.image_channels:
             raise ValueError(
@@ -160,7 +160,7 @@ def load_model(path: str | Path, dtype: torch.dtype | None = None, disable_dynam
     weight_dtype = dtype or mm.unet_dtype(
         model_params=sum(tensor.numel() for tensor in state_dict.values()),
         supported_dtypes=supported,
-        weight_dtype=state_dict["proj_out.weight"].dtype,
+        weight_dtype=weights_dtype(state_dict, None, path),
     )
     model_config.set_inference_dtype(weight_dtype, mm.unet_manual_cast(weight_dtype, load_device, supported))
     model = CogVideoXModel(model_config, device=torch.device("meta"))

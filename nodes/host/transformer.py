@@ -7,11 +7,11 @@ from typing import Any
 import comfy.ldm.modules.attention
 import comfy.patcher_extension
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...cogvideox_core.attention import AttentionFn
 from ...cogvideox_core.positions import Rotary
-from ...cogvideox_core.transformer import Block, CogVideoXTransformer3D
+from ...cogvideox_core.transformer import CogVideoXTransformer3D
 
 
 class HostTransformer(CogVideoXTransformer3D):
@@ -50,7 +50,7 @@ class HostTransformer(CogVideoXTransformer3D):
     def run_block(
         self,
         index: int,
-        block: Block,
+        block: nn.Module,
         video: Tensor,
         text: Tensor,
         temb: Tensor,

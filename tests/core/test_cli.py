@@ -431,7 +431,12 @@ def test_a_full_disk_is_told_before_the_run(tmp_path: Path) -> None:
 def test_an_interrupted_run_leaves_no_file(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     with (tmp_path / "stderr").open("w+") as stderr:
         process = subprocess.Popen(
-            [*COMMAND, "a cat", "--steps", "1000", "-o", "out.mp4"], cwd=tmp_path, env=ENVIRONMENT, stderr=stderr
+            [*COMMAND, "a cat", "--steps", "1000", "-o", "out.mp4"],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stderr=stderr,
+            # Tests that run in the background inherit a shell's deafness to Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             deadline = time.monotonic() + 120

@@ -221,5 +221,3 @@ class TestWriting:
         graph = self.video("none")
         del graph["video"]["inputs"]["images"]
         fails(graph, r"give either images or video")
-
-

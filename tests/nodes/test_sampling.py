@@ -60,9 +60,7 @@ def test_sampler_gives_what_the_core_gives(host: Host, core: Core, kind: str, ru
 
 @pytest.mark.parametrize("choice", ["published", "by step"])
 @pytest.mark.parametrize(("rule", "core_rule"), [("ddim", "ddim"), ("dpm++ 2m sde", "dpm")])
-def test_dynamic_cfg_gives_what_the_core_gives(
-    host: Host, core: Core, choice: str, rule: str, core_rule: str
-) -> None:
+def test_dynamic_cfg_gives_what_the_core_gives(host: Host, core: Core, choice: str, rule: str, core_rule: str) -> None:
     kind = "CogVideoX-5B"
     latent = saved_latent(host, host.run(text_to_video(kind, sampler=rule, dynamic_cfg=choice)))
     by = {"published": "timestep", "by step": "step"}[choice]
@@ -105,7 +103,9 @@ def test_native_custom_sampling_with_our_sigmas_and_sampler_is_the_official_run(
         graph = text_to_video(kind)
         graph |= {
             "noise": node("RandomNoise", noise_seed=SEED),
-            "guider": node("CFGGuider", model=["model", 0], positive=["positive", 0], negative=["negative", 0], cfg=6.0),
+            "guider": node(
+                "CFGGuider", model=["model", 0], positive=["positive", 0], negative=["negative", 0], cfg=6.0
+            ),
             "rule": node("CogVideoXSamplerSelect", sampler="dpm++ 2m sde", dynamic_cfg="off"),
             "sigmas": node("CogVideoXScheduler", model=["model", 0], steps=steps, denoise=1.0),
             "sampler": node(
@@ -121,9 +121,7 @@ def test_native_custom_sampling_with_our_sigmas_and_sampler_is_the_official_run(
         noise = host_noise(core(kind))
         generator = torch.Generator().manual_seed(SEED)
         draw_latents(noise.shape, generator, torch.device("cpu"), torch.float32)  # the place of the initial noise
-        expected = run_core(
-            core(kind), sampler="dpm", num_inference_steps=steps, latents=noise, generator=generator
-        )
+        expected = run_core(core(kind), sampler="dpm", num_inference_steps=steps, latents=noise, generator=generator)
         assert_parity(latent, expected, 1e-5, f"{kind}, SamplerCustomAdvanced with {steps} steps")
 
 
@@ -183,7 +181,7 @@ def host_noise(pipeline: CogVideoXPipeline) -> torch.Tensor:
         pipeline.check("", height=HEIGHT, width=WIDTH, num_frames=LENGTH), pipeline.transformer.config, pipeline.variant
     )
     clip = torch.randn(size.without_leading().shape(1, 16), generator=torch.Generator().manual_seed(SEED))
-    leading = torch.randn(1, 16, size.leading, size.height, size.width, generator=torch.Generator().manual_seed(SEED + 1))
+    leading = torch.randn(
+        1, 16, size.leading, size.height, size.width, generator=torch.Generator().manual_seed(SEED + 1)
+    )
     return torch.cat([leading, clip], dim=2)
-
-

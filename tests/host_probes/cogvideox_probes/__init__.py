@@ -65,7 +65,9 @@ class ProbeStreamedModules(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, after):
-        streamed = [name for name, module in model.model.named_modules() if getattr(module, "comfy_cast_weights", False)]
+        streamed = [
+            name for name, module in model.model.named_modules() if getattr(module, "comfy_cast_weights", False)
+        ]
         return io.NodeOutput(ui={"streamed": streamed})
 
 

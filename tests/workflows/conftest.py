@@ -1,0 +1,31 @@
+"""The workflows by title, each as its canvas file and its API file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from browser import Canvas
+    from host import Host
+
+
+@pytest.fixture(scope="module")
+def shared_canvas(chromium: Any, host: Host) -> Iterator[Canvas]:
+    """One page for all tests of a module: opening it takes longer than most of them."""
+    from browser import Canvas
+
+    page = Canvas(chromium, host)
+    yield page
+    page.close()
+
+
+@pytest.fixture(params=["classic", "Nodes 2.0"])
+def open_page(request: pytest.FixtureRequest, shared_canvas: Canvas) -> Canvas:
+    """The shared page, in each renderer, with no error noted yet."""
+    shared_canvas.use_nodes_2(request.param == "Nodes 2.0")
+    shared_canvas.console_errors.clear()
+    shared_canvas.failed_requests.clear()
+    return shared_canvas

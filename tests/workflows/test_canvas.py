@@ -1,0 +1,85 @@
+"""The canvas workflows in the real frontend, in both renderers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Canvas
+from host import PACK_NAME, Host
+from workflow_files import TITLE_BAR, TITLES, api_workflow, by_title, canvas_workflow, overlapping
+
+# Of every node: type, title, values of the widgets that are saved, and left, top, right and bottom as drawn.
+READ_NODES = """
+(titleBar) => app.rootGraph.nodes.map((node) => ({
+  type: node.type,
+  title: node.title,
+  known: node.type in LiteGraph.registered_node_types,
+  values: (node.widgets ?? []).filter((widget) => widget.serialize !== false).map((widget) => widget.value),
+  place: [node.pos[0], node.pos[1] - titleBar, node.pos[0] + node.size[0], node.pos[1] + node.size[1]],
+}))
+"""
+
+# Whether a video whose address has a text in it is on the page, with frames to show.
+PLAYS = """
+(name) => [...document.querySelectorAll('video')].some(
+  (video) => video.src.includes(name) && video.readyState >= 2 && video.videoWidth === 96)
+"""
+
+every_workflow = pytest.mark.parametrize("title", TITLES)
+
+
+@every_workflow
+def test_workflow_opens_as_saved(open_page: Canvas, title: str):
+    saved = canvas_workflow(title)["nodes"]
+    open_page.load_workflow(canvas_workflow(title), title)
+    nodes: list[dict[str, Any]] = open_page.evaluate(READ_NODES, TITLE_BAR)
+    assert [node["type"] for node in nodes if not node["known"]] == []
+    assert [node["type"] for node in nodes] == [node["type"] for node in saved]
+    for node, before in zip(nodes, saved, strict=True):
+        assert node["values"] == before.get("widgets_values", []), node["title"]
+    places = {node["title"]: node["place"] for node in nodes}
+    assert overlapping(places) == []
+    open_page.check()
+
+
+@every_workflow
+def test_canvas_and_api_workflow_are_the_same(open_page: Canvas, title: str):
+    open_page.load_workflow(canvas_workflow(title), title)
+    assert by_title(open_page.graph_to_prompt()) == by_title(api_workflow(title))
+
+
+def test_template_opens_from_the_gallery(open_page: Canvas):
+    """As a newcomer finds it: Templates, our pack, a card with its picture."""
+    page, title = open_page.page, TITLES[0]
+    open_page.load_workflow({"nodes": [], "links": [], "version": 0.4}, "empty")
+    open_page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_text(PACK_NAME, exact=True).click()
+    for name in TITLES:
+        card = page.get_by_test_id(f"template-workflow-{name}")
+        card.scroll_into_view_if_needed()
+        picture = card.locator("img").first.element_handle()
+        page.wait_for_function("(image) => image.complete && image.naturalWidth > 0", arg=picture)
+    page.get_by_test_id(f"template-workflow-{title}").click()
+    count = len(canvas_workflow(title)["nodes"])
+    page.wait_for_function("(count) => app.rootGraph.nodes.length === count", arg=count)
+    open_page.check()
+
+
+def test_run_button_shows_the_video(open_page: Canvas, host: Host):
+    workflow, page = canvas_workflow(TITLES[0]), open_page.page
+    (sampler,) = [node for node in workflow["nodes"] if node["type"] == "CogVideoXSampler"]
+    sampler["widgets_values"][0] = time.time_ns() % 2**32  # another seed, or the result comes from the cache
+    open_page.load_workflow(workflow, "run")
+    before = saved_videos(host)
+    page.get_by_test_id("queue-button").click()
+    page.wait_for_function(PLAYS, arg="", timeout=120_000)
+    (new,) = saved_videos(host) - before
+    page.wait_for_function(PLAYS, arg=new.name)
+    open_page.check()
+
+
+def saved_videos(host: Host) -> set[Path]:
+    return set(host.output_path("CogVideoX").glob("text-to-video*.mp4"))

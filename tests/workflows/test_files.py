@@ -1,0 +1,118 @@
+"""The files of the example workflows, read without ComfyUI."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+
+import pytest
+from PIL import Image
+from workflow_files import (
+    FOLDER,
+    NOTE,
+    OUR_PREFIX,
+    TITLE_BAR,
+    TITLES,
+    api_file,
+    api_workflow,
+    by_title,
+    canvas_workflow,
+    is_link,
+    note,
+    overlapping,
+    thumbnail_file,
+)
+
+from cogvideox_core.variants import VARIANTS
+
+PACKAGE = "cogvideox-nodes"
+READABLE_KEY = re.compile(r"[a-z][a-z0-9_]+")
+THUMBNAIL_LIMIT = 30_000  # bytes
+TASKS = {
+    "Text to Video": "text-to-video",
+    "Image to Video": "image-to-video",
+    "First and Last Frame": "image-to-video",
+    "Video to Video": "text-to-video",
+}
+
+every_workflow = pytest.mark.parametrize("title", TITLES)
+
+
+def box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom."""
+    return x, y, x + width, y + height
+
+
+def test_folder_holds_the_workflows_and_nothing_else():
+    """ComfyUI takes every JSON file that lies directly in it for a template."""
+    assert {path.name for path in FOLDER.glob("*.json")} == {f"{title}.json" for title in TITLES}
+    assert set(FOLDER.glob("*.jpg")) == {thumbnail_file(title) for title in TITLES}
+    assert set((FOLDER / "api").iterdir()) == {api_file(title) for title in TITLES}
+
+
+@every_workflow
+def test_thumbnail_is_a_small_picture(title: str):
+    assert thumbnail_file(title).stat().st_size <= THUMBNAIL_LIMIT
+    with Image.open(thumbnail_file(title)) as picture:
+        assert picture.format == "JPEG"
+        assert min(picture.size) >= 256
+
+
+@every_workflow
+def test_api_file_reads_well(title: str):
+    prompt = api_workflow(title)
+    assert [key for key in prompt if not READABLE_KEY.fullmatch(key)] == []
+    assert {"model", "vae", "text_encoder", "positive", "negative", "latent", "sampler", "frames", "video"} <= set(
+        prompt
+    )
+    assert len(by_title(prompt)) == len(prompt)
+    links = [value[0] for node in prompt.values() for value in node["inputs"].values() if is_link(value)]
+    assert set(links) <= set(prompt)
+
+
+@every_workflow
+def test_workflow_needs_no_file_of_the_user(title: str):
+    prompt = api_workflow(title)
+    assert {node["class_type"] for node in prompt.values()} & {"LoadImage", "LoadVideo"} == set()
+    assert prompt["model"]["inputs"]["model_name"] == f"demo/{TASKS[title]}"
+    assert prompt["vae"]["inputs"]["vae_name"] == prompt["text_encoder"]["inputs"]["text_encoder_name"] == "demo"
+
+
+@every_workflow
+def test_canvas_file_says_where_its_nodes_come_from(title: str):
+    """By these properties a manager finds and installs a missing pack."""
+    for node in canvas_workflow(title)["nodes"]:
+        if node["type"] != NOTE:
+            ours, properties = node["type"].startswith(OUR_PREFIX), node["properties"]
+            assert properties["Node name for S&R"] == node["type"]
+            assert properties["cnr_id"] == (PACKAGE if ours else "comfy-core")
+            assert properties["ver"] == metadata.version(PACKAGE) if ours else properties["ver"]
+
+
+@every_workflow
+def test_nodes_stand_apart_and_inside_their_group(title: str):
+    workflow = canvas_workflow(title)
+    groups = {group["title"]: box(*group["bounding"]) for group in workflow["groups"]}
+    assert overlapping(groups) == []
+    for node in workflow["nodes"]:
+        (x, y), (width, height) = node["pos"], node["size"]
+        left, top, right, bottom = box(x, y - TITLE_BAR, width, height + TITLE_BAR)
+        inside = [g for g in groups.values() if g[0] <= left and g[1] <= top and right <= g[2] and bottom <= g[3]]
+        touched = overlapping({"node": (left, top, right, bottom), **groups})
+        assert len(inside) == len(touched) == (node["type"] != NOTE), node
+
+
+@every_workflow
+def test_note_names_the_official_models_and_their_settings(title: str):
+    text = note(title)
+    assert "models/diffusers" in text
+    variants = [variant for variant in VARIANTS.values() if variant.task == TASKS[title]]
+    for variant in variants:
+        (line,) = [line for line in text.splitlines() if f"(https://huggingface.co/{variant.source})" in line]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        use = variant.defaults
+        assert cells[1:4] == [f"{use.width}, {use.height}", str(use.num_frames), str(use.fps)]
+        assert cells[4:] == (["dpm++ 2m sde", "published"] if use.use_dynamic_cfg else ["ddim", "off"])
+        assert f"set {use.num_inference_steps} **steps**" in text
+    others = {variant.source for variant in VARIANTS.values()} - {variant.source for variant in variants}
+    assert [source for source in others if f"{source})" in text] == []

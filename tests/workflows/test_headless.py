@@ -1,0 +1,107 @@
+"""The API workflows through `POST /prompt`, and the canvas workflows as ComfyUI lists them."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from host import PACK_NAME, Host
+from workflow_files import OUR_PREFIX, TITLES, api_workflow, canvas_file, canvas_workflow, thumbnail_file
+
+WIDTH, HEIGHT, FRAMES, FPS = 96, 96, 17, 8
+
+# Our nodes that no example shows, and why.
+UNUSED = {
+    "CogVideoXScheduler": "a part for SamplerCustom graphs; CogVideoX Sampler has it built in",
+    "CogVideoXSamplerSelect": "a part for SamplerCustom graphs; CogVideoX Sampler has it built in",
+}
+
+every_workflow = pytest.mark.parametrize("title", TITLES)
+
+
+def decode(path: Path) -> tuple[list[np.ndarray], float]:
+    """Frames [H, W, 3] of an mp4, and its frames per second."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        rate = container.streams.video[0].average_rate
+    return frames, float(rate or 0)
+
+
+def served(host: Host, name: str) -> tuple[str, bytes]:
+    """Content type and content of a file of our templates, fetched as the frontend does."""
+    address = f"{host.url}/api/workflow_templates/{PACK_NAME}/{urllib.parse.quote(name)}"
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        return answer.headers.get_content_type(), answer.read()
+
+
+@every_workflow
+def test_api_workflow_writes_its_video(host: Host, title: str):
+    prompt = api_workflow(title)
+    history = host.run(prompt)
+    (path,) = history.files("video")
+    assert path.parent == host.output_path("CogVideoX")
+    assert path.name.startswith(title.lower().replace(" ", "-"))
+    frames, fps = decode(path)
+    assert (len(frames), fps) == (FRAMES, FPS)
+    assert {frame.shape for frame in frames} == {(HEIGHT, WIDTH, 3)}
+    assert any(not np.array_equal(frames[0], frame) for frame in frames[1:]), "a still picture"
+
+
+def test_source_of_video_to_video_moves(host: Host):
+    """The drawn ball goes from right to left: the column where blue is strongest falls."""
+    prompt = api_workflow("Video to Video")
+    wanted = ("background", "path", "source", "source_video")
+    frames, _ = decode(*host.run({key: prompt[key] for key in wanted}).files("source_video"))
+    columns = [int(np.argmax(frame[HEIGHT // 2, :, 1] > 120)) for frame in frames]
+    assert columns == sorted(columns, reverse=True)
+    assert columns[0] - columns[-1] > WIDTH // 2
+
+
+@every_workflow
+def test_every_node_is_of_comfyui_or_ours(host: Host, title: str):
+    known = host.object_info()
+    for node in api_workflow(title).values():
+        origin = known[node["class_type"]]["python_module"].partition(".")[0]
+        ours = node["class_type"].startswith(OUR_PREFIX)
+        assert origin == "custom_nodes" if ours else origin in ("nodes", "comfy_extras"), node["class_type"]
+
+
+@every_workflow
+def test_api_workflow_sets_every_widget(host: Host, title: str):
+    """What is not written down changes when a default changes."""
+    known = host.object_info()
+    for key, node in api_workflow(title).items():
+        declared = known[node["class_type"]]["input"]
+        kinds = {**declared.get("required", {}), **declared.get("optional", {})}
+        widgets = {name for name, declaration in kinds.items() if is_widget(declaration)}
+        assert widgets - set(node["inputs"]) == set(), key
+        assert set(node["inputs"]) - set(kinds) == set(), key
+
+
+def is_widget(declaration: list[Any]) -> bool:
+    """Whether an input of /object_info is set on the node itself; old nodes give a combo as its list of options."""
+    return isinstance(declaration[0], list) or declaration[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+
+
+def test_every_node_of_ours_is_shown_by_a_workflow(host: Host):
+    ours = {name for name, node in host.object_info().items() if node["python_module"] == f"custom_nodes.{PACK_NAME}"}
+    shown = {node["class_type"] for title in TITLES for node in api_workflow(title).values()} & ours
+    assert ours - shown == set(UNUSED)
+
+
+def test_comfyui_lists_the_workflows_as_templates(host: Host):
+    assert sorted(host.request("/workflow_templates")[PACK_NAME]) == sorted(TITLES)
+
+
+@every_workflow
+def test_comfyui_serves_template_and_thumbnail(host: Host, title: str):
+    kind, content = served(host, canvas_file(title).name)
+    assert (kind, json.loads(content)) == ("application/json", canvas_workflow(title))
+    assert served(host, thumbnail_file(title).name) == ("image/jpeg", thumbnail_file(title).read_bytes())
