@@ -90,7 +90,7 @@ def saved_latent(host: Host, history: History, name: str = "save") -> torch.Tens
     return load_file(host.saved_path(item))["latent_tensor"]
 
 
-def saved_images(history: History, name: str) -> torch.Tensor:
-    """Frames [F, H, W, 3] that a ProbeSaveImages node wrote."""
+def saved_tensor(history: History, name: str) -> torch.Tensor:
+    """What a ProbeSaveImages ([F, H, W, 3]) or ProbeSaveConditioning ([B, L, D]) node wrote."""
     (path,) = history.files(name)
-    return load_file(Path(path))["images"]
+    return load_file(Path(path))["tensor"]

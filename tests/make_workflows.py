@@ -19,13 +19,13 @@ from typing import Any
 
 import av
 import browser
-import provision
 from host import PACK_NAME, Host, frontend_version
 from PIL import Image
+from workflow_files import NOTE as NOTE_TYPE
+from workflow_files import OUR_PREFIX, TITLE_BAR, api_workflow, canvas_file, is_link, thumbnail_file
 
 from cogvideox_core.variants import VARIANTS, Variant
 
-FOLDER = provision.REPO / "workflows"
 THUMBNAIL_SIZE = (384, 384)
 THUMBNAIL_LIMIT = 30_000  # bytes
 
@@ -34,9 +34,8 @@ Point = tuple[float, float]
 
 # ---- where things stand: boxes in boxes
 
-TITLE_BAR, GROUP_BAR = 30, 40  # a node's position is the corner below its title bar
-MARGIN, GAP = 20, 30
-NOTE = "note"
+GROUP_BAR, MARGIN, GAP = 40, 20, 30
+NOTE = "note"  # the note's key, beside those of the API file
 
 # Width and height that hold the widgets in both renderers (Nodes 2.0 needs more height than the classic one), by the
 # node's key or its class.
@@ -151,14 +150,6 @@ class Workflow:
     more: str = ""
 
     @property
-    def api_file(self) -> Path:
-        return FOLDER / "api" / f"{self.title.lower().replace(' ', '-')}.json"
-
-    @property
-    def file(self) -> Path:
-        return FOLDER / f"{self.title}.json"
-
-    @property
     def note(self) -> str:
         """Markdown: what the graph does, then what to set for the official models."""
         variants = [variant for variant in VARIANTS.values() if variant.task == self.task]
@@ -220,8 +211,8 @@ WORKFLOWS = [
         about=(
             "Makes a video between two given images. **Run** works at once: a small demo model comes with the nodes, "
             "for 96 × 96 pixels and 17 frames at 8 frames a second, and the images are drawn by nodes.\n\n"
-            "**Your own images:** put two **Load Image** nodes in place of the group *First and last image* and connect "
-            "them to *start_image* and *end_image*. Where their shape differs from width and height, *image_fit* "
+            "**Your own images:** put two **Load Image** nodes in place of the group *First and last image* and "
+            "connect them to *start_image* and *end_image*. Where their shape differs from width and height, *image_fit* "
             "decides: crop keeps the middle. The prompt should describe the way from the first image to the last."
         ),
         more=(
@@ -317,7 +308,7 @@ async ({nodes, groups}) => {
 
 def draw(workflow: Workflow, canvas: browser.Canvas) -> dict[str, Any]:
     """The canvas workflow, as the frontend saves it."""
-    prompt = json.loads(workflow.api_file.read_text())
+    prompt = api_workflow(workflow.title)
     sizes = {key: SIZES.get(key) or SIZES[node["class_type"]] for key, node in prompt.items()} | {
         NOTE: (NOTE_WIDTH, workflow.note_height)
     }
@@ -328,9 +319,9 @@ def draw(workflow: Workflow, canvas: browser.Canvas) -> dict[str, Any]:
     ids = {key: number for number, key in enumerate([*prompt, NOTE], start=1)}
     versions = {True: (PACK_NAME, metadata.version(PACK_NAME)), False: ("comfy-core", comfyui_version(canvas.host))}
     nodes = []
-    for key, node in prompt.items():
-        links = {name: value for name, value in node["inputs"].items() if isinstance(value, list)}
-        package, version = versions[node["class_type"].startswith("CogVideoX")]
+    for node in prompt.values():
+        links = {name: value for name, value in node["inputs"].items() if is_link(value)}
+        package, version = versions[node["class_type"].startswith(OUR_PREFIX)]
         nodes.append(
             {
                 "type": node["class_type"],
@@ -341,7 +332,7 @@ def draw(workflow: Workflow, canvas: browser.Canvas) -> dict[str, Any]:
             }
         )
     nodes.append(
-        {"type": "MarkdownNote", "title": "Read Me", "widgets": {"text": workflow.note}, "links": {}, **NOTE_COLOURS}
+        {"type": NOTE_TYPE, "title": "Read Me", "widgets": {"text": workflow.note}, "links": {}, **NOTE_COLOURS}
     )
     for node, key in zip(nodes, ids, strict=True):
         node |= {"id": ids[key], "pos": placement.corners[key], "size": sizes[key]}
@@ -383,11 +374,12 @@ def main() -> None:
         canvas = browser.Canvas(chromium, host)
         canvas.use_nodes_2(False)
         for workflow in WORKFLOWS:
-            workflow.file.write_text(json.dumps(draw(workflow, canvas), indent=2, ensure_ascii=False) + "\n")
-            print(workflow.file.name)
+            text = json.dumps(draw(workflow, canvas), indent=2, ensure_ascii=False)
+            canvas_file(workflow.title).write_text(text + "\n", encoding="utf-8")
+            print(canvas_file(workflow.title).name)
             if not arguments.no_thumbnails:
-                history = host.run(json.loads(workflow.api_file.read_text()))
-                thumbnail(history.files("video")[0], workflow.file.with_suffix(".jpg"))
+                (video,) = host.run(api_workflow(workflow.title)).files("video")
+                thumbnail(video, thumbnail_file(workflow.title))
         canvas.check()
         canvas.close()
 

@@ -1,4 +1,4 @@
-"""The example workflows as files: a canvas file and a thumbnail each in `workflows/`, an API file in `workflows/api/`."""
+"""The example workflows as files: canvas file and thumbnail in `workflows/`, the same graph for the API in its `api/`."""
 
 from __future__ import annotations
 

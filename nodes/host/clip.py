@@ -12,6 +12,7 @@ import comfy.text_encoders.t5
 import torch
 
 from ...cogvideox_core.text_encoder import MAX_LENGTH, load_tokenizer, read_text_encoder
+from ...cogvideox_core.weights import fill, weights_dtype
 
 NAME = "t5xxl"  # ComfyUI's name for a T5 among the encoders of a CLIP
 EOS, PAD = 1, 0
@@ -24,14 +25,14 @@ def load_clip(path: str | Path) -> comfy.sd.CLIP:
     """
     encoder = read_text_encoder(path)
     tokenizer = load_tokenizer(encoder.folder, encoder.config["vocab_size"])
-    state_dict = dict(encoder.state_dict)
+    state_dict = encoder.state_dict
     target = comfy.supported_models_base.ClipTarget(
         _tokenizer_class(tokenizer, encoder.config["d_model"]),
-        _encoder_class(encoder.config, next(iter(state_dict.values())).dtype),
+        _encoder_class(encoder.config, weights_dtype(state_dict, None, path)),
     )
     parameters = sum(tensor.numel() for tensor in state_dict.values())
     clip = comfy.sd.CLIP(target, parameters=parameters, tokenizer_data={})
-    clip.load_sd(state_dict)
+    fill(getattr(clip.cond_stage_model, NAME).transformer, state_dict, source=path)
     return clip
 
 

@@ -232,6 +232,19 @@ def test_a_batch_with_one_generator_equals_the_reference(runs: Callable[[str], R
     runs(kind).assert_alike(TEXT, sampler, f"text {kind} {sampler} batch, one generator", **request(kind, **changes))
 
 
+def test_a_batch_of_pictures_equals_the_reference(runs: Callable[[str], Runs]) -> None:
+    kind = "CogVideoX1.5-5B-I2V"
+    changes = dict(
+        prompt=[PROMPT, "waves break on a rocky shore"],
+        negative_prompt=["", ""],
+        image=[picture(), picture(shift=2)],
+        num_frames=9,
+        num_inference_steps=3,
+    )
+    for seed in (5, [5, 6]):
+        runs(kind).assert_alike(IMAGE, "dpm", f"image {kind} batch, seed {seed}", seed=seed, **request(kind, **changes))
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_a_run_without_guidance_equals_the_reference(runs: Callable[[str], Runs], scale: float) -> None:
     kind = "CogVideoX-2B"

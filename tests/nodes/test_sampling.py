@@ -16,8 +16,8 @@ from graphs import (
     image_to_video,
     node,
     sampler,
-    saved_images,
     saved_latent,
+    saved_tensor,
     text_to_video,
 )
 from host import Host
@@ -131,7 +131,7 @@ def test_a_partly_loaded_model_gives_the_same_frames(host: Host, toys: dict) -> 
         "decode": node("VAEDecode", samples=["sampler", 0], vae=["vae", 0]),
         "frames": node("ProbeSaveImages", images=["decode", 0], name="whole"),
     }
-    whole = saved_images(host.run(graph), "frames")
+    whole = saved_tensor(host.run(graph), "frames")
     host.post("/free", {"unload_models": True, "free_memory": True})  # a model that is loaded whole stays so
     graph["partial"] = node("ProbePartialLoad", model=["model", 0], loaded_bytes=200_000)
     graph["sampler"]["inputs"]["model"] = ["partial", 0]
@@ -139,7 +139,7 @@ def test_a_partly_loaded_model_gives_the_same_frames(host: Host, toys: dict) -> 
     graph["streamed"] = node("ProbeStreamedModules", model=["partial", 0], after=["sampler", 0])
     history = host.run(graph)
     assert len(history.outputs["streamed"]["streamed"]) > 10, "nothing streamed: the model was loaded whole"
-    assert torch.equal(saved_images(history, "frames"), whole)
+    assert torch.equal(saved_tensor(history, "frames"), whole)
 
 
 def test_a_batch_holds_different_videos(host: Host, toys: dict) -> None:

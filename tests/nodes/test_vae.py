@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from graphs import LENGTH, loaders, node, save_latent, saved_images, saved_latent, text_to_video
+from graphs import LENGTH, loaders, node, save_latent, saved_latent, saved_tensor, text_to_video
 from host import Host
 from parity import assert_parity
 
@@ -21,7 +21,7 @@ def decoded(host: Host, **decoder) -> torch.Tensor:
     graph = text_to_video(KIND, steps=2)
     graph["decode"] = node(samples=["sampler", 0], vae=["vae", 0], **decoder)
     graph["frames"] = node("ProbeSaveImages", images=["decode", 0], name="decoded")
-    return saved_images(host.run(graph), "frames")
+    return saved_tensor(host.run(graph), "frames")
 
 
 def expected_frames(host: Host, core: Core, tiling: Tiling | None = None) -> torch.Tensor:
@@ -76,4 +76,4 @@ def test_native_nodes_take_an_even_number_of_latents(host: Host, toys: dict, pic
         "decode": node("VAEDecode", samples=["encode", 0], vae=["vae", 0]),
         "frames": node("ProbeSaveImages", images=["decode", 0], name="even"),
     }
-    assert len(saved_images(host.run(graph), "frames")) == frames
+    assert len(saved_tensor(host.run(graph), "frames")) == frames

@@ -7,8 +7,15 @@ import safetensors.torch
 from comfy_api.latest import ComfyExtension, io, ui
 
 
+def save(tensor, name):
+    """Write a tensor, bit for bit, and show where."""
+    file = f"{name}.safetensors"
+    safetensors.torch.save_file({"tensor": tensor.contiguous()}, f"{folder_paths.get_output_directory()}/{file}")
+    return io.NodeOutput(ui={"tensors": [ui.SavedResult(file, "", io.FolderType.output)]})
+
+
 class ProbeSaveImages(io.ComfyNode):
-    """Saves an IMAGE as floats, bit for bit."""
+    """Saves an IMAGE as floats."""
 
     @classmethod
     def define_schema(cls):
@@ -21,10 +28,24 @@ class ProbeSaveImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, name):
-        file = f"{name}.safetensors"
-        path = f"{folder_paths.get_output_directory()}/{file}"
-        safetensors.torch.save_file({"images": images.contiguous()}, path)
-        return io.NodeOutput(ui={"tensors": [ui.SavedResult(file, "", io.FolderType.output)]})
+        return save(images, name)
+
+
+class ProbeSaveConditioning(io.ComfyNode):
+    """Saves the embeddings of a CONDITIONING."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeSaveConditioning",
+            category="probes",
+            inputs=[io.Conditioning.Input("conditioning"), io.String.Input("name")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, conditioning, name):
+        return save(conditioning[0][0], name)
 
 
 class ProbePartialLoad(io.ComfyNode):
@@ -92,7 +113,7 @@ class ProbePoisonLatent(io.ComfyNode):
 
 class Probes(ComfyExtension):
     async def get_node_list(self):
-        return [ProbeSaveImages, ProbePartialLoad, ProbeStreamedModules, ProbePoisonLatent]
+        return [ProbeSaveImages, ProbeSaveConditioning, ProbePartialLoad, ProbeStreamedModules, ProbePoisonLatent]
 
 
 async def comfy_entrypoint():
