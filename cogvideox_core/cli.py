@@ -23,17 +23,15 @@ import torch
 from tqdm import tqdm
 
 from . import __version__
-from .config import TransformerConfig
 from .demo import DEMO_MODELS, DEMO_NOTICE
-from .load import load_pipeline
+from .load import check_folder, load_pipeline
 from .progress_bars import ProgressBars
 from .request import Request
 from .schedulers import NoiseSchedule
 from .shapes import VideoSize
-from .text_encoder import text_encoder_width
 from .variants import Variant
 from .video_io import check_fps, check_writable, read_image, read_video, write_video
-from .weights import folder_variant, named_dtype, read_transformer, read_vae
+from .weights import named_dtype
 
 logger = logging.getLogger("cogvideox")
 
@@ -67,13 +65,11 @@ def _make_video(options: Namespace) -> Path:
     _check_options(options)
     options.seed = _given(options.seed, secrets.randbelow(2**32))
     model = Path(options.model) if options.model else _demo(options)
-    config, variant, _ = read_transformer(model)
-    variant = folder_variant(variant, model)
+    weights, variant = check_folder(model)
     request, fps = _request(options, variant)
-    size = request.check(config, variant)
+    size = request.check(weights.config, variant)
     strength = 1.0 if request.video is None else request.strength
     num_steps = len(NoiseSchedule(variant.schedule).steps(request.num_inference_steps, strength))
-    _check_components(model, config)
 
     settings = _settings(options, request, variant, size, fps)
     logger.info(_summary(settings))
@@ -187,17 +183,6 @@ def _read_clip(options: Namespace, variant: Variant) -> tuple[torch.Tensor, floa
             f"--frames {most}"
         )
     return video, fps
-
-
-def _check_components(model: Path, config: TransformerConfig) -> None:
-    """Whether the other weights are there and belong to the transformer, from their headers."""
-    read_vae(model)
-    width = text_encoder_width(model)
-    if width != config.text_embed_dim:
-        raise ValueError(
-            f"the text encoder of {model} makes embeddings {width} wide and its transformer takes "
-            f"{config.text_embed_dim}; put the text encoder there that belongs to it"
-        )
 
 
 def _settings(options: Namespace, request: Request, variant: Variant, size: VideoSize, fps: float) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import torch
 
 from .demo import DEMO_MODEL, DEMO_NOTICE
 from .pipeline import CogVideoXPipeline
-from .text_encoder import load_text_encoder
+from .text_encoder import load_text_encoder, text_encoder_width
+from .variants import Variant
 from .weights import (
     TransformerWeights,
     folder_variant,
@@ -17,6 +18,7 @@ from .weights import (
     load_vae,
     named_dtype,
     read_transformer,
+    read_vae,
     weights_dtype,
 )
 
@@ -36,20 +38,38 @@ def load_pipeline(
         dtype: of all components; None keeps the transformer's own, except float16 on a CPU, which has hardly any
             arithmetic for it: there bfloat16 is taken.
         device: None for the first CUDA device, else Apple's, else the CPU.
-    Raises: CheckpointError if the folder lacks something; ValueError for an unknown dtype.
+    Raises: as `check_folder`; ValueError for an unknown dtype.
     """
     if path is None:
         path = DEMO_MODEL
         logger.warning(DEMO_NOTICE)
+    weights, variant = check_folder(path)
     device = torch.device(device) if device is not None else default_device()
-    weights = read_transformer(path)
     wanted = named_dtype(dtype) if dtype is not None else _own_dtype(weights, path, device)
+    max_length = weights.config.max_text_seq_length
     return CogVideoXPipeline(
         load_transformer(path, dtype=wanted, device=device),
         load_vae(path, dtype=wanted, device=device),
-        load_text_encoder(path, dtype=wanted, device=device),
-        folder_variant(weights.variant, path),
+        load_text_encoder(path, dtype=wanted, device=device, max_length=max_length),
+        variant,
     )
+
+
+def check_folder(path: str | Path) -> tuple[TransformerWeights, Variant]:
+    """What a folder holds, from the headers of its files: quick, and before anything is loaded.
+
+    Returns: its transformer, and the variant with what the folder's own JSON files declare.
+    Raises: CheckpointError if a component is missing or another's; ValueError if components do not fit together.
+    """
+    weights = read_transformer(path)
+    read_vae(path)
+    width, wanted = text_encoder_width(path), weights.config.text_embed_dim
+    if width != wanted:
+        raise ValueError(
+            f"the text encoder of {path} makes embeddings {width} wide and its transformer takes {wanted}; put the "
+            "text encoder there that belongs to it"
+        )
+    return weights, folder_variant(weights.variant, path)
 
 
 def default_device() -> torch.device:

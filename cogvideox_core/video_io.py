@@ -1,8 +1,8 @@
 """Video files outside ComfyUI: mp4 out, videos and pictures in.
 
 A video is written frame by frame as it is decoded, under a temporary name beside its goal, and renamed when it is
-complete: a run that fails leaves nothing behind. Videos are read through imageio's PyAV plug-in and written with PyAV
-itself, whose options the plug-in does not pass on; both are imported where they are used.
+complete: a run that fails leaves nothing behind. Videos are read and written through imageio's PyAV plug-in, imported
+where it is used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,27 +154,21 @@ def _encode(partial: Path, goal: Path, frames: Tensor | Iterable[Tensor], fps: f
     first = next(images, None)
     if first is None:
         raise ValueError(f"There is no frame to write to {goal}; give [1, 3, F, H, W] with F of 1 or more.")
-    rate = Fraction(fps).limit_denominator(65535)
-    with _container(partial, goal) as container:
+    with _writer(partial, goal) as file:
         with _write_errors(goal):
-            container.metadata[_METADATA_TAG] = tag
-            stream = container.add_stream("libx264", rate=rate, options=_ENCODER | _COLOUR)
-            stream.height, stream.width = first.shape[:2]
-            stream.pix_fmt = _PIXELS
-        for index, image in enumerate(chain([first], images)):
+            file.init_video_stream("libx264", fps=fps, pixel_format=_PIXELS)
+            file.container_metadata[_METADATA_TAG] = tag
+            _set_encoder(file)
+        for image in chain([first], images):
             with _write_errors(goal):
-                container.mux(stream.encode(_av_frame(image, index, rate)))
-        with _write_errors(goal):
-            container.mux(stream.encode(None))
+                file.write_frame(image)
 
 
-def _av_frame(image: np.ndarray, index: int, rate: Fraction) -> Any:
-    """One frame as the encoder takes it."""
-    from av import VideoFrame
-
-    frame = VideoFrame.from_ndarray(image, format="rgb24").reformat(format=_PIXELS, dst_colorspace="ITU601")
-    frame.pts, frame.time_base = index, 1 / rate
-    return frame
+def _set_encoder(file: Any) -> None:
+    """Quality and colour tags, which the plug-in has no argument for; without its stream, x264's defaults stay."""
+    stream = getattr(file, "_video_stream", None)
+    if stream is not None:
+        stream.codec_context.options = _ENCODER | _COLOUR
 
 
 def _images(frames: Tensor | Iterable[Tensor]) -> Iterator[np.ndarray]:
@@ -236,21 +229,21 @@ def _open_video(path: str | Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _container(partial: Path, goal: Path) -> Iterator[Any]:
+def _writer(partial: Path, goal: Path) -> Iterator[Any]:
     """An mp4 to write to, closed in any case; what is buffered is written then, which may fail too."""
-    import av
     from av.error import FFmpegError
+    from imageio.v3 import imopen
 
     with _write_errors(goal):
-        container = av.open(str(partial), "w", options={"movflags": "+faststart"})
+        file = imopen(partial, "w", plugin="pyav", options={"movflags": "+faststart"})
     try:
-        yield container
+        yield file
     except BaseException:  # Ctrl-C too: free the file so that it can be removed, and tell of the first error only
         with suppress(OSError, FFmpegError):
-            container.close()
+            file.close()
         raise
     with _write_errors(goal):
-        container.close()
+        file.close()
 
 
 @contextmanager

@@ -52,7 +52,7 @@ SIZES: dict[str, Point] = {
     "CogVideoXVideoPlayer": (400, 560),
     "EmptyImage": (260, 166),
     "ImageCompositeMasked": (260, 170),
-    "PreviewImage": (260, 260),
+    "PreviewImage": (260, 230),
     "GenerateTracks": (260, 400),
     "WanMoveVisualizeTracks": (300, 166),
     "source_video": (300, 440),
@@ -131,6 +131,13 @@ SETUP = column(
 )
 SAMPLING = Group("Sampling", GREY, column("latent", "sampler"))
 RESULT = Group("Video", PURPLE, column("frames", "video"))
+
+
+def from_inputs(title: str, inputs: Box) -> Boxes:
+    """A workflow that starts from images: the note, below it what makes the images, then all the rest."""
+    return row(column(NOTE, Group(title, BROWN, inputs)), SETUP, SAMPLING, RESULT)
+
+
 MODEL_FOLDERS = (
     "### With the official models\n\n"
     "The demo models know a few coloured shapes. For real videos, download the **whole folder** of a model into "
@@ -146,7 +153,7 @@ class Workflow:
     task: str
     about: str
     layout: Box
-    note_height: float
+    note_size: Point
     more: str = ""
 
     @property
@@ -180,7 +187,7 @@ WORKFLOWS = [
         ),
         more="They understand long English descriptions best: what is seen, how it moves, light, camera.",
         layout=row(NOTE, SETUP, SAMPLING, RESULT),
-        note_height=330,
+        note_size=(480, 330),
     ),
     Workflow(
         title="Image to Video",
@@ -196,14 +203,10 @@ WORKFLOWS = [
             "CogVideoX-5b-I2V makes this one size only. CogVideoX1.5-5B-I2V also makes others: the short side 768, the "
             "long one up to 1360, in multiples of 16."
         ),
-        layout=row(
-            NOTE,
-            Group("Start image (or Load Image)", BROWN, column("background", "square", "start_image", "preview")),
-            SETUP,
-            SAMPLING,
-            RESULT,
+        layout=from_inputs(
+            "Start image (or Load Image)", row(column("background", "square"), column("start_image", "preview"))
         ),
-        note_height=420,
+        note_size=(590, 350),
     ),
     Workflow(
         title="First and Last Frame",
@@ -212,28 +215,19 @@ WORKFLOWS = [
             "Makes a video between two given images. **Run** works at once: a small demo model comes with the nodes, "
             "for 96 × 96 pixels and 17 frames at 8 frames a second, and the images are drawn by nodes.\n\n"
             "**Your own images:** put two **Load Image** nodes in place of the group *First and last image* and "
-            "connect them to *start_image* and *end_image*. Where their shape differs from width and height, *image_fit* "
-            "decides: crop keeps the middle. The prompt should describe the way from the first image to the last."
+            "connect them to *start_image* and *end_image*. Where their shape differs from width and height, "
+            "*image_fit* decides: crop keeps the middle. The prompt should describe the way from one to the other."
         ),
         more=(
             "The official models were trained on first images only. For a given last image there is "
             "[CogvideoX-Interpolation](https://huggingface.co/feizhengcong/CogvideoX-Interpolation), made from "
             "CogVideoX-5b-I2V: same settings."
         ),
-        layout=row(
-            NOTE,
-            Group(
-                "First and last image (or Load Image)",
-                BROWN,
-                column(
-                    row("background", "square"), row("start_image", "end_image"), row("start_preview", "end_preview")
-                ),
-            ),
-            SETUP,
-            SAMPLING,
-            RESULT,
+        layout=from_inputs(
+            "First and last image (or Load Image)",
+            column(row("background", "square"), row("start_image", "end_image"), row("start_preview", "end_preview")),
         ),
-        note_height=460,
+        note_size=(590, 370),
     ),
     Workflow(
         title="Video to Video",
@@ -246,21 +240,12 @@ WORKFLOWS = [
             "and connect *images* to *pixels*. The frames must have the size and length below: **Upscale Image** "
             "(it also scales down) and **Get Image from Batch** see to it."
         ),
-        layout=row(
-            NOTE,
-            Group(
-                "Source video (or Load Video)",
-                BROWN,
-                row(column("background", "path"), column("source", "source_video")),
-            ),
-            SETUP,
-            SAMPLING,
-            RESULT,
+        layout=from_inputs(
+            "Source video (or Load Video)", row(column("background", "path"), column("source", "source_video"))
         ),
-        note_height=460,
+        note_size=(630, 370),
     ),
 ]
-NOTE_WIDTH = 480
 NOTE_COLOURS = {"color": "#2a2e35", "bgcolor": "#1a1c20"}  # on its usual brown, links and tables are hard to read
 
 
@@ -309,9 +294,8 @@ async ({nodes, groups}) => {
 def draw(workflow: Workflow, canvas: browser.Canvas) -> dict[str, Any]:
     """The canvas workflow, as the frontend saves it."""
     prompt = api_workflow(workflow.title)
-    sizes = {key: SIZES.get(key) or SIZES[node["class_type"]] for key, node in prompt.items()} | {
-        NOTE: (NOTE_WIDTH, workflow.note_height)
-    }
+    sizes = {key: SIZES.get(key) or SIZES[node["class_type"]] for key, node in prompt.items()}
+    sizes[NOTE] = workflow.note_size
     placement = Placement(sizes)
     placement.put(workflow.layout, 0, 0)
     if set(placement.corners) != set(sizes):

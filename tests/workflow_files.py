@@ -1,4 +1,4 @@
-"""The example workflows as files: canvas file and thumbnail in `workflows/`, the same graph for the API in its `api/`."""
+"""The example workflows as files: canvas and thumbnail in `workflows/`, API file in `workflows/api/`."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Runs:
     """The same request to diffusers' pipeline and to ours, both loaded from one folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.loaded = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        self.loaded = DiffusionPipeline.from_pretrained(folder)
         self.ours = load_pipeline(folder, device="cpu")
 
     def reference(self, task: type, sampler: str, **request: Any) -> tuple[Tensor, Tensor]:

@@ -93,13 +93,16 @@ def test_canvas_file_says_where_its_nodes_come_from(title: str):
 def test_nodes_stand_apart_and_inside_their_group(title: str):
     workflow = canvas_workflow(title)
     groups = {group["title"]: box(*group["bounding"]) for group in workflow["groups"]}
-    assert overlapping(groups) == []
+    nodes = {}
     for node in workflow["nodes"]:
         (x, y), (width, height) = node["pos"], node["size"]
-        left, top, right, bottom = box(x, y - TITLE_BAR, width, height + TITLE_BAR)
+        nodes[node.get("title", node["type"])] = box(x, y - TITLE_BAR, width, height + TITLE_BAR)
+    assert overlapping(groups) == []
+    assert overlapping(nodes) == []
+    for name, (left, top, right, bottom) in nodes.items():
         inside = [g for g in groups.values() if g[0] <= left and g[1] <= top and right <= g[2] and bottom <= g[3]]
-        touched = overlapping({"node": (left, top, right, bottom), **groups})
-        assert len(inside) == len(touched) == (node["type"] != NOTE), node
+        touched = overlapping({name: (left, top, right, bottom), **groups})
+        assert len(inside) == len(touched) == (name != "Read Me"), name
 
 
 @every_workflow
