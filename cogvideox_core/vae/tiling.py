@@ -14,6 +14,9 @@ from torch import Tensor
 from ..config import VAEConfig
 
 
+_ROUNDING = 1e-9  # 48 * (1 - 1 / 6) is a hair below 40
+
+
 @dataclass(frozen=True)
 class Tiling:
     """Size of a tile in pixels, and how much of it overlaps the next one."""
@@ -41,8 +44,15 @@ class _Side:
 
     @classmethod
     def between(cls, length_in: int, length_out: int, overlap: float) -> _Side:
-        blend = int(length_out * overlap)
-        return cls(int(length_in * (1 - overlap)), length_in, blend, length_out - blend)
+        """Raises: ValueError where strides on both sides of the VAE would not match, which gives a wrong size."""
+        stride, blend = int(length_in * (1 - overlap) + _ROUNDING), int(length_out * overlap + _ROUNDING)
+        keep = length_out - blend
+        if stride < 1 or stride * length_out != keep * length_in:
+            raise ValueError(
+                f"tiles of {max(length_in, length_out)} pixels with {overlap:.3f} of them overlapping; tile and overlap "
+                "must both be whole latents (multiples of 8 pixels): 240 and 1/6, say"
+            )
+        return cls(stride, length_in, blend, keep)
 
 
 def apply_tiled(
@@ -53,6 +63,7 @@ def apply_tiled(
     Args:
         function: maps a tile of all frames; shrinks or grows rows and columns by `ratio`.
         to_pixels: True for decoding (x is latent), False for encoding (x is pixels).
+    Raises: ValueError for tiles that are not made of whole latents.
     Source: diffusers `AutoencoderKLCogVideoX.tiled_encode`, `tiled_decode`.
     """
     rows_side, columns_side = (

@@ -59,13 +59,13 @@ class FirstStage(AutoencoderCausal3D):
     def decode_tiled(self, z: Tensor, tile_x: int = 45, tile_y: int = 30, overlap: int = 8, **temporal: Any) -> Tensor:
         """Blended tiles of ComfyUI's sizes (latent rows and columns). Time is streamed, so its tiling is not needed."""
         ratio = self.config.spatial_compression_ratio
-        return self.decode(z, tiling=_tiling(tile_x * ratio, tile_y * ratio, overlap * ratio))
+        return self.decode(z, tiling=_tiling(tile_x * ratio, tile_y * ratio, overlap * ratio, ratio))
 
     def encode_tiled(
         self, video: Tensor, tile_x: int = 360, tile_y: int = 240, overlap: int = 64, **temporal: Any
     ) -> Tensor:
         """Blended tiles of ComfyUI's sizes (pixels)."""
-        return self.encode(video, tiling=_tiling(tile_x, tile_y, overlap))
+        return self.encode(video, tiling=_tiling(tile_x, tile_y, overlap, self.config.spatial_compression_ratio))
 
 
 class CogVideoXVAE(comfy.sd.VAE):
@@ -133,11 +133,8 @@ def pixel_frames(latents: int, config: VAEConfig) -> int:
     return ratio * latents - (ratio - 1) * (latents % 2)
 
 
-def _tiling(tile_width: int, tile_height: int, overlap: int) -> Tiling:
-    """Blended tiles with the same overlap on both sides, at most half a tile."""
-    return Tiling(
-        tile_height,
-        tile_width,
-        overlap_height=min(overlap / tile_height, 0.5),
-        overlap_width=min(overlap / tile_width, 0.5),
-    )
+def _tiling(tile_width: int, tile_height: int, overlap: int, ratio: int) -> Tiling:
+    """Blended tiles of whole latents, with the same overlap on both sides, at most half a tile."""
+    height, width = (max(pixels // ratio, 2) for pixels in (tile_height, tile_width))
+    overlap = min(overlap // ratio, height // 2, width // 2)
+    return Tiling(height * ratio, width * ratio, overlap_height=overlap / height, overlap_width=overlap / width)

@@ -182,3 +182,16 @@ def test_a_video_that_does_not_fit_is_refused(pair: Pair, shape: tuple[int, ...]
 def test_latents_with_another_number_of_channels_are_refused(pair: Pair) -> None:
     with pytest.raises(ValueError, match="16"):
         pair.ours.decode(torch.zeros(1, 4, 2, 4, 6))
+
+
+@pytest.mark.parametrize("tiling", [Tiling(32, 48, 1 / 6, 1 / 5), Tiling(36, 48, 0.25, 0.25), Tiling(48, 48, 1.0, 0.5)])
+def test_tiles_that_are_no_whole_latents_are_refused(small_tiles: Pair, tiling: Tiling) -> None:
+    with pytest.raises(ValueError, match=r"tile and overlap must both be whole latents"):
+        small_tiles.ours.decode(torch.zeros(1, 16, 1, 12, 13), tiling)
+    with pytest.raises(ValueError, match=r"tile and overlap must both be whole latents"):
+        small_tiles.ours.encode(video(1, 96, 104), tiling)
+
+
+def test_an_overlap_a_hair_below_whole_latents_counts_as_whole(small_tiles: Pair) -> None:
+    z = torch.randn(1, 16, 1, 12, 13)
+    assert small_tiles.ours.decode(z, Tiling(48, 48, 1 / 6, 1 / 3)).shape[3:] == (96, 104)
