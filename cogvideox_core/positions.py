@@ -110,7 +110,8 @@ def _fit_region(size: tuple[int, int], base: tuple[int, int]) -> tuple[tuple[int
 def _sincos(count: int, scale: float, width: int, device: torch.device | str) -> Tensor:
     """[count, width]: width / 2 sines, then width / 2 cosines, of position / scale."""
     half = width // 2
-    frequencies = _THETA ** -(torch.arange(half, dtype=torch.float64, device=device) / half)
-    positions = torch.arange(count, dtype=torch.float64, device=device) / scale
-    angles = torch.outer(positions, frequencies)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+    frequencies = _THETA ** -(
+        torch.arange(half, dtype=torch.float64) / half
+    )  # on the CPU: not every device has float64
+    angles = torch.outer(torch.arange(count, dtype=torch.float64) / scale, frequencies)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float().to(device)

@@ -24,6 +24,7 @@ from PIL import Image
 from workflow_files import NOTE as NOTE_TYPE
 from workflow_files import OUR_PREFIX, TITLE_BAR, api_workflow, canvas_file, is_link, thumbnail_file
 
+from cogvideox_core.demo import DEMO_NOTICE
 from cogvideox_core.variants import VARIANTS, Variant
 
 THUMBNAIL_SIZE = (384, 384)
@@ -138,9 +139,9 @@ def from_inputs(title: str, inputs: Box) -> Boxes:
     return row(column(NOTE, Group(title, BROWN, inputs)), SETUP, SAMPLING, RESULT)
 
 
+DEMO = DEMO_NOTICE.partition(". ")[0] + "." if DEMO_NOTICE else "The demo models know a few coloured shapes."
 MODEL_FOLDERS = (
-    "### With the official models\n\n"
-    "The demo models know a few coloured shapes. For real videos, download the **whole folder** of a model into "
+    f"### With the official models\n\n{DEMO} For real videos, download the **whole folder** of a model into "
     "*models/diffusers*, press **R**, choose it in all three loaders, and set 50 **steps** and:"
 )
 
@@ -187,7 +188,7 @@ WORKFLOWS = [
         ),
         more="They understand long English descriptions best: what is seen, how it moves, light, camera.",
         layout=row(NOTE, SETUP, SAMPLING, RESULT),
-        note_size=(480, 330),
+        note_size=(480, 360),
     ),
     Workflow(
         title="Image to Video",
@@ -206,7 +207,7 @@ WORKFLOWS = [
         layout=from_inputs(
             "Start image (or Load Image)", row(column("background", "square"), column("start_image", "preview"))
         ),
-        note_size=(590, 350),
+        note_size=(590, 380),
     ),
     Workflow(
         title="First and Last Frame",
@@ -227,7 +228,7 @@ WORKFLOWS = [
             "First and last image (or Load Image)",
             column(row("background", "square"), row("start_image", "end_image"), row("start_preview", "end_preview")),
         ),
-        note_size=(590, 370),
+        note_size=(590, 380),
     ),
     Workflow(
         title="Video to Video",
@@ -243,7 +244,7 @@ WORKFLOWS = [
         layout=from_inputs(
             "Source video (or Load Video)", row(column("background", "path"), column("source", "source_video"))
         ),
-        note_size=(630, 370),
+        note_size=(630, 400),
     ),
 ]
 NOTE_COLOURS = {"color": "#2a2e35", "bgcolor": "#1a1c20"}  # on its usual brown, links and tables are hard to read
@@ -300,30 +301,34 @@ def draw(workflow: Workflow, canvas: browser.Canvas) -> dict[str, Any]:
     placement.put(workflow.layout, 0, 0)
     if set(placement.corners) != set(sizes):
         raise ValueError(f"{workflow.title}: the layout leaves out {set(sizes) - set(placement.corners)}")
-    ids = {key: number for number, key in enumerate([*prompt, NOTE], start=1)}
-    versions = {True: (PACK_NAME, metadata.version(PACK_NAME)), False: ("comfy-core", comfyui_version(canvas.host))}
-    nodes = []
-    for node in prompt.values():
-        links = {name: value for name, value in node["inputs"].items() if is_link(value)}
-        package, version = versions[node["class_type"].startswith(OUR_PREFIX)]
-        nodes.append(
-            {
-                "type": node["class_type"],
-                "title": node["_meta"]["title"],
-                "widgets": {name: value for name, value in node["inputs"].items() if name not in links},
-                "links": {name: [ids[source], output] for name, (source, output) in links.items()},
-                "properties": {"Node name for S&R": node["class_type"], "cnr_id": package, "ver": version},
-            }
-        )
-    nodes.append(
-        {"type": NOTE_TYPE, "title": "Read Me", "widgets": {"text": workflow.note}, "links": {}, **NOTE_COLOURS}
-    )
-    for node, key in zip(nodes, ids, strict=True):
-        node |= {"id": ids[key], "pos": placement.corners[key], "size": sizes[key]}
-    drawn = json.loads(canvas.evaluate(DRAW, {"nodes": nodes, "groups": placement.groups}))
+    nodes = wanted_nodes(prompt, comfyui_version(canvas.host))
+    nodes[NOTE] = {"type": NOTE_TYPE, "title": "Read Me", "widgets": {"text": workflow.note}, "links": {}}
+    nodes[NOTE] |= {"id": len(nodes), **NOTE_COLOURS}
+    for key, node in nodes.items():
+        node |= {"pos": placement.corners[key], "size": sizes[key]}
+    drawn = json.loads(canvas.evaluate(DRAW, {"nodes": list(nodes.values()), "groups": placement.groups}))
     drawn["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{PACK_NAME}/{workflow.title}"))
     drawn["extra"] = {"frontendVersion": frontend_version()}  # no view: the frontend then shows the whole graph
     return drawn
+
+
+def wanted_nodes(prompt: dict[str, Any], comfyui: str) -> dict[str, dict[str, Any]]:
+    """What DRAW is told of the nodes of an API file, by their keys; `comfyui` is its version."""
+    ids = {key: number for number, key in enumerate(prompt, start=1)}
+    nodes = {}
+    for key, node in prompt.items():
+        kind, inputs = node["class_type"], node["inputs"]
+        ours = kind.startswith(OUR_PREFIX)
+        package, version = (PACK_NAME, metadata.version(PACK_NAME)) if ours else ("comfy-core", comfyui)
+        nodes[key] = {
+            "id": ids[key],
+            "type": kind,
+            "title": node["_meta"]["title"],
+            "widgets": {name: value for name, value in inputs.items() if not is_link(value)},
+            "links": {name: [ids[value[0]], value[1]] for name, value in inputs.items() if is_link(value)},
+            "properties": {"Node name for S&R": kind, "cnr_id": package, "ver": version},
+        }
+    return nodes
 
 
 def comfyui_version(host: Host) -> str:

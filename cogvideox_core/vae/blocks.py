@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VAEConfig
-from .causal_conv import Carry, CausalConv3d, PointwiseConv3d
+from .causal_conv import Carry, CausalConv3d, PointwiseConv3d, per_frame
 
 
 def first_stands_apart(num_frames: int) -> bool:
@@ -87,7 +87,7 @@ class Downsample3D(nn.Module):
             single = x.shape[2] % 2
             pairs = x[:, :, single:].unflatten(2, (-1, 2)).mean(dim=3)
             x = torch.cat([x[:, :, :single], pairs], dim=2)
-        return _per_frame(lambda frames: self.conv(F.pad(frames, (0, 1, 0, 1))), x)
+        return per_frame(lambda frames: self.conv(F.pad(frames, (0, 1, 0, 1))), x)
 
 
 class Upsample3D(nn.Module):
@@ -102,7 +102,7 @@ class Upsample3D(nn.Module):
         self.conv = operations.Conv2d(channels, channels, 3, padding=1, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _per_frame(lambda frames: self.conv(F.interpolate(frames, scale_factor=2.0, mode="nearest")), x)
+        x = per_frame(lambda frames: self.conv(F.interpolate(frames, scale_factor=2.0, mode="nearest")), x, growth=4)
         if not self.double_time or x.shape[2] == 1:
             return x
         single = x.shape[2] % 2
@@ -133,9 +133,3 @@ def _resize(z: Tensor, size: torch.Size) -> Tensor:
     first = F.interpolate(z[:, :, :1], size=(1, *size[1:]), mode="nearest")
     rest = F.interpolate(z[:, :, 1:], size=(size[0] - 1, *size[1:]), mode="nearest")
     return torch.cat([first, rest], dim=2)
-
-
-def _per_frame(function: Any, x: Tensor) -> Tensor:
-    """Apply a 2-D function to every frame of [B, C, T, H, W]."""
-    frames = function(x.transpose(1, 2).flatten(0, 1))
-    return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)

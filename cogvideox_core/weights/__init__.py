@@ -1,5 +1,6 @@
 """Reading checkpoints: files, what they are, and models from them."""
 
+from . import layers
 from .declared import read_json
 from .detect import find_variant, transformer_config, vae_config
 from .dtypes import named_dtype, weights_dtype
@@ -27,6 +28,7 @@ __all__ = [
     "fill",
     "find_variant",
     "folder_variant",
+    "layers",
     "load_transformer",
     "load_vae",
     "named_dtype",

@@ -102,15 +102,17 @@ def fill(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     source: str | Path = "the checkpoint",
+    like: nn.Module | None = None,
 ) -> Model:
     """Give a model its weights, for inference. Tensors already in place and in dtype are used as they are.
 
     Args:
         model: built on the meta device; its dtype does not matter.
         dtype: of the weights; None keeps the tensors' own.
+        like: a module with the keys and shapes to expect, where the model's own layers have no weights yet.
     Raises: CheckpointError if keys or shapes do not fit the model.
     """
-    _check_fit(model, tensors, source)
+    _check_fit(model if like is None else like, tensors, source)
     dtype = weights_dtype(tensors, dtype, source)
     model.requires_grad_(False).eval()
     # One tensor at a time: what is cast or moved is only ever held once.

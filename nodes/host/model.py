@@ -21,7 +21,8 @@ from ...cogvideox_core.config import TransformerConfig
 from ...cogvideox_core.schedulers import NoiseSchedule
 from ...cogvideox_core.shapes import VideoSize, check_size
 from ...cogvideox_core.variants import Variant
-from ...cogvideox_core.weights import fill, folder_variant, read_transformer, weights_dtype
+from ...cogvideox_core.transformer import CogVideoXTransformer3D
+from ...cogvideox_core.weights import fill, folder_variant, layers, named_dtype, read_transformer, weights_dtype
 from .leading_frames import pad_sampling, spread_image_latents
 from .transformer import HostTransformer
 
@@ -58,6 +59,9 @@ class CogVideoXModelConfig(comfy.supported_models_base.BASE):
     def __init__(self, config: TransformerConfig, variant: Variant) -> None:
         self.latent_format = lambda: CogVideoXLatentFormat(variant.vae.scaling_factor)
         super().__init__({"config": config, "variant": variant})
+        # In ComfyUI's order of preference; models trained in bfloat16 overflow in float16.
+        fits_float16 = named_dtype(variant.defaults.dtype) == torch.float16
+        self.supported_inference_dtypes = [torch.float16] * fits_float16 + [torch.bfloat16, torch.float32]
         self.memory_usage_factor = _memory_usage_factor(config)
 
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -165,7 +169,8 @@ def load_model(path: str | Path, dtype: torch.dtype | None = None, disable_dynam
     model_config.set_inference_dtype(weight_dtype, mm.unet_manual_cast(weight_dtype, load_device, supported))
     model = CogVideoXModel(model_config, device=torch.device("meta"))
     patcher = _patcher_class(disable_dynamic)(model, load_device=load_device, offload_device=offload_device)
-    fill(model.diffusion_model, state_dict, dtype=weight_dtype, device=offload_device, source=path)
+    like = CogVideoXTransformer3D(config, device="meta", operations=layers)
+    fill(model.diffusion_model, state_dict, dtype=weight_dtype, device=offload_device, source=path, like=like)
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "cogvideox", pad_sampling)
     patcher.cached_patcher_init = (load_model, (path, dtype))
     return patcher
@@ -188,8 +193,8 @@ def _patcher_class(disable_dynamic: bool) -> Any:
 def _memory_usage_factor(config: TransformerConfig) -> float:
     """ComfyUI's unit (0.01 MiB per latent cell and byte of dtype) for the activations of a forward.
 
-    Counted: about 16 activations of width D are alive at once at the feed-forward, and a token covers
-    frame_patch x patch_size x patch_size cells.
+    An estimate, not measured on a GPU yet: about 16 activations of width D are alive at once at the feed-forward, and
+    a token covers frame_patch x patch_size x patch_size cells.
     """
     cells_per_token = config.frame_patch * config.patch_size**2
     return 16 * config.width / cells_per_token / (0.01 * 1024 * 1024)

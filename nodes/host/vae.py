@@ -16,9 +16,9 @@ from torch import Tensor
 from ...cogvideox_core.config import VAEConfig
 from ...cogvideox_core.vae import AutoencoderCausal3D, Tiling
 from ...cogvideox_core.vae.autoencoder import LATENTS_PER_CHUNK, frame_chunks
-from ...cogvideox_core.weights import fill, read_vae
+from ...cogvideox_core.weights import fill, layers, read_vae
 
-# Values alive at once while the widest layers of one chunk run, per pixel of the picture: about four copies of 9 frames
+# Estimates, not measured on a GPU yet: values alive at once while the widest layers of one chunk run, per pixel of the picture: about four copies of 9 frames
 # of the widest full-size layer, and the two frames that every convolution carries.
 _DECODE_VALUES_PER_PIXEL = 4 * 9 * 256 + 2 * 12 * 128
 _ENCODE_VALUES_PER_PIXEL = 4 * 9 * 128 + 2 * 7 * 128
@@ -116,7 +116,8 @@ def load_vae(path: str | Path) -> CogVideoXVAE:
     config, state_dict = read_vae(path)
     dtype = mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float32])
     first_stage = FirstStage(config, device=torch.device("meta"), operations=comfy.ops.disable_weight_init)
-    fill(first_stage, state_dict, dtype=dtype, device=mm.vae_offload_device(), source=path)
+    like = AutoencoderCausal3D(config, device="meta", operations=layers)
+    fill(first_stage, state_dict, dtype=dtype, device=mm.vae_offload_device(), source=path, like=like)
     return CogVideoXVAE(first_stage, dtype)
 
 

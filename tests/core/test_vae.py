@@ -195,3 +195,22 @@ def test_tiles_that_are_no_whole_latents_are_refused(small_tiles: Pair, tiling: 
 def test_an_overlap_a_hair_below_whole_latents_counts_as_whole(small_tiles: Pair) -> None:
     z = torch.randn(1, 16, 1, 12, 13)
     assert small_tiles.ours.decode(z, Tiling(48, 48, 1 / 6, 1 / 3)).shape[3:] == (96, 104)
+
+
+def test_convolutions_in_parts_give_the_same_frames(small_tiles: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution over more than 2^31 values is done some frames at a time; here from 20,000 on."""
+    model, pixels = small_tiles.ours, video(17, 48, 40)
+    z = model.encode(pixels).mean
+    frames = model.decode(z)
+    seen = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv3d | torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].numel()))
+    monkeypatch.setattr("cogvideox_core.vae.causal_conv.MAX_ELEMENTS", 20_000)
+    assert_parity(model.encode(pixels).mean, z, BOUND, "encoding in parts")
+    calls_in_parts = len(seen)
+    assert_parity(model.decode(z), frames, BOUND, "decoding in parts")
+    monkeypatch.undo()
+    seen.clear()
+    model.encode(pixels)
+    assert calls_in_parts > len(seen)

@@ -1,4 +1,4 @@
-"""The workflows by title, each as its canvas file and its API file."""
+"""A page with the canvas for all tests of a file, in both renderers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def shared_canvas(chromium: Any, host: Host) -> Iterator[Canvas]:
 
 
 @pytest.fixture(params=["classic", "Nodes 2.0"])
-def open_page(request: pytest.FixtureRequest, shared_canvas: Canvas) -> Canvas:
-    """The shared page, in each renderer, with no error noted yet."""
+def open_page(request: pytest.FixtureRequest, shared_canvas: Canvas) -> Iterator[Canvas]:
+    """The shared page, in each renderer, with no error noted yet. A dialog that a test leaves open is closed."""
     shared_canvas.use_nodes_2(request.param == "Nodes 2.0")
     shared_canvas.console_errors.clear()
     shared_canvas.failed_requests.clear()
-    return shared_canvas
+    yield shared_canvas
+    shared_canvas.page.keyboard.press("Escape")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from browser import Canvas
 from host import PACK_NAME, Host
-from workflow_files import TITLE_BAR, TITLES, api_workflow, by_title, canvas_workflow, overlapping
+from PIL import Image
+from workflow_files import TITLE_BAR, TITLES, api_workflow, by_title, canvas_workflow, overlapping, thumbnail_file
 
 # Of every node: type, title, values of the widgets that are saved, and left, top, right and bottom as drawn.
 READ_NODES = """
@@ -19,6 +20,14 @@ READ_NODES = """
   values: (node.widgets ?? []).filter((widget) => widget.serialize !== false).map((widget) => widget.value),
   place: [node.pos[0], node.pos[1] - titleBar, node.pos[0] + node.size[0], node.pos[1] + node.size[1]],
 }))
+"""
+
+# Whether the picture in a part of the page has this width and height; a missing one has a stand-in of another size.
+SHOWS = """
+([part, width, height]) => {
+  const image = document.querySelector(`[data-testid="${part}"] img`)
+  return image?.naturalWidth === width && image.naturalHeight === height
+}
 """
 
 # Whether a video that is none of the old ones is on the page, with frames to show.
@@ -59,8 +68,9 @@ def test_template_opens_from_the_gallery(open_page: Canvas):
     for name in TITLES:
         card = page.get_by_test_id(f"template-workflow-{name}")
         card.scroll_into_view_if_needed()
-        picture = card.locator("img").first.element_handle()
-        page.wait_for_function("(image) => image.complete && image.naturalWidth > 0", arg=picture)
+        card.locator("img").first.wait_for()
+        with Image.open(thumbnail_file(name)) as picture:
+            page.wait_for_function(SHOWS, arg=[f"template-workflow-{name}", *picture.size])
     page.get_by_test_id(f"template-workflow-{title}").click()
     count = len(canvas_workflow(title)["nodes"])
     page.wait_for_function("(count) => app.rootGraph.nodes.length === count", arg=count)
