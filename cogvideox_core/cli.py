@@ -56,6 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail("memory is full; ask for a smaller size or fewer frames")
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         return _fail(str(error))
+    except RuntimeError as error:  # what PyTorch raises for the CPU's and Apple's memory
+        if not any(sign in str(error) for sign in ("can't allocate memory", "out of memory")):
+            raise
+        return _fail("memory is full; ask for a smaller size or fewer frames")
     return 0
 
 
@@ -76,6 +80,7 @@ def _make_video(options: Namespace) -> Path:
     if not options.model:
         logger.warning(DEMO_NOTICE)
     pipeline = load_pipeline(model, dtype=options.dtype, device=options.device)
+    settings["dtype"] = str(pipeline.dtype).removeprefix("torch.")
     arguments = {field.name: getattr(request, field.name) for field in fields(request)}
     with ProgressBars(num_steps, size.num_frames) as bars:
         chunks = pipeline.stream(**arguments, callback=bars.update)
@@ -202,7 +207,6 @@ def _settings(options: Namespace, request: Request, variant: Variant, size: Vide
         "use_dynamic_cfg": request.use_dynamic_cfg,
         "sampler": request.sampler,
         "seed": options.seed,
-        "dtype": options.dtype,
     }
     pictures = {name: getattr(options, name) for name in ("image", "last_image", "video")}
     settings |= {name: Path(file).name for name, file in pictures.items() if file}

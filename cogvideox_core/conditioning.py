@@ -52,6 +52,27 @@ def image_pixels(image: Any, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
     return torch.stack(images)[:, :, None] * 2.0 - 1.0
 
 
+def check_pictures(pictures: Any) -> None:
+    """Raises: ValueError unless this is None, a PIL image, a list of them, or a tensor with values from 0 to 1."""
+    from PIL import Image as PIL
+
+    if isinstance(pictures, Tensor):
+        if not pictures.is_floating_point() or not 0 <= pictures.min() <= pictures.max() <= 1:
+            raise ValueError(
+                f"a picture tensor of {str(pictures.dtype).removeprefix('torch.')} with values from "
+                f"{float(pictures.min()):g} to {float(pictures.max()):g}; give floating point from 0 to 1"
+            )
+        return
+    for picture in _as_list(pictures):
+        if picture is not None and not isinstance(picture, PIL.Image):
+            raise ValueError(f"a {type(picture).__name__} where a PIL image, a list of them or a tensor is expected")
+
+
+def image_count(images: Any) -> int:
+    """Images of a batch in any form `image_pixels` takes."""
+    return _as_images(images).shape[0] if isinstance(images, Tensor) else len(_as_list(images))
+
+
 def frame_count(video: Any) -> int:
     """Frames of a video in any form `video_pixels` takes."""
     return _as_video(video).shape[2] if isinstance(video, Tensor) else len(video)
@@ -141,8 +162,6 @@ def _pil_pixels(image: Image, size: VideoSize, fit: Fit) -> Tensor:
     """[3, height, width] in [0, 1], resized with Lanczos as diffusers does."""
     from PIL import Image as PIL
 
-    if not isinstance(image, PIL.Image):
-        raise ValueError(f"a {type(image).__name__} where a PIL image or a tensor is expected")
     image = image.convert("RGB")
     if image.size != (size.width, size.height):
         box = _box(*image.size, size, fit)

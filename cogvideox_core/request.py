@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from numbers import Integral
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from .conditioning import Fit, ImageScale, check_aspect, frame_count
+from .conditioning import Fit, ImageScale, check_aspect, check_pictures, frame_count, image_count
 from .config import TransformerConfig
 from .guidance import DynamicBy
 from .noise import Generator
@@ -83,6 +84,10 @@ class Request:
     @property
     def generators(self) -> list[torch.Generator | None]:
         """One generator per prompt; the same one where one was given."""
+        for name, kind in (("image_fit", Fit), ("image_scale", ImageScale), ("dynamic_cfg_by", DynamicBy)):
+            if getattr(self, name) not in get_args(kind):
+                choices = ", ".join(map(repr, get_args(kind)))
+                raise ValueError(f"{name}={getattr(self, name)!r}; there are {choices}")
         if isinstance(self.generator, Sequence):
             return list(self.generator)
         return [self.generator] * self.batch
@@ -106,6 +111,12 @@ class Request:
 
         Raises: ValueError that says what came, what fits and what to do.
         """
+        for picture in (self.image, self.last_image, self.video):
+            check_pictures(picture)
+        for name in ("height", "width", "num_frames", "num_inference_steps"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Integral):
+                raise ValueError(f"{name}={value!r}; it is a whole number")
         size = self.size(config, variant)
         check_size(size, config, variant, allow_any_size=self.allow_any_size)
         self._check_text(config)
@@ -121,6 +132,8 @@ class Request:
         if (self.prompt is None) == (self.prompt_embeds is None):
             raise ValueError("give either prompt or prompt_embeds, one of the two")
         if self.prompt_embeds is None:
+            if self.negative_prompt_embeds is not None:
+                raise ValueError("negative_prompt_embeds beside a prompt; give prompt_embeds too, or negative_prompt")
             if not self.prompts or not all(isinstance(prompt, str) for prompt in self.prompts):
                 raise ValueError(f"prompt={self.prompt!r}; a prompt is a text or a list of texts")
             if len(self.negative_prompts) != self.batch:
@@ -162,6 +175,12 @@ class Request:
                 f"a video of {frame_count(self.video)} frames for num_frames={size.num_frames}; ask for at most as "
                 "many frames as it has"
             )
+        for name in ("image", "last_image"):
+            picture = getattr(self, name)
+            if picture is not None and image_count(picture) not in (1, self.batch):
+                raise ValueError(
+                    f"{image_count(picture)} {name}s for {self.batch} prompts; give one, or one per prompt"
+                )
         for picture in (self.image, self.last_image, self.video):
             if picture is not None:
                 check_aspect(picture, size, self.image_fit)
@@ -175,6 +194,10 @@ class Request:
             raise ValueError(f"guidance_scale={self.guidance_scale}; it must be a finite number, 6 is usual")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler={self.sampler!r}; there are {', '.join(map(repr, SAMPLERS))}")
+        for name, kind in (("image_fit", Fit), ("image_scale", ImageScale), ("dynamic_cfg_by", DynamicBy)):
+            if getattr(self, name) not in get_args(kind):
+                choices = ", ".join(map(repr, get_args(kind)))
+                raise ValueError(f"{name}={getattr(self, name)!r}; there are {choices}")
         if isinstance(self.generator, Sequence) and len(self.generator) != self.batch:
             raise ValueError(f"{len(self.generator)} generators for {self.batch} prompts; give one, or one per prompt")
 

@@ -70,6 +70,11 @@ def default_size(config: TransformerConfig, variant: Variant) -> VideoSize:
     return VideoSize(config.sample_height * ratio, config.sample_width * ratio, frames)
 
 
+def size_steps(config: TransformerConfig, variant: Variant) -> tuple[int, int]:
+    """What sides are multiples of, in pixels, and what frame counts grow by: 16 and 8 for every released model."""
+    return variant.vae.spatial_compression_ratio * config.patch_size, 2 * variant.vae.temporal_compression_ratio
+
+
 def check_size(size: VideoSize, config: TransformerConfig, variant: Variant, *, allow_any_size: bool = False) -> None:
     """Refuse a size or frame count the model cannot make a video of.
 
@@ -78,7 +83,7 @@ def check_size(size: VideoSize, config: TransformerConfig, variant: Variant, *, 
     Raises: ValueError that says what came, what fits and what to do.
     """
     _check_sides(size, config, variant)
-    group = 2 * variant.vae.temporal_compression_ratio
+    _, group = size_steps(config, variant)
     most = max(variant.max_frames, config.sample_frames)
     fits = size.num_frames >= 1 and (size.num_frames - 1) % group == 0
     if not fits or (size.num_frames > most and not allow_any_size):
@@ -109,7 +114,7 @@ def size_advice(size: VideoSize, config: TransformerConfig, variant: Variant) ->
 
 
 def _check_sides(size: VideoSize, config: TransformerConfig, variant: Variant) -> None:
-    multiple = variant.vae.spatial_compression_ratio * config.patch_size
+    multiple, _ = size_steps(config, variant)
     for name, pixels in (("height", size.height), ("width", size.width)):
         if pixels < multiple or pixels % multiple:
             nearest = max(round(pixels / multiple), 1) * multiple

@@ -159,7 +159,7 @@ def text_encoder_width(path: str | Path) -> int:
     Raises: CheckpointError if there is no T5 encoder with a tokenizer.
     """
     encoder = read_text_encoder(path)
-    _tokenizer_folder(encoder.folder)
+    tokenizer_folder(encoder.folder)
     return encoder.config["d_model"]
 
 
@@ -233,7 +233,7 @@ def load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
 
     Raises: CheckpointError if it is missing or another's; ImportError if transformers, or what it needs, is missing.
     """
-    folder = _tokenizer_folder(text_encoder)
+    folder = tokenizer_folder(text_encoder)
     for file in folder.glob("*token*.json"):
         read_json(file)
     # diffusers takes the class its model_index.json names; before transformers 5 that one reads SentencePiece only.
@@ -250,7 +250,7 @@ def load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
     return tokenizer
 
 
-def _tokenizer_folder(text_encoder: Path) -> Path:
+def tokenizer_folder(text_encoder: Path) -> Path:
     """The folder `tokenizer` beside a text encoder, or the encoder's own where the tokenizer lies in it."""
     own = text_encoder if text_encoder.is_dir() else text_encoder.parent
     places = (own.parent / "tokenizer", own)

@@ -1,7 +1,7 @@
 """The five released CogVideoX models as rows of data; everything that differs between them stands here.
 
-Code asks what a model *has* (`config.patch_size_t`, `config.image_channels`), never what it is called. A new model is a new
-row plus a golden file in `tests/golden`.
+Code asks what a model *has* (`config.patch_size_t`, `config.image_channels`), never what it is called. A new model is
+a new row plus a golden file in `tests/golden`.
 
 Sources: the published `config.json` files as quoted by diffusers' `convert_cogvideox_to_diffusers.py`, the SAT
 configuration files of zai-org/CogVideo, and its README for sizes, frame counts and samplers.

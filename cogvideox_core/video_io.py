@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -235,7 +235,7 @@ def _writer(partial: Path, goal: Path) -> Iterator[Any]:
     from imageio.v3 import imopen
 
     with _write_errors(goal):
-        file = imopen(partial, "w", plugin="pyav", options={"movflags": "+faststart"})
+        file = cast(Any, imopen)(partial, "w", plugin="pyav", options={"movflags": "+faststart"})
     try:
         yield file
     except BaseException:  # Ctrl-C too: free the file so that it can be removed, and tell of the first error only

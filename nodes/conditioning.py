@@ -110,6 +110,11 @@ class CogVideoXImageToVideo(io.ComfyNode):
         image_fit: Fit = "refuse",
         image_scale: str = "diffusers",
     ) -> io.NodeOutput:
+        if fault := size_fault(width, height, length):
+            raise ValueError(fault)
+        for name, image in (("start_image", start_image), ("end_image", end_image)):
+            if image is not None and len(image) > 1:
+                raise ValueError(f"{name} holds {len(image)} images; give one (Image From Batch takes one out)")
         if end_image is not None and length == 1:
             raise ValueError("length=1 with an end image; a video from start to end takes at least 9 frames")
         vae, size = cogvideox_vae(vae), VideoSize(height, width, length)
@@ -128,6 +133,6 @@ class CogVideoXImageToVideo(io.ComfyNode):
 
 
 def _encode(vae, image: torch.Tensor, size: VideoSize, fit: Fit) -> torch.Tensor:
-    """z [1, 16, 1, h, w] of the first image of an IMAGE [B, H, W, C]."""
-    pixels = image_pixels(image[:1, ..., :3].movedim(-1, 1), size, fit=fit)  # [1, 3, 1, H, W] in -1 to 1
+    """z [1, 16, 1, h, w] of an IMAGE [1, H, W, C]."""
+    pixels = image_pixels(image[..., :3].movedim(-1, 1), size, fit=fit)  # [1, 3, 1, H, W] in -1 to 1
     return vae.encode((pixels[:, :, 0].movedim(1, -1) + 1.0) / 2.0)

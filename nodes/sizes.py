@@ -4,36 +4,43 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-MULTIPLE = 16  # pixels: 8 of the VAE times 2 of a patch
-GROUP = 8  # frames: two latents
+from ..cogvideox_core.shapes import size_steps
+from ..cogvideox_core.variants import VARIANTS
+
+((MULTIPLE, GROUP),) = {size_steps(row.transformer, row) for row in VARIANTS.values()}  # the same for all models
+LARGEST_SIDE, LONGEST = 4096, 1025
 
 
 def size_inputs(*, width: int = 720, height: int = 480, length: int = 49) -> list[io.Input]:
     """The three widgets, in the order ComfyUI has them."""
     return [
         io.Int.Input(
-            "width", default=width, min=MULTIPLE, max=4096, step=MULTIPLE, tooltip="Pixels: 720; 1360 for 1.5."
+            "width", default=width, min=MULTIPLE, max=LARGEST_SIDE, step=MULTIPLE, tooltip="Pixels: 720; 1360 for 1.5."
         ),
         io.Int.Input(
-            "height", default=height, min=MULTIPLE, max=4096, step=MULTIPLE, tooltip="Pixels: 480; 768 for 1.5."
+            "height", default=height, min=MULTIPLE, max=LARGEST_SIDE, step=MULTIPLE, tooltip="Pixels: 480; 768 for 1.5."
         ),
         io.Int.Input(
             "length",
             default=length,
             min=1,
-            max=1025,
+            max=LONGEST,
             step=GROUP,
             tooltip="Frames, 8n+1: 49 at 8 fps; 81 at 16 fps for 1.5.",
         ),
     ]
 
 
-def size_fault(width: int, height: int, length: int) -> str | None:
-    """A sentence on a size that fits no CogVideoX model; None if some model takes it."""
+def size_fault(width: int | None, height: int | None, length: int | None) -> str | None:
+    """A sentence on a size that fits no CogVideoX model; None if some model takes it.
+
+    ComfyUI hands over None for what another node computes; that is checked when it is known.
+    """
     for name, pixels in (("width", width), ("height", height)):
-        if pixels % MULTIPLE:
-            nearest = max(round(pixels / MULTIPLE), 1) * MULTIPLE
-            return f"{name}={pixels}; CogVideoX takes multiples of {MULTIPLE}; use {nearest}"
-    if (length - 1) % GROUP:
-        return f"length={length}; CogVideoX takes {GROUP}n+1 frames; use {round((length - 1) / GROUP) * GROUP + 1}"
+        if pixels is not None and not (MULTIPLE <= pixels <= LARGEST_SIDE and pixels % MULTIPLE == 0):
+            nearest = min(max(round(pixels / MULTIPLE), 1) * MULTIPLE, LARGEST_SIDE)
+            return f"{name}={pixels}; CogVideoX takes multiples of {MULTIPLE} up to {LARGEST_SIDE}; use {nearest}"
+    if length is not None and not (1 <= length <= LONGEST and length % GROUP == 1):
+        nearest = min(max(round((length - 1) / GROUP), 0) * GROUP + 1, LONGEST)
+        return f"length={length}; CogVideoX takes {GROUP}n+1 frames; use {nearest}"
     return None

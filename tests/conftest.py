@@ -121,6 +121,11 @@ def canvas(open_canvas: Callable[[Host], Canvas], host: Host) -> Canvas:
 
 @pytest.fixture(scope="session")
 def pack() -> ModuleType:
+    """`load_pack()`, once."""
+    return load_pack()
+
+
+def load_pack() -> ModuleType:
     """The pack as a package in this process, with ComfyUI's modules importable, on the CPU.
 
     `importlib.import_module(f"{pack.__name__}.nodes.loaders")`, say. ComfyUI comes first on the path: its `nodes`

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..config import VAEConfig
 
-
 _ROUNDING = 1e-9  # 48 * (1 - 1 / 6) is a hair below 40
 
 
@@ -49,8 +48,8 @@ class _Side:
         keep = length_out - blend
         if stride < 1 or stride * length_out != keep * length_in:
             raise ValueError(
-                f"tiles of {max(length_in, length_out)} pixels with {overlap:.3f} of them overlapping; tile and overlap "
-                "must both be whole latents (multiples of 8 pixels): 240 and 1/6, say"
+                f"tiles of {max(length_in, length_out)} pixels with {overlap:.3f} of them overlapping; tile and "
+                "overlap must both be whole latents (multiples of 8 pixels): 240 and 1/6, say"
             )
         return cls(stride, length_in, blend, keep)
 

@@ -5,35 +5,61 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models_base
+import comfy.text_encoders.sd3_clip
 import comfy.text_encoders.t5
 import torch
+from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
+from transformers import T5TokenizerFast
 
-from ...cogvideox_core.text_encoder import MAX_LENGTH, load_tokenizer, read_text_encoder
-from ...cogvideox_core.weights import fill, weights_dtype
+from ...cogvideox_core.text_encoder import MAX_LENGTH, read_text_encoder, tokenizer_folder
+from ...cogvideox_core.weights import CheckpointError, fill, weights_dtype
 
 NAME = "t5xxl"  # ComfyUI's name for a T5 among the encoders of a CLIP
 EOS, PAD = 1, 0
+T5_VOCABULARY = 32128  # tokens of every released T5 v1.1, for which ComfyUI carries a tokenizer
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def load_clip(path: str | Path) -> comfy.sd.CLIP:
-    """A CLIP of a text_encoder folder with its tokenizer.
+    """A CLIP of a text_encoder folder with its tokenizer, or of a file with T5's own vocabulary.
 
-    Raises: CheckpointError if it holds no T5 encoder, or the tokenizer is missing.
+    Raises: CheckpointError if it holds no T5 encoder; ValueError for weights only ComfyUI's own loader takes.
     """
     encoder = read_text_encoder(path)
-    tokenizer = load_tokenizer(encoder.folder, encoder.config["vocab_size"])
-    state_dict = encoder.state_dict
+    state_dict, config = encoder.state_dict, encoder.config
+    if any(tensor.dtype not in _DTYPES for tensor in state_dict.values()):
+        raise ValueError(
+            f"{path} holds weights in 8 bits; CogVideoX Load T5 takes fp16, bf16 and fp32: open it with Load CLIP, "
+            "type cogvideox, which CogVideoX T5 Encode takes as well"
+        )
     target = comfy.supported_models_base.ClipTarget(
-        _tokenizer_class(tokenizer, encoder.config["d_model"]),
-        _encoder_class(encoder.config, weights_dtype(state_dict, None, path)),
+        _tokenizer_class(_open_tokenizer(encoder.folder, config["vocab_size"]), config["d_model"]),
+        _encoder_class(config, weights_dtype(state_dict, None, path)),
     )
     parameters = sum(tensor.numel() for tensor in state_dict.values())
-    clip = comfy.sd.CLIP(target, parameters=parameters, tokenizer_data={})
-    fill(getattr(clip.cond_stage_model, NAME).transformer, state_dict, source=path)
+    # Started where it rests: on the device ComfyUI would fill it with memory that the mapped weights then replace.
+    options = {"initial_device": comfy.model_management.text_encoder_offload_device()}
+    clip = comfy.sd.CLIP(target, parameters=parameters, tokenizer_data={}, model_options=options)
+    like = comfy.text_encoders.t5.T5(_host_config(config), torch.float32, torch.device("meta"), torch.nn)
+    fill(getattr(clip.cond_stage_model, NAME).transformer, state_dict, source=path, like=like)
     return clip
+
+
+def _open_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
+    """The tokenizer beside the encoder, else ComfyUI's own for T5; needs only packages that ComfyUI needs."""
+    try:
+        folder = tokenizer_folder(text_encoder)
+    except CheckpointError:
+        if vocab_size != T5_VOCABULARY:
+            raise
+        folder = Path(comfy.text_encoders.sd3_clip.__file__).parent / "t5_tokenizer"
+    if (folder / "spiece.model").is_file():
+        return SPieceTokenizer(str(folder / "spiece.model"), add_bos=False, add_eos=True)
+    return T5TokenizerFast.from_pretrained(str(folder), local_files_only=True)
 
 
 def tokenize(clip: Any, text: str, *, prompt_weights: bool = False) -> tuple[dict[str, Any], int, str]:
@@ -65,9 +91,14 @@ def _spell(clip: Any, pairs: list[Any]) -> str:
     return "".join(pieces).replace("\u2581", " ").strip()
 
 
+def _host_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a T5 v1.1 under ComfyUI's names."""
+    return {**config, "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "t5"}
+
+
 def _encoder_class(config: dict[str, Any], file_dtype: torch.dtype) -> type:
     """ComfyUI makes text encoders from a class; this one carries the sizes of the file at hand."""
-    host_config = {**config, "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "t5"}
+    host_config = _host_config(config)
 
     class T5(comfy.sd1_clip.SDClipModel):
         def __init__(self, device="cpu", dtype=None, model_options=None):

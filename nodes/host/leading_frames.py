@@ -36,15 +36,13 @@ def pad_sampling(
 ) -> Tensor:
     """An OUTER_SAMPLE wrapper: leading frames in front of noise and latent, dropped from the result and previews.
 
-    Their noise is drawn from the seed.
+    Their noise is the sampler's, where it brings some, else drawn from the seed. Where no noise is added (a second
+    stage), none is added to them.
     """
     config = executor.class_obj.model_patcher.model.diffusion_model.config
     leading = -noise.shape[2] % config.frame_patch if noise.ndim == 5 else 0
     if leading:
-        generator = torch.Generator().manual_seed((seed or 0) + 1)
-        shape = (*noise.shape[:2], leading, *noise.shape[3:])
-        extra = torch.randn(shape, generator=generator, dtype=noise.dtype).to(noise.device)
-        noise = torch.cat([extra, noise], dim=2)
+        noise = torch.cat([_leading_noise(noise, leading, sampler, seed), noise], dim=2)
         latent_image = pad_leading(latent_image, leading)
         if denoise_mask is not None:
             denoise_mask = pad_leading(denoise_mask, leading)
@@ -53,6 +51,18 @@ def pad_sampling(
         callback = _drop_from_previews(callback, leading)
     samples = executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
     return samples[:, :, leading:]
+
+
+def _leading_noise(noise: Tensor, leading: int, sampler: Any, seed: int | None) -> Tensor:
+    """Noise [B, C, leading, h, w] to go before `noise`."""
+    drawn = getattr(sampler, "leading_noise", None)
+    if drawn is not None:
+        return drawn.to(noise)
+    shape = (*noise.shape[:2], leading, *noise.shape[3:])
+    if not noise.any():
+        return noise.new_zeros(shape)
+    generator = torch.Generator().manual_seed(((seed or 0) + 1) % 2**64)
+    return torch.randn(shape, generator=generator, dtype=noise.dtype).to(noise.device)
 
 
 def _drop_from_previews(callback: Any, leading: int) -> Any:

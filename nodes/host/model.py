@@ -20,8 +20,8 @@ from ...cogvideox_core.conditioning import ImageScale, image_latent_factor
 from ...cogvideox_core.config import TransformerConfig
 from ...cogvideox_core.schedulers import NoiseSchedule
 from ...cogvideox_core.shapes import VideoSize, check_size
-from ...cogvideox_core.variants import Variant
 from ...cogvideox_core.transformer import CogVideoXTransformer3D
+from ...cogvideox_core.variants import Variant
 from ...cogvideox_core.weights import fill, folder_variant, layers, named_dtype, read_transformer, weights_dtype
 from .leading_frames import pad_sampling, spread_image_latents
 from .transformer import HostTransformer
@@ -87,8 +87,11 @@ class CogVideoXModel(comfy.model_base.BaseModel):
     def variant(self) -> Variant:
         return self.diffusion_model.variant
 
-    def check_latents(self, shape: tuple[int, ...]) -> None:
-        """Raises: ValueError if latents of this shape [B, C, T, h, w] are no video this model can make."""
+    def check_latents(self, shape: tuple[int, ...]) -> VideoSize:
+        """The size of the video of latents [B, C, T, h, w], with or without leading frames.
+
+        Raises: ValueError if they are no video this model can make.
+        """
         if len(shape) != 5 or shape[1] != self.config.out_channels:
             raise ValueError(
                 f"a latent of shape {tuple(shape)}; {self.variant.name} takes [B, {self.config.out_channels}, T, h, w]"
@@ -98,7 +101,9 @@ class CogVideoXModel(comfy.model_base.BaseModel):
         frames = shape[2] - (shape[2] % self.config.frame_patch == 0 and self.config.frame_patch > 1)
         num_frames = (frames - 1) * vae.temporal_compression_ratio + 1
         ratio = vae.spatial_compression_ratio
-        check_size(VideoSize(shape[3] * ratio, shape[4] * ratio, num_frames), self.config, self.variant)
+        size = VideoSize(shape[3] * ratio, shape[4] * ratio, num_frames)
+        check_size(size, self.config, self.variant)
+        return size
 
     def check_conditioning(self, cross_attn: Tensor | None, has_image: bool) -> None:
         """Raises: ValueError if text embeddings or the presence of an image do not fit this model."""

@@ -22,7 +22,7 @@ from ...cogvideox_core.variants import SamplerName
 from .model import CogVideoXModel
 
 
-class CogVideoXSampler(comfy.samplers.Sampler):
+class OfficialSampler(comfy.samplers.Sampler):
     """DDIM or DPM-Solver++ 2M SDE as published, with constant or dynamic guidance.
 
     Noise of the stochastic rule comes from the seed and follows the initial noise in the stream, as in the reference.
@@ -30,11 +30,15 @@ class CogVideoXSampler(comfy.samplers.Sampler):
     Args:
         rule: "ddim" or "dpm".
         dynamic_by: vary the guider's cfg by timestep (as published) or by step; None leaves it constant.
+        leading_noise: noise of the frames that go in front (see leading_frames.py), where the caller has drawn it.
     """
 
-    def __init__(self, rule: SamplerName, dynamic_by: DynamicBy | None = None) -> None:
+    def __init__(
+        self, rule: SamplerName, dynamic_by: DynamicBy | None = None, leading_noise: Tensor | None = None
+    ) -> None:
         self.rule = rule
         self.dynamic_by: DynamicBy | None = dynamic_by
+        self.leading_noise = leading_noise
 
     def sample(
         self,
@@ -49,15 +53,20 @@ class CogVideoXSampler(comfy.samplers.Sampler):
     ) -> Tensor:
         model = _cogvideox(model_wrap.inner_model)
         dtype = model.get_dtype_inference()
+        latent_image = torch.zeros_like(noise) if latent_image is None else latent_image
         steps = steps_of(sigmas, model)
+        if not steps:
+            return latent_image if not sigmas.any() else noise * sigmas[0] + latent_image
         rule = make_sampler(self.rule, _noise_source(noise, extra_args.get("seed"), dtype))
         guidance = _DynamicGuidance(self.dynamic_by, len(steps))
         options = guidance.add_to(extra_args["model_options"])
 
         denoiser = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
         denoiser.noise = noise
-        denoiser.latent_image = torch.zeros_like(noise) if latent_image is None else latent_image
-        x = model.schedule.add_noise(denoiser.latent_image, noise, steps[0].timestep)
+        denoiser.latent_image = latent_image
+        x = model.schedule.add_noise(latent_image, noise, steps[0].timestep)
+        if not noise.any():  # a later stage: the latent is noisy already, and scaled as ComfyUI's samplers do
+            x = latent_image / torch.sqrt(1 + sigmas[0] ** 2)
         for index in trange(len(steps), disable=disable_pbar):
             step = guidance.now(steps[index], index)
             sigma = sigmas[index]
@@ -72,19 +81,29 @@ class CogVideoXSampler(comfy.samplers.Sampler):
             check_finite(x, step, dtype)
             if callback is not None:
                 callback(index, rule.x0_pred, x, len(steps))
-        return x
+        # A run that stops early hands its latent on as ComfyUI's samplers do: scaled by sqrt(1 + sigma^2).
+        return x * torch.sqrt(1 + sigmas[-1] ** 2)
 
 
 def steps_of(sigmas: Tensor, model: CogVideoXModel) -> list[Step]:
     """The steps that sigmas ask for; the official stride where they are (part of) an official run.
 
     An official step leads to t - 1000 // N, which is not always the next timestep of the list.
+
+    Raises: ValueError for sigmas that stand still or rise.
     """
+    if len(sigmas) < 2:
+        return []
     ending = float(sigmas[-1]) == 0.0
     visited = sigmas[:-1] if ending else sigmas
     timesteps = [int(model.model_sampling.timestep(sigma)) for sigma in visited]
     following = [*timesteps[1:], *([-1] if ending else [])]
     timesteps = timesteps[: len(following)]
+    if any(after >= timestep for timestep, after in zip(timesteps, following, strict=True)):
+        raise ValueError(
+            f"sigmas that stand still or rise (timesteps {timesteps}); the official samplers take falling ones: take "
+            "them from CogVideoX Scheduler, or another sampler"
+        )
     schedule = model.schedule
     number = _official_run(schedule, tuple(timesteps), None if ending else following[-1])
     if number is not None:
@@ -129,6 +148,11 @@ class _DynamicGuidance:
         """The options of this run with the guidance put before other patches of the same kind."""
         if self.by is None:
             return model_options
+        if "sampler_cfg_function" in model_options:
+            raise ValueError(
+                "dynamic cfg on a MODEL that has a cfg function of its own (RescaleCFG, say); set dynamic_cfg to off, "
+                "or take that node out"
+            )
         others = model_options.get("sampler_post_cfg_function", [])
         return {**model_options, "sampler_post_cfg_function": [self._guide, *others]}
 

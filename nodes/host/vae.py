@@ -18,8 +18,8 @@ from ...cogvideox_core.vae import AutoencoderCausal3D, Tiling
 from ...cogvideox_core.vae.autoencoder import LATENTS_PER_CHUNK, frame_chunks
 from ...cogvideox_core.weights import fill, layers, read_vae
 
-# Estimates, not measured on a GPU yet: values alive at once while the widest layers of one chunk run, per pixel of the picture: about four copies of 9 frames
-# of the widest full-size layer, and the two frames that every convolution carries.
+# Estimates, not measured on a GPU yet: values alive at once while the widest layers of one chunk run, per pixel of the
+# picture: about four copies of 9 frames of the widest full-size layer, and the two frames each convolution carries.
 _DECODE_VALUES_PER_PIXEL = 4 * 9 * 256 + 2 * 12 * 128
 _ENCODE_VALUES_PER_PIXEL = 4 * 9 * 128 + 2 * 7 * 128
 

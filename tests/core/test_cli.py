@@ -115,7 +115,7 @@ def test_a_prompt_becomes_an_mp4_with_the_demo_model(tmp_path: Path) -> None:
         "use_dynamic_cfg": True,
         "sampler": "dpm",
         "seed": 3,
-        "dtype": None,
+        "dtype": "bfloat16",
     }
 
 
@@ -126,7 +126,7 @@ def test_the_file_holds_what_the_pipeline_makes(tmp_path: Path, small: Path, cap
     prompt = ["a cat", "--negative-prompt", "blurred", "--model", str(small), "--dtype", "float32"]
     assert cli.main([*prompt, *options.split(), "-o", str(tmp_path / "shell.mp4")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'shell.mp4'}\n"
-    video = load_pipeline(small)(
+    video = load_pipeline(small, device="cpu")(
         "a cat",
         "blurred",
         num_inference_steps=2,
@@ -153,10 +153,10 @@ def test_first_and_last_image_go_to_an_image_to_video_model(tmp_path: Path, i2v:
     assert (metadata["image"], metadata["last_image"]) == ("first.png", "last.png"), "names, not where they lay"
 
 
-def test_an_image_alone_goes_to_the_demo_model_that_takes_one(tmp_path: Path, stub: Stub) -> None:
+def test_an_image_alone_goes_to_the_demo_model_that_takes_one(tmp_path: Path, spy: Spy) -> None:
     image = picture(tmp_path / "square.png", 96, 96)
     assert cli.main(["a cat", "--image", str(image), "-o", str(tmp_path / "out.mp4")]) == 0
-    assert stub.loaded["path"] == DEMO_MODELS["image-to-video"]
+    assert spy.loaded["path"] == DEMO_MODELS["image-to-video"]
 
 
 def test_a_video_is_made_anew_at_its_own_rate(tmp_path: Path, small: Path) -> None:
@@ -178,16 +178,18 @@ def test_what_is_cut_from_a_long_prompt_is_told(tmp_path: Path, small: Path, cap
 # --- Defaults -------------------------------------------------------------------------------------------------------
 
 
-class Stub:
-    """In place of a pipeline: notes what it is asked for, and makes a grey video."""
+class Spy:
+    """Notes what the real pipeline is asked for; instead of fifty steps it then makes a grey video."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
         self.asked: dict[str, Any] = {}
 
-    def load(self, path: Any, **options: Any) -> Stub:
+    def load(self, path: Any, **options: Any) -> CogVideoXPipeline:
         self.loaded = {"path": path, **options}
-        return self
+        pipeline = load_pipeline(path, **options)
+        pipeline.stream = self.stream
+        return pipeline
 
     def stream(self, *, callback: Callable[[Progress], None], **request: Any) -> Iterator[torch.Tensor]:
         self.asked = request
@@ -196,10 +198,10 @@ class Stub:
 
 
 @pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
-    stub = Stub()
-    monkeypatch.setattr(cli, "load_pipeline", stub.load)
-    return stub
+def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
+    spy = Spy()
+    monkeypatch.setattr(cli, "load_pipeline", spy.load)
+    return spy
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
     [("CogVideoX-2B", "ddim", False, 8), ("CogVideoX-5B", "dpm", True, 8), ("CogVideoX1.5-5B", "dpm", True, 16)],
 )
 def test_defaults_are_those_of_the_model(
-    tmp_path: Path, checkpoint: Checkpoint, stub: Stub, kind: str, sampler: str, dynamic: bool, fps: int
+    tmp_path: Path, checkpoint: Checkpoint, spy: Spy, kind: str, sampler: str, dynamic: bool, fps: int
 ) -> None:
     output = tmp_path / "out.mp4"
     assert cli.main(["a cat", "--model", str(checkpoint(kind)), "-o", str(output)]) == 0
@@ -222,33 +224,33 @@ def test_defaults_are_those_of_the_model(
         "num_frames": None,
         "strength": 0.8,
     }
-    assert {name: stub.asked[name] for name in expected} == expected
-    assert stub.loaded == {"path": checkpoint(kind), "dtype": None, "device": None}
+    assert {name: spy.asked[name] for name in expected} == expected
+    assert spy.loaded == {"path": checkpoint(kind), "dtype": "bfloat16", "device": None}
     assert read_video(output)[1] == fps
 
 
-def test_options_reach_the_pipeline(tmp_path: Path, small: Path, stub: Stub) -> None:
+def test_options_reach_the_pipeline(tmp_path: Path, small: Path, spy: Spy) -> None:
     options = "--frames 9 --height 128 --width 192 --steps 7 --guidance 1.5 --no-dynamic-cfg --sampler ddim --seed 0"
     arguments = ["a cat", "--model", str(small), *options.split(), "--dtype", "fp32", "--device", "cpu"]
     assert cli.main([*arguments, "-o", str(tmp_path / "out.mp4")]) == 0
     expected = {"num_frames": 9, "height": 128, "width": 192, "num_inference_steps": 7, "guidance_scale": 1.5}
     expected |= {"use_dynamic_cfg": False, "sampler": "ddim", "negative_prompt": ""}
-    assert {name: stub.asked[name] for name in expected} == expected
-    assert stub.asked["generator"].initial_seed() == 0
-    assert stub.loaded == {"path": small, "dtype": "fp32", "device": "cpu"}
+    assert {name: spy.asked[name] for name in expected} == expected
+    assert spy.asked["generator"].initial_seed() == 0
+    assert spy.loaded == {"path": small, "dtype": "fp32", "device": "cpu"}
 
 
-def test_seeds_differ_where_none_is_given(tmp_path: Path, small: Path, stub: Stub) -> None:
+def test_seeds_differ_where_none_is_given(tmp_path: Path, small: Path, spy: Spy) -> None:
     seeds = set()
     for _ in range(3):
         cli.main(["a cat", "--model", str(small), "-o", str(tmp_path / "out.mp4")])
         seeds.add(read_metadata(tmp_path / "out.mp4")["seed"])
-        assert stub.asked["generator"].initial_seed() in seeds
+        assert spy.asked["generator"].initial_seed() in seeds
     assert len(seeds) == 3
 
 
 def test_a_file_that_is_there_is_not_overwritten_unasked(
-    tmp_path: Path, small: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    tmp_path: Path, small: Path, spy: Spy, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("cogvideox.mp4", "cogvideox-2.mp4"):

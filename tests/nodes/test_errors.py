@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,7 +47,30 @@ def test_a_frame_count_between_is_refused_before_anything_runs(fails) -> None:
 
 
 def test_a_side_that_is_no_multiple_of_16_is_refused_before_anything_runs(fails) -> None:
-    fails(t2v_of_size(width=100), r"width=100; CogVideoX takes multiples of 16; use 96")
+    fails(t2v_of_size(width=100), r"width=100; CogVideoX takes multiples of 16 up to 4096; use 96")
+
+
+@pytest.mark.parametrize(("name", "value"), [("width", 0), ("height", 160_000), ("length", -7), ("length", 9001)])
+def test_sizes_out_of_range_are_refused_before_anything_runs(fails, name: str, value: int) -> None:
+    fails(t2v_of_size(**{name: value}), rf"{name}={value}; CogVideoX takes .*; use \d+")
+
+
+@pytest.mark.parametrize(("length", "pattern"), [(17, None), (50, r"num_frames=50; CogVideoX-5B takes 8n\+1")])
+def test_a_linked_length_is_checked_when_it_is_known(host: Host, fails, length: int, pattern: str | None) -> None:
+    graph = t2v_of_size()
+    graph["number"] = node("PrimitiveInt", value=length)
+    graph["latent"]["inputs"]["length"] = ["number", 0]
+    if pattern:
+        fails(graph, pattern)
+    else:
+        assert host.run(graph).status == "success"
+
+
+def test_several_start_images_are_refused(fails) -> None:
+    graph = image_to_video(I2V, "first.png")
+    graph["two"] = node("RepeatImageBatch", image=["image", 0], amount=2)
+    graph["latent"]["inputs"]["start_image"] = ["two", 0]
+    fails(graph, r"start_image holds 2 images; give one")
 
 
 def test_more_frames_than_the_model_makes_are_refused(fails) -> None:
@@ -203,6 +225,8 @@ class TestWriting:
         fails(self.video("blocked/video"), r"no folder for 'blocked/video'")
 
     def test_no_half_file_is_left_when_the_disk_is_full(self, start_host, tmp_path: Path) -> None:
+        import resource  # not on Windows, where the disk must really be full
+
         host = start_host()
         noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / "noise.png")

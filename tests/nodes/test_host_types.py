@@ -1,0 +1,133 @@
+"""Our MODEL and CLIP inside ComfyUI's own classes, in this process: what a server on a CPU does not show."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import provision
+import pytest
+import torch
+from checkpoints import OFFICIAL, make_checkpoint
+from parity import assert_parity
+
+from cogvideox_core import load_text_encoder
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def host_model(pack: ModuleType) -> ModuleType:
+    return importlib.import_module(f"{pack.__name__}.nodes.host.model")
+
+
+@pytest.fixture(scope="module")
+def host_clip(pack: ModuleType) -> ModuleType:
+    return importlib.import_module(f"{pack.__name__}.nodes.host.clip")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("types") / "5B", "CogVideoX-5B")
+
+
+@pytest.mark.parametrize("kind", OFFICIAL)
+def test_on_a_gpu_the_weights_keep_the_dtype_the_model_was_trained_in(
+    host_model: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    import comfy.model_management as mm
+
+    monkeypatch.setattr(mm, "should_use_fp16", lambda *args, **options: True)
+    monkeypatch.setattr(mm, "should_use_bf16", lambda *args, **options: True)
+    trained = torch.float16 if kind == "CogVideoX-2B" else torch.bfloat16
+    folder = make_checkpoint(tmp_path / kind, kind, dtype=trained)
+    patcher = host_model.load_model(folder)
+    assert {weight.dtype for weight in patcher.model.diffusion_model.parameters()} == {trained}
+    assert patcher.model.get_dtype_inference() == trained
+
+
+def test_a_host_that_streams_weights_by_itself_loads_the_same_model(
+    host_model: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """With dynamic VRAM, ComfyUI's layers have no weights until a state dict arrives."""
+    import comfy.memory_management
+
+    latents, embeds = torch.randn(1, 16, 2, 8, 12), torch.randn(1, 226, 32)
+    inputs = (latents, torch.tensor([500.0]), embeds)
+    with torch.no_grad():
+        expected = host_model.load_model(folder).model.diffusion_model(*inputs)
+        monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
+        streaming = host_model.load_model(folder).model.diffusion_model
+        assert torch.equal(streaming(*inputs), expected)
+
+
+def test_a_clip_on_such_a_host_encodes_the_same(
+    host_clip: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    import comfy.memory_management
+
+    expected = encode(host_clip, host_clip.load_clip(folder), "a red circle")
+    monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
+    assert torch.equal(encode(host_clip, host_clip.load_clip(folder), "a red circle"), expected)
+
+
+def test_a_t5_file_without_a_tokenizer_takes_comfyuis_own(host_clip: ModuleType, tmp_path: Path) -> None:
+    """The one-file T5-XXL that ComfyUI users have; here narrow, but with T5's vocabulary."""
+    from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+
+    config = T5Config(
+        vocab_size=32128, d_model=32, d_kv=8, d_ff=64, num_heads=4, num_layers=2, feed_forward_proj="gated-gelu"
+    )
+    model = T5EncoderModel(config).eval()
+    model.save_pretrained(tmp_path / "saved")
+    file = tmp_path / "t5xxl_fp32.safetensors"
+    (tmp_path / "saved" / "model.safetensors").rename(file)
+    tokenizer = T5TokenizerFast.from_pretrained(provision.comfyui() / "comfy" / "text_encoders" / "t5_tokenizer")
+    tokens = tokenizer("a red circle", padding="max_length", max_length=226, return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected = model(tokens).last_hidden_state
+    assert_parity(encode(host_clip, host_clip.load_clip(file), "a red circle"), expected, 1e-5, "a T5 file")
+
+
+def test_weights_in_eight_bits_are_sent_to_comfyuis_own_loader(
+    host_clip: ModuleType, folder: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "text_encoder" / "model.safetensors")
+    file = tmp_path / "t5xxl_fp8.safetensors"
+    save_file({key: tensor.to(torch.float8_e4m3fn) for key, tensor in weights.items()}, file)
+    with pytest.raises(ValueError, match="8 bits; .* open it with Load CLIP, type cogvideox"):
+        host_clip.load_clip(file)
+
+
+def test_the_text_encoder_needs_no_package_that_comfyui_does_not_need(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "without_protobuf.py"
+    script.write_text(WITHOUT_PROTOBUF.format(tests=str(REPO / "tests"), folder=str(folder)))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    embeds = torch.tensor([float(value) for value in done.stdout.split()[-4:]])
+    assert_parity(embeds, load_text_encoder(folder)(["a red circle"])[0, 0, :4], 1e-5, "without protobuf")
+
+
+WITHOUT_PROTOBUF = """
+import sys
+for name in ("google", "google.protobuf", "imageio", "diffusers", "accelerate", "bitsandbytes"):
+    sys.modules[name] = None
+sys.path.insert(0, {tests!r})
+import conftest
+pack = conftest.load_pack()
+import importlib
+clip_module = importlib.import_module(pack.__name__ + ".nodes.host.clip")
+clip = clip_module.load_clip({folder!r})
+tokens, _, _ = clip_module.tokenize(clip, "a red circle")
+print(*clip.encode_from_tokens_scheduled(tokens)[0][0][0, 0, :4].tolist())
+"""
+
+
+def encode(host_clip: ModuleType, clip, text: str) -> torch.Tensor:
+    tokens, _, _ = host_clip.tokenize(clip, text)
+    return clip.encode_from_tokens_scheduled(tokens)[0][0]
