@@ -19,6 +19,16 @@ logger = logging.getLogger("cogvideox")
 
 _SAMPLERS = {"ddim": "ddim", "dpm++ 2m sde": "dpm"}
 _DYNAMIC_CFG = {"off": None, "published": "timestep", "by step": "step"}
+_STEPS = io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Denoising steps; 50 is usual.")
+_DENOISE = io.Float.Input(
+    "denoise",
+    default=1.0,
+    min=0.01,
+    max=1.0,
+    step=0.01,
+    tooltip="How much of the given video is made anew: 1 for all of it, 0.8 is usual for video to video. Of 20 steps, "
+    "0.8 runs the last 16.",
+)
 
 
 def _sampler_inputs() -> list[io.Input]:
@@ -60,20 +70,12 @@ class CogVideoXSampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="The same seed gives the same video, here and in diffusers.",
                 ),
-                io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Denoising steps; 50 is usual."),
+                _STEPS,
                 io.Float.Input(
                     "cfg", default=6.0, min=0.0, max=100.0, step=0.1, tooltip="How strongly the prompt counts."
                 ),
                 *_sampler_inputs(),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much of the given video is made anew: 1 for all of it, 0.8 is usual for video to "
-                    "video. Of 20 steps, 0.8 runs the last 16.",
-                ),
+                _DENOISE,
             ],
             outputs=[io.Latent.Output(tooltip="The clean latent, for CogVideoX VAE Decode or VAE Decode.")],
             search_aliases=["ksampler", "CogVideoSampler"],
@@ -138,15 +140,8 @@ class CogVideoXScheduler(io.ComfyNode):
             description="The official timesteps of the model as sigmas.",
             inputs=[
                 io.Model.Input("model", tooltip="From CogVideoX Load Model; its schedule is used."),
-                io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Denoising steps; 50 is usual."),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Below 1 only the last part of the steps, for video to video.",
-                ),
+                _STEPS,
+                _DENOISE,
             ],
             outputs=[io.Sigmas.Output(tooltip="For SamplerCustom and SamplerCustomAdvanced.")],
         )

@@ -126,6 +126,14 @@ class Stage(nn.Module):
         return x
 
 
+def residual_stage(
+    count: int, in_channels: int, out_channels: int, config: VAEConfig, operations: Any, **options: Any
+) -> Stage:
+    """A stage of `count` residual blocks, the first of which changes the width."""
+    widths = [in_channels] + [out_channels] * (count - 1)
+    return Stage([ResnetBlock3D(width, out_channels, config, operations, **options) for width in widths])
+
+
 def _resize(z: Tensor, size: torch.Size) -> Tensor:
     """Nearest resize of [B, C, T, H, W] to `size`, first frame to first frame where it stands apart."""
     if not first_stands_apart(size[0]):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VAEConfig
-from .blocks import ResnetBlock3D, SpatialNorm3D, Stage, Upsample3D
+from .blocks import SpatialNorm3D, Stage, Upsample3D, residual_stage
 from .causal_conv import Carry, CausalConv3d
 
 
@@ -20,20 +20,22 @@ class Decoder3D(nn.Module):
         super().__init__()
         widths = config.block_out_channels[::-1]
 
-        def resnets(count: int, in_channels: int, out_channels: int) -> list[ResnetBlock3D]:
-            widths_in = [in_channels] + [out_channels] * (count - 1)
-            return [ResnetBlock3D(w, out_channels, config, operations, conditioned=True, **factory) for w in widths_in]
+        def stage(count: int, in_channels: int, out_channels: int) -> Stage:
+            options = {"conditioned": True, **factory}
+            return residual_stage(count, in_channels, out_channels, config, operations, **options)
 
         self.conv_in = CausalConv3d(config.latent_channels, widths[0], operations, **factory)
-        self.mid_block = Stage(resnets(2, widths[0], widths[0]))
+        self.mid_block = stage(2, widths[0], widths[0])
         self.up_blocks = nn.ModuleList()
         time_levels = config.temporal_compression_ratio.bit_length() - 1
         for level, (width_in, width) in enumerate(pairwise((widths[0], *widths))):
-            stage = Stage(resnets(config.layers_per_block + 1, width_in, width))
+            level_stage = stage(config.layers_per_block + 1, width_in, width)
             if level < len(widths) - 1:
                 double_time = level < time_levels
-                stage.upsamplers = nn.ModuleList([Upsample3D(width, operations, double_time=double_time, **factory)])
-            self.up_blocks.append(stage)
+                level_stage.upsamplers = nn.ModuleList(
+                    [Upsample3D(width, operations, double_time=double_time, **factory)]
+                )
+            self.up_blocks.append(level_stage)
         self.norm_out = SpatialNorm3D(widths[-1], config, operations, **factory)
         self.conv_out = CausalConv3d(widths[-1], config.out_channels, operations, **factory)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VAEConfig
-from .blocks import Downsample3D, ResnetBlock3D, Stage
+from .blocks import Downsample3D, Stage, residual_stage
 from .causal_conv import Carry, CausalConv3d
 
 
@@ -20,20 +20,22 @@ class Encoder3D(nn.Module):
         super().__init__()
         widths = config.block_out_channels
 
-        def resnets(count: int, in_channels: int, out_channels: int) -> list[ResnetBlock3D]:
-            widths_in = [in_channels] + [out_channels] * (count - 1)
-            return [ResnetBlock3D(w, out_channels, config, operations, conditioned=False, **factory) for w in widths_in]
+        def stage(count: int, in_channels: int, out_channels: int) -> Stage:
+            options = {"conditioned": False, **factory}
+            return residual_stage(count, in_channels, out_channels, config, operations, **options)
 
         self.conv_in = CausalConv3d(config.in_channels, widths[0], operations, **factory)
         self.down_blocks = nn.ModuleList()
         time_levels = config.temporal_compression_ratio.bit_length() - 1
         for level, (width_in, width) in enumerate(pairwise((widths[0], *widths))):
-            stage = Stage(resnets(config.layers_per_block, width_in, width))
+            level_stage = stage(config.layers_per_block, width_in, width)
             if level < len(widths) - 1:
                 halve_time = level < time_levels
-                stage.downsamplers = nn.ModuleList([Downsample3D(width, operations, halve_time=halve_time, **factory)])
-            self.down_blocks.append(stage)
-        self.mid_block = Stage(resnets(2, widths[-1], widths[-1]))
+                level_stage.downsamplers = nn.ModuleList(
+                    [Downsample3D(width, operations, halve_time=halve_time, **factory)]
+                )
+            self.down_blocks.append(level_stage)
+        self.mid_block = stage(2, widths[-1], widths[-1])
         self.norm_out = operations.GroupNorm(config.norm_num_groups, widths[-1], eps=1e-6, **factory)
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels, operations, **factory)
 

@@ -134,17 +134,22 @@ def custom_sampler(noise: str, sigmas: list, latent: list) -> dict:
     )
 
 
-@pytest.mark.parametrize("steps", [7, 10])
-@pytest.mark.parametrize("at", [1, 3, 6])
-def test_two_stages_give_what_one_run_gives(host: Host, toys: dict, steps: int, at: int) -> None:
-    graph = custom_sampling("CogVideoX-5B", steps=steps)
-    whole = saved_latent(host, host.run(graph))
-    graph |= {
+def two_stages(at: int) -> Graph:
+    """What makes two of the run of `custom_sampling`, the second without noise of its own."""
+    return {
         "split": node("SplitSigmas", sigmas=["sigmas", 0], step=at),
         "first": custom_sampler("noise", ["split", 0], ["latent", 0]),
         "silence": node("DisableNoise"),
         "sampler": custom_sampler("silence", ["split", 1], ["first", 0]),
     }
+
+
+@pytest.mark.parametrize("steps", [7, 10])
+@pytest.mark.parametrize("at", [1, 3, 6])
+def test_two_stages_give_what_one_run_gives(host: Host, toys: dict, steps: int, at: int) -> None:
+    graph = custom_sampling("CogVideoX-5B", steps=steps)
+    whole = saved_latent(host, host.run(graph))
+    graph |= two_stages(at)
     assert_parity(saved_latent(host, host.run(graph)), whole, 1e-4, f"{steps} steps split at {at}")
 
 
@@ -153,12 +158,7 @@ def test_two_stages_give_what_one_run_gives(host: Host, toys: dict, steps: int, 
 def test_a_stage_without_steps_changes_nothing(host: Host, toys: dict, kind: str, at: int) -> None:
     graph = custom_sampling(kind)
     whole = saved_latent(host, host.run(graph))
-    graph |= {
-        "split": node("SplitSigmas", sigmas=["sigmas", 0], step=at),
-        "first": custom_sampler("noise", ["split", 0], ["latent", 0]),
-        "silence": node("DisableNoise"),
-        "sampler": custom_sampler("silence", ["split", 1], ["first", 0]),
-    }
+    graph |= two_stages(at)
     result = saved_latent(host, host.run(graph))
     if kind == "CogVideoX-5B" or at == 10:  # 1.5 starts its leading frame anew in a second stage
         assert_parity(result, whole, 1e-4, f"{kind} split at {at}")
