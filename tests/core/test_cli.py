@@ -225,7 +225,7 @@ def test_defaults_are_those_of_the_model(
         "strength": 0.8,
     }
     assert {name: spy.asked[name] for name in expected} == expected
-    assert spy.loaded == {"path": checkpoint(kind), "dtype": "bfloat16", "device": None}
+    assert spy.loaded == {"path": checkpoint(kind), "dtype": None, "device": None}
     assert read_video(output)[1] == fps
 
 
