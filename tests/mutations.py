@@ -1,0 +1,134 @@
+"""Breaks formulas on purpose, one at a time in a copy of the tree, and sees a test fail for each.
+
+    python tests/mutations.py [WORD ...]      all of them, or those whose file or text holds a word
+
+A mutation that goes unnoticed is a hole in the tests: the script names it and exits with 1. Not part of the default
+run: each mutation starts pytest anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+REPO = Path(__file__).resolve().parents[1]
+CORE, HOST = "cogvideox_core", "nodes/host"
+
+
+class Mutation(NamedTuple):
+    """Replace `right` by `wrong` in `file`; the tests that must notice."""
+
+    file: str
+    right: str
+    wrong: str
+    tests: str
+
+
+TRANSFORMER = "tests/core/test_transformer.py"
+VAE = "tests/core/test_vae.py"
+SCHEDULE = "tests/core/test_schedulers.py"
+RUNS = "tests/core/test_pipeline.py"
+SAMPLING = "tests/nodes/test_sampling.py"
+
+MUTATIONS = [
+    Mutation(f"{CORE}/transformer.py", "shift, scale, gate, text_shift", "scale, shift, gate, text_shift", TRANSFORMER),
+    Mutation(f"{CORE}/transformer.py", "shift, scale = self.linear", "scale, shift = self.linear", TRANSFORMER),
+    Mutation(f"{CORE}/transformer.py", 'approximate="tanh"', 'approximate="none"', TRANSFORMER),
+    Mutation(f"{CORE}/transformer.py", "OFS = 2.0", "OFS = 1.0", TRANSFORMER),
+    Mutation(f"{CORE}/transformer.py", "text = text + table[:, :length]", "pass", TRANSFORMER),
+    Mutation(
+        f"{CORE}/transformer.py", "permute(0, 2, 4, 6, 1, 3, 5, 7)", "permute(0, 2, 4, 6, 3, 1, 5, 7)", TRANSFORMER
+    ),
+    Mutation(f"{CORE}/positions.py", "[angles.cos(), angles.sin()]", "[angles.sin(), angles.cos()]", TRANSFORMER),
+    Mutation(f"{CORE}/positions.py", "[even * cos - odd * sin", "[even * cos + odd * sin", TRANSFORMER),
+    Mutation(f"{CORE}/positions.py", "round((base_columns - fit_columns) / 2)", "0", TRANSFORMER),
+    Mutation(f"{CORE}/vae/causal_conv.py", "past = x[:, :, :1].expand(", "past = 0 * x[:, :, :1].expand(", VAE),
+    Mutation(
+        f"{CORE}/vae/causal_conv.py", "x[:, :, -2:].clone()", "x[:, :, -1:].clone().expand(-1, -1, 2, -1, -1)", VAE
+    ),
+    Mutation(f"{CORE}/vae/blocks.py", "F.pad(frames, (0, 1, 0, 1))", "F.pad(frames, (1, 0, 1, 0))", VAE),
+    Mutation(f"{CORE}/vae/blocks.py", "num_frames > 1 and num_frames % 2 == 1", "False", VAE),
+    Mutation(f"{CORE}/vae/autoencoder.py", "LATENTS_PER_CHUNK = 2", "LATENTS_PER_CHUNK = 4", VAE),
+    Mutation(f"{CORE}/vae/autoencoder.py", "0.5 * self.logvar", "self.logvar", VAE),
+    Mutation(f"{CORE}/vae/tiling.py", "end * (1 - ramp) + start * ramp", "end * ramp + start * (1 - ramp)", VAE),
+    Mutation(
+        f"{CORE}/schedulers/noise_schedule.py", "shift + (1 - shift) * alphas", "1 + (shift - 1) * alphas", SCHEDULE
+    ),
+    Mutation(
+        f"{CORE}/schedulers/noise_schedule.py", "t - stride, self.alpha(t)", "t - stride - 1, self.alpha(t)", SCHEDULE
+    ),
+    Mutation(
+        f"{CORE}/schedulers/samplers.py",
+        "            noise = self.draw(latents)\n            x0",
+        "            x0",
+        SCHEDULE,
+    ),
+    Mutation(f"{CORE}/schedulers/samplers.py", "math.log(ratio_back)) / 2", "math.log(ratio_back))", SCHEDULE),
+    Mutation(f"{CORE}/guidance.py", "** 5.0", "** 4.0", RUNS),
+    Mutation(f"{CORE}/conditioning.py", 'return 1.0 if scale == "sat" else 1.0 / s', "return s", RUNS),
+    Mutation(
+        f"{CORE}/pipeline.py", "latents[:, :, size.leading :] /", "latents[:, :, : size.frames - size.leading] /", RUNS
+    ),
+    Mutation(
+        f"{CORE}/noise.py", "return draw((batch, rest[0], channels", "return draw((batch, channels, rest[0]", RUNS
+    ),
+    Mutation(
+        f"{HOST}/model.py", "CogVideoXLatentFormat(variant.vae.scaling_factor)", "CogVideoXLatentFormat(1.0)", SAMPLING
+    ),
+    Mutation(f"{HOST}/model.py", "* image_latent_factor(self.variant.vae, scale)", "* 1.0", SAMPLING),
+    Mutation(f"{HOST}/sampler.py", "following = [timestep - stride for timestep in timesteps]", "pass", SAMPLING),
+    Mutation(f"{HOST}/sampler.py", "    draw(noise)\n", "", SAMPLING),
+    Mutation(f"{HOST}/sampler.py", "return x * torch.sqrt(1 + sigmas[-1] ** 2)", "return x", SAMPLING),
+    Mutation(f"{HOST}/leading_frames.py", "return drawn.to(noise)", "return 0 * drawn.to(noise)", SAMPLING),
+    Mutation(f"{HOST}/leading_frames.py", "z[:, :, :1], torch.zeros_like", "z[:, :, 1:2], torch.zeros_like", SAMPLING),
+    Mutation(f"{HOST}/vae.py", "tiling).mode()", "tiling).logvar", "tests/nodes/test_vae.py"),
+    Mutation(
+        f"{HOST}/clip.py",
+        "[*pairs[: MAX_LENGTH - 1], pairs[count - 1]]",
+        "pairs[:MAX_LENGTH]",
+        "tests/nodes/test_text.py",
+    ),
+]
+
+
+def main(words: list[str]) -> int:
+    chosen = [m for m in MUTATIONS if not words or any(word in f"{m.file} {m.right}" for word in words)]
+    unnoticed = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "repo"
+        shutil.copytree(REPO, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "__pycache__", "*.egg-info"))
+        for number, mutation in enumerate(chosen, start=1):
+            start = time.monotonic()
+            noticed = _noticed(copy, mutation)
+            verdict = "noticed" if noticed else "NOT NOTICED"
+            label = f"{mutation.file}: {mutation.right.strip()!r} -> {mutation.wrong.strip()!r}"
+            print(f"{number}/{len(chosen)} {verdict} ({time.monotonic() - start:.0f} s) {label}", flush=True)
+            if not noticed:
+                unnoticed.append(label)
+    print(f"{len(chosen) - len(unnoticed)} of {len(chosen)} mutations were noticed")
+    return 1 if unnoticed else 0
+
+
+def _noticed(copy: Path, mutation: Mutation) -> bool:
+    """Whether a test fails with the mutation in place; the copy is mended afterwards."""
+    path = copy / mutation.file
+    sound = path.read_text()
+    assert sound.count(mutation.right) >= 1, f"{mutation.file} does not hold {mutation.right!r} any more"
+    path.write_text(sound.replace(mutation.right, mutation.wrong))
+    try:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", mutation.tests]
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+        return done.returncode == 1 and " failed" in done.stdout
+    finally:
+        path.write_text(sound)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
