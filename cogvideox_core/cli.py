@@ -27,7 +27,7 @@ from .demo import DEMO_MODELS, DEMO_NOTICE
 from .load import check_folder, load_pipeline
 from .progress_bars import ProgressBars
 from .request import Request
-from .schedulers import NoiseSchedule
+from .schedulers import SAMPLERS, NoiseSchedule
 from .shapes import VideoSize
 from .variants import Variant
 from .video_io import check_fps, check_writable, read_image, read_video, write_video
@@ -97,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(PROGRAM, description="Make a video with CogVideoX.", allow_abbrev=False)
     add = parser.add_argument
     add("prompt", metavar="PROMPT", help="what the video shows, in English; long descriptions work best")
-    add("--model", metavar="PATH", help="CogVideoX folder in diffusers' layout (default: the built-in demo model)")
+    add(
+        "--model", metavar="PATH", help="whole CogVideoX folder in diffusers' layout (default: the built-in demo model)"
+    )
     add("--negative-prompt", metavar="TEXT", default="", help="what it should not show")
     add("--image", metavar="FILE", help="first frame, for an image-to-video model")
     add("--last-image", metavar="FILE", help="last frame, beside --image")
@@ -110,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, metavar="N", help="sampling steps (default: the model's, 50)")
     add("--guidance", type=float, metavar="G", help="how closely the prompt is followed (default: the model's, 6)")
     add("--dynamic-cfg", action=BooleanOptionalAction, help="vary the guidance over the steps (default: the model's)")
-    add("--sampler", choices=("ddim", "dpm"), help="default: the model's")
+    add("--sampler", choices=tuple(SAMPLERS), help="default: the model's")
     add("--seed", type=int, metavar="S", help="the same seed gives the same video (default: a random one)")
     add("--fps", type=float, metavar="F", help="frames per second (default: the model's, or those of --video)")
     add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights)")

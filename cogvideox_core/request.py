@@ -30,6 +30,8 @@ class Request:
         image, last_image: first and last frame, for an image-to-video model; PIL images or tensors in [0, 1].
         video, strength: a video to start from, and how much of it is made anew, above 0 to 1.
         height, width, num_frames: pixels and frames; None for what the model was trained at (or the video's frames).
+        num_inference_steps: denoising steps of a whole run, 1 to 1000.
+        sampler: "ddim" or "dpm".
         guidance_scale: 1 or less runs without guidance.
         use_dynamic_cfg: vary the guidance scale by the published formula.
         dynamic_cfg_by: what goes into that formula: "timestep" as published, or "step", the smooth reading.

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from .config import TransformerConfig
 from .variants import Variant
 
+LARGEST_SIDE = 4096  # pixels; far beyond what any model was trained at, and below what fills every memory
+
 
 @dataclass(frozen=True)
 class VideoSize:
@@ -116,9 +118,11 @@ def size_advice(size: VideoSize, config: TransformerConfig, variant: Variant) ->
 def _check_sides(size: VideoSize, config: TransformerConfig, variant: Variant) -> None:
     multiple, _ = size_steps(config, variant)
     for name, pixels in (("height", size.height), ("width", size.width)):
-        if pixels < multiple or pixels % multiple:
-            nearest = max(round(pixels / multiple), 1) * multiple
-            raise ValueError(f"{name}={pixels}; {variant.name} takes multiples of {multiple}; use {nearest}")
+        if not multiple <= pixels <= LARGEST_SIDE or pixels % multiple:
+            nearest = min(max(round(pixels / multiple), 1) * multiple, LARGEST_SIDE)
+            raise ValueError(
+                f"{name}={pixels}; {variant.name} takes multiples of {multiple} up to {LARGEST_SIDE}; use {nearest}"
+            )
     if config.use_learned_positional_embeddings:
         ratio = variant.vae.spatial_compression_ratio
         height, width = config.sample_height * ratio, config.sample_width * ratio

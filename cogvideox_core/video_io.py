@@ -79,10 +79,10 @@ def check_writable(path: str | Path) -> Path:
         ImportError if a package that writing needs is missing.
     """
     path = Path(path)
-    if path.suffix.lower() != ".mp4":
-        raise ValueError(f"Cannot write {path}: videos are written as .mp4 only; use {path.with_suffix('.mp4')}.")
     if os.path.isdir(path):
         raise IsADirectoryError(f"Cannot write {path}: it is a folder; name a file.")
+    if path.suffix.lower() != ".mp4":
+        raise ValueError(f"Cannot write {path}: videos are written as .mp4 only; use {path.with_suffix('.mp4')}.")
     if not os.path.isdir(path.parent):
         raise FileNotFoundError(
             f"Cannot write {path}: there is no folder {path.parent}; make it first, or name another file."

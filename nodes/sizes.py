@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..cogvideox_core.shapes import size_steps
+from ..cogvideox_core.shapes import LARGEST_SIDE, size_steps
 from ..cogvideox_core.variants import VARIANTS
 
 ((MULTIPLE, GROUP),) = {size_steps(row.transformer, row) for row in VARIANTS.values()}  # the same for all models
-LARGEST_SIDE, LONGEST = 4096, 1025
+LONGEST = 1025
 
 
 def size_inputs(*, width: int = 720, height: int = 480, length: int = 49) -> list[io.Input]:
     """The three widgets, in the order ComfyUI has them."""
     return [
         io.Int.Input(
-            "width", default=width, min=MULTIPLE, max=LARGEST_SIDE, step=MULTIPLE, tooltip="Pixels: 720; 1360 for 1.5."
+            "width",
+            default=width,
+            min=MULTIPLE,
+            max=LARGEST_SIDE,
+            step=MULTIPLE,
+            tooltip="Pixels: 720; 1360 for 1.5; 96 for the demo models.",
         ),
         io.Int.Input(
-            "height", default=height, min=MULTIPLE, max=LARGEST_SIDE, step=MULTIPLE, tooltip="Pixels: 480; 768 for 1.5."
+            "height",
+            default=height,
+            min=MULTIPLE,
+            max=LARGEST_SIDE,
+            step=MULTIPLE,
+            tooltip="Pixels: 480; 768 for 1.5; 96 for the demo models.",
         ),
         io.Int.Input(
             "length",
@@ -26,7 +36,7 @@ def size_inputs(*, width: int = 720, height: int = 480, length: int = 49) -> lis
             min=1,
             max=LONGEST,
             step=GROUP,
-            tooltip="Frames, 8n+1: 49 at 8 fps; 81 at 16 fps for 1.5.",
+            tooltip="Frames, 8n+1: 49 at 8 fps; 81 at 16 fps for 1.5; 17 for the demo models.",
         ),
     ]
 

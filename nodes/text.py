@@ -20,7 +20,7 @@ class CogVideoXT5Encode(io.ComfyNode):
             category="CogVideoX/conditioning",
             description=(
                 f"Encodes a prompt as CogVideoX was trained: exactly {MAX_LENGTH} tokens, padding included. Long "
-                "English descriptions work best. What does not fit is cut, and shown."
+                "English descriptions work best. What does not fit is cut, logged, and given out."
             ),
             inputs=[
                 io.Clip.Input("clip", tooltip="A T5-XXL: from CogVideoX Load T5, or Load CLIP with type cogvideox."),

@@ -292,7 +292,7 @@ def refused(arguments: list[str], message: str, folder: Path, capsys: Captured) 
         ("--frames 16", "num_frames=16; CogVideoX-5B takes 8n+1 frames up to 49; use 17"),
         ("--frames 57", "num_frames=57"),
         ("--frames -7", "num_frames=-7"),
-        ("--height 90", "height=90; CogVideoX-5B takes multiples of 16; use 96"),
+        ("--height 90", "height=90; CogVideoX-5B takes multiples of 16 up to 4096; use 96"),
         ("--width 0", "width=0"),
         ("--steps 0", "num_inference_steps=0; a run takes 1 to 1000 steps"),
         ("--steps many", "argument --steps: invalid int value: 'many'"),

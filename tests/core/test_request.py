@@ -28,8 +28,9 @@ def refused(sentence: str, *, variant: Any = T2V, **request: Any) -> None:
         ({"num_frames": 0}, "num_frames=0; .*; use 1"),
         ({"num_frames": 57}, "num_frames=57; .* up to 49; use 49"),
         ({"num_frames": 9.0}, "num_frames=9.0; it is a whole number"),
-        ({"height": 488}, "height=488; CogVideoX-5B takes multiples of 16; use 48[08]|496"),
+        ({"height": 488}, "height=488; CogVideoX-5B takes multiples of 16 up to 4096; use 48[08]|496"),
         ({"width": 0}, "width=0; .*; use 16"),
+        ({"width": 100_000}, "width=100000; CogVideoX-5B takes multiples of 16 up to 4096; use 4096"),
     ],
 )
 def test_sizes(size: dict, sentence: str) -> None:
