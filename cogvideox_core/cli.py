@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import secrets
 import signal
 import sys
@@ -40,6 +41,15 @@ BAD_INPUT = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 TERMINATED = 143  # 128 + SIGTERM
 _SEEDS = 2**64
+# What a sentence of the core calls by the name of its argument, by the option that was typed.
+_OPTIONS = {
+    "num_frames": "--frames",
+    "num_inference_steps": "--steps",
+    "guidance_scale": "--guidance",
+    "strength": "--strength",
+    "height": "--height",
+    "width": "--width",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError:
         return _fail("memory is full; ask for a smaller size or fewer frames")
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        return _fail(str(error))
+        return _fail(_in_options(str(error)))
     except RuntimeError as error:  # what PyTorch raises for the CPU's and Apple's memory
         if not any(sign in str(error) for sign in ("can't allocate memory", "out of memory")):
             raise
@@ -222,6 +232,13 @@ def _summary(settings: dict[str, Any]) -> str:
         f"{settings['fps']:g} fps, {settings['num_inference_steps']} steps of {settings['sampler']}, {guidance}, "
         f"seed {settings['seed']}"
     )
+
+
+def _in_options(sentence: str) -> str:
+    """A sentence of the core in the words of the command line: "num_frames=50" as "--frames 50"."""
+    for argument, option in _OPTIONS.items():
+        sentence = re.sub(rf"\b{argument}=", f"{option} ", sentence)
+    return sentence
 
 
 def _given(value: Any, default: Any) -> Any:
