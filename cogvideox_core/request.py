@@ -86,10 +86,6 @@ class Request:
     @property
     def generators(self) -> list[torch.Generator | None]:
         """One generator per prompt; the same one where one was given."""
-        for name, kind in (("image_fit", Fit), ("image_scale", ImageScale), ("dynamic_cfg_by", DynamicBy)):
-            if getattr(self, name) not in get_args(kind):
-                choices = ", ".join(map(repr, get_args(kind)))
-                raise ValueError(f"{name}={getattr(self, name)!r}; there are {choices}")
         if isinstance(self.generator, Sequence):
             return list(self.generator)
         return [self.generator] * self.batch

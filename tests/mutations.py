@@ -33,10 +33,13 @@ class Mutation(NamedTuple):
 TRANSFORMER = "tests/core/test_transformer.py"
 VAE = "tests/core/test_vae.py"
 SCHEDULE = "tests/core/test_schedulers.py"
+CONDITIONING = "tests/core/test_conditioning.py"
 RUNS = "tests/core/test_pipeline.py"
 SAMPLING = "tests/nodes/test_sampling.py"
 
 MUTATIONS = [
+    Mutation(f"{CORE}/conditioning.py", "[first, between, *ends[1:]]", "[first, *ends[1:], between]", CONDITIONING),
+    Mutation(f"{CORE}/conditioning.py", "latents[:, :, :1].expand(-1", "latents[:, :, -1:].expand(-1", CONDITIONING),
     Mutation(f"{CORE}/transformer.py", "shift, scale, gate, text_shift", "scale, shift, gate, text_shift", TRANSFORMER),
     Mutation(f"{CORE}/transformer.py", "shift, scale = self.linear", "scale, shift = self.linear", TRANSFORMER),
     Mutation(f"{CORE}/transformer.py", 'approximate="tanh"', 'approximate="none"', TRANSFORMER),
