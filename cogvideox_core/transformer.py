@@ -4,11 +4,14 @@ Module names are the published state-dict names, so official files load unrename
 `operations`, so that a host can bring layers that stream, cast or quantise; nothing here looks at `.weight`.
 
 In the joint sequence text stands first: [text L | video N]. In a modulation vector the video chunks stand first.
+
+Blocks take a batch of equal clips, or with `Runs` one packed row of clips that differ in length.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +25,30 @@ from .variants import Variant
 OFS = 2.0  # the only offset CogVideoX1.5-I2V was trained with; SAT and diffusers fix the same constant
 
 
+class Run(NamedTuple):
+    """`clips` neighbours in a packed row, each of `text` and `video` tokens."""
+
+    clips: int
+    text: int
+    video: int
+
+
+Runs = Sequence[Run]
+"""What a packed row holds: all text tokens [1, sum(clips * text), D], all video tokens alike, a temb per clip."""
+
+
+def per_token(modulation: Tensor, runs: Runs | None, part: Literal["text", "video"]) -> Tensor:
+    """A row of modulation per clip [B, C], spread over its tokens of `part`.
+
+    Returns: [1, tokens, C] for a packed row; [B, 1, C] for a batch, where row b is clip b.
+    """
+    if runs is None:
+        return modulation[:, None]
+    rows = modulation.split([run.clips for run in runs])
+    spread = [row[:, None].expand(-1, getattr(run, part), -1) for row, run in zip(rows, runs, strict=True)]
+    return torch.cat([tokens.flatten(0, 1) for tokens in spread])[None]
+
+
 class ExpertLayerNorm(nn.Module):
     """One LayerNorm for both modalities, then shift, scale (and later gate) of each modality's own."""
 
@@ -30,10 +57,13 @@ class ExpertLayerNorm(nn.Module):
         self.linear = operations.Linear(config.time_embed_dim, 6 * config.width, **factory)
         self.norm = operations.LayerNorm(config.width, eps=config.norm_eps, **factory)
 
-    def forward(self, video: Tensor, text: Tensor, temb: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, video: Tensor, text: Tensor, temb: Tensor, runs: Runs | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Modulated video [B, N, D] and text [B, L, D], then the gates [B, 1, D] of their residuals."""
-        chunks = self.linear(F.silu(temb))[:, None].chunk(6, dim=-1)
-        shift, scale, gate, text_shift, text_scale, text_gate = chunks
+        of_video, of_text = self.linear(F.silu(temb)).chunk(2, dim=-1)
+        shift, scale, gate = per_token(of_video, runs, "video").chunk(3, dim=-1)
+        text_shift, text_scale, text_gate = per_token(of_text, runs, "text").chunk(3, dim=-1)
         video = self.norm(video) * (1 + scale) + shift
         text = self.norm(text) * (1 + text_scale) + text_shift
         return video, text, gate, text_gate
@@ -47,8 +77,8 @@ class FinalLayerNorm(nn.Module):
         self.linear = operations.Linear(config.time_embed_dim, 2 * config.width, **factory)
         self.norm = operations.LayerNorm(config.width, eps=config.norm_eps, **factory)
 
-    def forward(self, video: Tensor, temb: Tensor) -> Tensor:
-        shift, scale = self.linear(F.silu(temb))[:, None].chunk(2, dim=-1)
+    def forward(self, video: Tensor, temb: Tensor, runs: Runs | None = None) -> Tensor:
+        shift, scale = per_token(self.linear(F.silu(temb)), runs, "video").chunk(2, dim=-1)
         return self.norm(video) * (1 + scale) + shift
 
 
@@ -124,16 +154,22 @@ class Block(nn.Module):
         self.ff = FeedForward(config, operations, **factory)
 
     def forward(
-        self, video: Tensor, text: Tensor, temb: Tensor, rotary: Rotary | None, attention: AttentionFn
+        self,
+        video: Tensor,
+        text: Tensor,
+        temb: Tensor,
+        rotary: Rotary | None,
+        attention: AttentionFn,
+        runs: Runs | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """video [B, N, D] and text [B, L, D] in and out; temb [B, time_embed_dim]."""
+        """video [B, N, D] and text [B, L, D] in and out; temb [B, time_embed_dim]. With `runs`, one packed row."""
         text_length = text.shape[1]
-        normed_video, normed_text, gate, text_gate = self.norm1(video, text, temb)
+        normed_video, normed_text, gate, text_gate = self.norm1(video, text, temb, runs)
         attended_video, attended_text = self.attn1(normed_video, normed_text, rotary, attention)
         video = video + gate * attended_video
         text = text + text_gate * attended_text
 
-        normed_video, normed_text, gate, text_gate = self.norm2(video, text, temb)
+        normed_video, normed_text, gate, text_gate = self.norm2(video, text, temb, runs)
         tokens = self.ff(torch.cat([normed_text, normed_video], dim=1))
         video = video + gate * tokens[:, text_length:]
         text = text + text_gate * tokens[:, :text_length]
@@ -250,8 +286,8 @@ class CogVideoXTransformer3D(nn.Module):
         Returns: [B, out_channels, T, H, W] in the dtype of latents.
         Raises: ValueError if a shape does not fit the model.
         """
-        grid = self._token_grid(latents, prompt_embeds)
-        temb = self._embed_time(timestep, ofs, latents)
+        grid = self.token_grid(latents, prompt_embeds)
+        temb = self.embed_time(timestep, ofs, latents)
         video, text = self.patch_embed(latents, prompt_embeds, grid)
         rotary = None
         if self.config.use_rotary_positional_embeddings:
@@ -274,14 +310,15 @@ class CogVideoXTransformer3D(nn.Module):
         """Run one block; a host overrides this to wrap or replace single blocks."""
         return block(video, text, temb, rotary, attention)
 
-    def _embed_time(self, timestep: Tensor, ofs: Tensor | None, latents: Tensor) -> Tensor:
+    def embed_time(self, timestep: Tensor, ofs: Tensor | None, latents: Tensor) -> Tensor:
+        """temb [B, time_embed_dim], in the dtype of latents."""
         temb = self.time_embedding(timestep_embedding(timestep, self.config.width).to(latents.dtype))
         if self.config.ofs_embed_dim is not None:
             ofs = torch.full((1,), OFS, device=latents.device) if ofs is None else ofs.to(latents.device)
             temb = temb + self.ofs_embedding(timestep_embedding(ofs, self.config.ofs_embed_dim).to(latents.dtype))
         return temb
 
-    def _token_grid(self, latents: Tensor, prompt_embeds: Tensor) -> Grid:
+    def token_grid(self, latents: Tensor, prompt_embeds: Tensor) -> Grid:
         """(T, H, W) in tokens, after checking that both inputs fit."""
         config = self.config
         if latents.ndim != 5 or latents.shape[1] != config.in_channels:

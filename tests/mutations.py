@@ -40,8 +40,8 @@ SAMPLING = "tests/nodes/test_sampling.py"
 MUTATIONS = [
     Mutation(f"{CORE}/conditioning.py", "[first, between, *ends[1:]]", "[first, *ends[1:], between]", CONDITIONING),
     Mutation(f"{CORE}/conditioning.py", "latents[:, :, :1].expand(-1", "latents[:, :, -1:].expand(-1", CONDITIONING),
-    Mutation(f"{CORE}/transformer.py", "shift, scale, gate, text_shift", "scale, shift, gate, text_shift", TRANSFORMER),
-    Mutation(f"{CORE}/transformer.py", "shift, scale = self.linear", "scale, shift = self.linear", TRANSFORMER),
+    Mutation(f"{CORE}/transformer.py", "shift, scale, gate = per", "scale, shift, gate = per", TRANSFORMER),
+    Mutation(f"{CORE}/transformer.py", "shift, scale = per_token", "scale, shift = per_token", TRANSFORMER),
     Mutation(f"{CORE}/transformer.py", 'approximate="tanh"', 'approximate="none"', TRANSFORMER),
     Mutation(f"{CORE}/transformer.py", "OFS = 2.0", "OFS = 1.0", TRANSFORMER),
     Mutation(f"{CORE}/transformer.py", "text = text + table[:, :length]", "pass", TRANSFORMER),

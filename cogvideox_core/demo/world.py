@@ -1,0 +1,319 @@
+"""The small world the demo models know: coloured shapes that move in front of plain backgrounds.
+
+A scene is a pure function of a seed, and a video is a pure function of a scene and a size. All lengths are fractions
+of the shorter side of the picture, so that a scene looks the same at every size.
+
+Backgrounds change from row to row only, never along a row: that is what lets `judge` find the objects without
+learning anything.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+
+FPS = 8
+NUM_FRAMES = 17
+HEIGHT = WIDTH = 96
+
+RGB = tuple[int, int, int]
+Combination = tuple[str, str, str]
+
+COLOURS: dict[str, RGB] = {
+    "red": (222, 32, 38),
+    "orange": (246, 132, 18),
+    "yellow": (248, 222, 40),
+    "green": (36, 176, 60),
+    "blue": (36, 84, 228),
+    "purple": (132, 44, 196),
+    "pink": (250, 130, 196),
+    "white": (246, 246, 246),
+}
+
+BACKGROUNDS: dict[str, tuple[tuple[float, RGB], ...]] = {
+    # Colours down the picture: (height of the stop from the top, colour); two stops at one height make an edge.
+    "a meadow": ((0.0, (118, 158, 190)), (0.6, (172, 196, 204)), (0.6, (104, 118, 66)), (1.0, (82, 94, 48))),
+    "a desert": ((0.0, (142, 170, 186)), (0.6, (196, 202, 196)), (0.6, (196, 166, 122)), (1.0, (166, 136, 98))),
+    "the sea": ((0.0, (104, 136, 160)), (0.6, (164, 184, 190)), (0.6, (52, 96, 112)), (1.0, (26, 58, 78))),
+    "the night sky": ((0.0, (8, 8, 20)), (1.0, (44, 44, 66))),
+    "a wooden wall": tuple(
+        stop
+        for board in range(4)
+        for stop in ((board / 4, (92, 66, 48)), (board / 4 + 0.06, (132, 98, 72)), (board / 4 + 0.25, (118, 86, 62)))
+    ),
+    "a sunset": ((0.0, (62, 50, 86)), (0.6, (156, 104, 108)), (1.0, (196, 146, 122))),
+}
+
+SHAPES = ("ball", "square", "triangle", "star", "ring")
+
+MOTIONS = (
+    "moving left",
+    "moving right",
+    "moving up",
+    "moving down",
+    "standing still",
+    "bouncing",
+    "going in a circle",
+    "growing",
+    "shrinking",
+)
+
+SIZES: dict[str, tuple[float, float]] = {"small": (0.115, 0.13), "medium": (0.15, 0.175), "large": (0.195, 0.215)}
+
+# Radius of the smallest circle round a shape of radius 1: shapes of one radius look equally large.
+_REACH = {"ball": 1.0, "square": 0.88 * math.sqrt(2), "triangle": 1.3, "star": 1.35, "ring": 1.1}
+_STAR_WAIST = 0.45  # of a star's reach
+_RING_HOLE = 0.52  # of a ring's reach
+_GROWTH = (0.6, 1.3)
+_MARGIN = 0.02
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom: where the centre of an object may be
+Place = tuple[float, float, float]  # x, y, scale
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: what it is, and the random numbers in [0, 1] its path is made of."""
+
+    colour: str
+    shape: str
+    motion: str
+    size: str
+    radius: float
+    chances: tuple[float, float, float]
+
+    @property
+    def combination(self) -> Combination:
+        return self.colour, self.shape, self.motion
+
+    @property
+    def reach(self) -> float:
+        """Half the side of the square the object stays in, at its largest."""
+        largest = _GROWTH[1] if self.motion in ("growing", "shrinking") else 1.0
+        return self.radius * _REACH[self.shape] * largest
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One or two objects in front of a background.
+
+    `horizon` shifts the background's stops, `light` multiplies its colours; `stacked` says whether two objects stand
+    above each other or side by side.
+    """
+
+    things: tuple[Thing, ...]
+    background: str
+    horizon: float = 0.0
+    light: float = 1.0
+    stacked: bool = False
+
+
+def combinations() -> list[Combination]:
+    """Every (colour, shape, motion)."""
+    return list(product(COLOURS, SHAPES, MOTIONS))
+
+
+def _hold_out() -> frozenset[Combination]:
+    """72 combinations, each value of each attribute equally often: colour + 2 shape + 3 motion picks a fifth."""
+    return frozenset(
+        (colour, shape, motion)
+        for (i, colour), (j, shape), (k, motion) in product(enumerate(COLOURS), enumerate(SHAPES), enumerate(MOTIONS))
+        if (i + 2 * j + 3 * k) % 5 == 0
+    )
+
+
+HELD_OUT: frozenset[Combination] = _hold_out()
+"""The combinations no training video shows: what a model makes of them, it has composed."""
+
+
+def make_scene(seed: int, *, pairs: float = 0.12, held_out: bool = False) -> Scene:
+    """A random scene, the same for the same arguments on every machine.
+
+    Args:
+        seed: any integer.
+        pairs: share of scenes with two objects.
+        held_out: draw from HELD_OUT only (one object), instead of from everything else.
+    """
+    chance = random.Random(f"scene {seed}")
+    count = 2 if chance.random() < pairs and not held_out else 1
+    things: list[Thing] = []
+    while len(things) < count:
+        thing = _draw_thing(chance, count)
+        seen = {thing.colour, thing.shape} & {value for other in things for value in (other.colour, other.shape)}
+        if (thing.combination in HELD_OUT) == held_out and not seen:
+            things.append(thing)
+    background = chance.choice(list(BACKGROUNDS))
+    return Scene(
+        tuple(things), background, chance.uniform(-0.06, 0.06), chance.uniform(0.92, 1.06), chance.random() < 0.5
+    )
+
+
+def scene_of(colour: str, shape: str, motion: str, background: str, seed: int = 0) -> Scene:
+    """A scene with this one object; the rest is drawn from the seed."""
+    scene = make_scene(seed, pairs=0.0)
+    thing = replace(scene.things[0], colour=colour, shape=shape, motion=motion)
+    return replace(scene, things=(thing,), background=background)
+
+
+def _draw_thing(chance: random.Random, count: int) -> Thing:
+    colour, shape, motion = chance.choice(list(COLOURS)), chance.choice(SHAPES), chance.choice(MOTIONS)
+    size = "small" if count == 2 else chance.choice(list(SIZES))
+    return Thing(
+        colour,
+        shape,
+        motion,
+        size,
+        chance.uniform(*SIZES[size]),
+        (chance.random(), chance.random(), chance.random()),
+    )
+
+
+# --- Motion ------------------------------------------------------------------------------------------------------
+
+
+def _along(low: float, high: float, wish: float, chance: float) -> tuple[float, float]:
+    """A stretch of at most `wish` somewhere between low and high."""
+    length = min(wish, high - low)
+    start = low + chance * (high - low - length)
+    return start, start + length
+
+
+def _place(thing: Thing, box: Box, seconds: float, duration: float) -> Place:
+    """Where the centre is after `seconds` of `duration`, and how large the object is then."""
+    left, top, right, bottom = box
+    first, second, third = thing.chances
+    x, y = left + first * (right - left), top + second * (bottom - top)
+    progress = seconds / duration if duration else 0.0
+    if thing.motion in ("moving left", "moving right"):
+        low, high = _along(left, right, (0.24 + 0.08 * third) * duration, first)
+        x = high + progress * (low - high) if thing.motion == "moving left" else low + progress * (high - low)
+    elif thing.motion in ("moving up", "moving down"):
+        low, high = _along(top, bottom, (0.24 + 0.08 * third) * duration, second)
+        y = high + progress * (low - high) if thing.motion == "moving up" else low + progress * (high - low)
+    elif thing.motion == "bouncing":
+        peak, floor = _along(top, bottom, 0.26 + 0.1 * third, second)
+        y = floor - (floor - peak) * abs(math.sin(math.pi * seconds))
+    elif thing.motion == "going in a circle":
+        radius = min(0.17 + 0.05 * third, (right - left) / 2, (bottom - top) / 2)
+        angle = math.pi * seconds + 2 * math.pi * third
+        x = left + radius + first * (right - left - 2 * radius) + radius * math.cos(angle)
+        y = top + radius + second * (bottom - top - 2 * radius) + radius * math.sin(angle)
+    scale = 1.0
+    if thing.motion in ("growing", "shrinking"):
+        start, end = _GROWTH if thing.motion == "growing" else _GROWTH[::-1]
+        scale = start + progress * (end - start)
+    return x, y, scale
+
+
+def _boxes(scene: Scene, height: float, width: float) -> list[Box]:
+    """The part of the picture each object's centre stays in."""
+    frames: list[Box] = [(0.0, 0.0, width, height)]
+    if len(scene.things) == 2:
+        half_height, half_width = height / 2, width / 2
+        frames = (
+            [(0.0, 0.0, width, half_height), (0.0, half_height, width, height)]
+            if scene.stacked
+            else [(0.0, 0.0, half_width, height), (half_width, 0.0, width, height)]
+        )
+    boxes = []
+    for thing, (left, top, right, bottom) in zip(scene.things, frames, strict=True):
+        room = thing.reach + _MARGIN
+        boxes.append((left + room, top + room, max(left + room, right - room), max(top + room, bottom - room)))
+    return boxes
+
+
+# --- Pictures ----------------------------------------------------------------------------------------------------
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Signed distance from (x, y) to the outline of a shape of radius 1; negative inside."""
+
+
+def _ball(x: Tensor, y: Tensor) -> Tensor:
+    return torch.hypot(x, y) - 1.0
+
+
+def _ring(x: Tensor, y: Tensor) -> Tensor:
+    outer = _REACH["ring"]
+    middle, half_width = outer * (1 + _RING_HOLE) / 2, outer * (1 - _RING_HOLE) / 2
+    return (torch.hypot(x, y) - middle).abs() - half_width
+
+
+def _square(x: Tensor, y: Tensor) -> Tensor:
+    side = _REACH["square"] / math.sqrt(2)
+    return torch.maximum(x.abs(), y.abs()) - side
+
+
+def _corners(count: int, radii: Iterable[float]) -> list[tuple[float, float]]:
+    """Corners at equal angles from the top, clockwise."""
+    turns = [2 * math.pi * index / count for index in range(count)]
+    return [(r * math.sin(turn), -r * math.cos(turn)) for turn, r in zip(turns, radii, strict=True)]
+
+
+def _polygon(corners: list[tuple[float, float]]) -> Distance:
+    """Distance to a polygon: to its nearest edge, with the sign of the even-odd rule."""
+
+    def distance(x: Tensor, y: Tensor) -> Tensor:
+        nearest = torch.full_like(x + y, math.inf)
+        inside = torch.zeros_like(nearest, dtype=torch.bool)
+        for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
+            ex, ey = bx - ax, by - ay
+            along = (((x - ax) * ex + (y - ay) * ey) / (ex * ex + ey * ey)).clamp(0.0, 1.0)
+            nearest = torch.minimum(nearest, torch.hypot(x - ax - along * ex, y - ay - along * ey))
+            if ay != by:
+                inside ^= ((y >= ay) != (y >= by)) & (x < ax + (y - ay) / (by - ay) * ex)
+        return torch.where(inside, -nearest, nearest)
+
+    return distance
+
+
+_OUTLINES: dict[str, Distance] = {
+    "ball": _ball,
+    "square": _square,
+    "triangle": _polygon(_corners(3, [_REACH["triangle"]] * 3)),
+    "star": _polygon(_corners(10, [_REACH["star"], _REACH["star"] * _STAR_WAIST] * 5)),
+    "ring": _ring,
+}
+
+
+def render(scene: Scene, num_frames: int = NUM_FRAMES, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
+    """The scene as a video at 8 frames a second.
+
+    Returns: [3, F, H, W] in [0, 1], float32, antialiased.
+    """
+    unit = min(height, width)
+    video = _background(scene, height)[:, None, :, None].expand(3, num_frames, height, width).clone()
+    rows = (torch.arange(height, dtype=torch.float32) + 0.5)[:, None] / unit
+    columns = (torch.arange(width, dtype=torch.float32) + 0.5)[None, :] / unit
+    duration = (num_frames - 1) / FPS
+    for thing, box in zip(scene.things, _boxes(scene, height / unit, width / unit), strict=True):
+        colour = _colour(COLOURS[thing.colour])[:, None, None]
+        for frame in range(num_frames):
+            x, y, scale = _place(thing, box, frame / FPS, duration)
+            radius = thing.radius * scale
+            distance = _OUTLINES[thing.shape]((columns - x) / radius, (rows - y) / radius) * radius * unit
+            video[:, frame].lerp_(colour.expand(3, height, width), (0.5 - distance).clamp(0.0, 1.0))
+    return video
+
+
+def _background(scene: Scene, height: int) -> Tensor:
+    """[3, H]: the colours of the rows."""
+    stops = BACKGROUNDS[scene.background]
+    heights = [stop if stop in (0.0, 1.0) else stop + scene.horizon for stop, _ in stops]
+    colours = torch.stack([_colour(colour) for _, colour in stops], dim=1) * scene.light
+    rows = (torch.arange(height, dtype=torch.float32) + 0.5) / height
+    profile = colours[:, :1].repeat(1, height)
+    for index, (low, high) in enumerate(zip(heights, heights[1:], strict=False)):
+        within = rows >= low
+        mix = ((rows - low) / (high - low)).clamp(0.0, 1.0) if high > low else torch.ones_like(rows)
+        profile = torch.where(within, colours[:, index, None].lerp(colours[:, index + 1, None], mix), profile)
+    return profile.clamp(0.0, 1.0)
+
+
+def _colour(rgb: RGB) -> Tensor:
+    return torch.tensor(rgb, dtype=torch.float32) / 255.0

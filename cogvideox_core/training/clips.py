@@ -1,0 +1,66 @@
+"""Where training clips come from: the rendered world, or a folder of videos with captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from ..conditioning import video_pixels
+from ..demo.captions import caption
+from ..demo.world import make_scene, render
+from ..shapes import VideoSize
+from ..video_io import read_video
+
+
+class ClipSource(Protocol):
+    """Clips by number; everything is a pure function of its arguments."""
+
+    def video(self, index: int, num_frames: int, height: int, width: int) -> Tensor:
+        """[3, F, H, W] in [0, 1]."""
+        ...
+
+    def caption(self, index: int, seed: int, num_frames: int) -> str:
+        """What clip `index` shows; where a source has many captions, the seed picks one."""
+        ...
+
+
+class WorldClips:
+    """Scenes of the small world, without the combinations held out for testing."""
+
+    def video(self, index: int, num_frames: int, height: int, width: int) -> Tensor:
+        return render(make_scene(index), num_frames, height, width)
+
+    def caption(self, index: int, seed: int, num_frames: int) -> str:
+        return caption(make_scene(index), seed, moving=num_frames > 1)
+
+
+class FolderClips:
+    """Every NAME.mp4 of a folder with its caption NAME.txt, in the order of their names, again and again.
+
+    Raises: ValueError if there is no video, or one without a caption.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.files = sorted(Path(folder).glob("*.mp4"))
+        if not self.files:
+            raise ValueError(f"{folder} holds no .mp4; put the videos there, each with a .txt of the same name")
+        silent = [file.name for file in self.files if not file.with_suffix(".txt").is_file()]
+        if silent:
+            raise ValueError(f"{folder}: {silent[0]} has no caption ({len(silent)} in all); write a .txt of that name")
+
+    def video(self, index: int, num_frames: int, height: int, width: int) -> Tensor:
+        """The first frames, their middle cropped to the aspect ratio. Raises: ValueError if there are too few."""
+        file = self._file(index)
+        frames, _ = read_video(file, max_frames=num_frames)
+        if frames.shape[2] < num_frames:
+            raise ValueError(f"{file} has {frames.shape[2]} frames; this bucket takes {num_frames}")
+        pixels = video_pixels(frames, VideoSize(height, width, num_frames), fit="crop")
+        return (pixels[0] + 1) / 2
+
+    def caption(self, index: int, seed: int, num_frames: int) -> str:
+        return self._file(index).with_suffix(".txt").read_text(encoding="utf-8").strip()
+
+    def _file(self, index: int) -> Path:
+        return self.files[index % len(self.files)]

@@ -1,0 +1,100 @@
+"""Frame pack: clips of different length and size in one row of tokens, attention kept inside each clip.
+
+Nothing is padded, and every linear layer sees all clips at once. Source: arXiv 2408.06072 section 3.2 (as an idea of
+Patch'n Pack, arXiv 2307.06304).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..attention import AttentionFn, sdpa
+from ..positions import Grid, Rotary, rotary_table
+from ..transformer import CogVideoXTransformer3D, Run, Runs, unpatchify
+
+
+class Bundle(NamedTuple):
+    """Clips of one shape: latents [b, C, T, H, W], prompt_embeds [b, L, D], timestep [b]."""
+
+    latents: Tensor
+    prompt_embeds: Tensor
+    timestep: Tensor
+
+
+def packed_forward(
+    transformer: CogVideoXTransformer3D,
+    bundles: Sequence[Bundle],
+    attention: AttentionFn = sdpa,
+    *,
+    recompute: bool = False,
+) -> list[Tensor]:
+    """The predictions of `transformer` for every bundle, as if each had been given on its own.
+
+    Args: recompute: keep only what enters each block, and compute the rest again in the backward pass.
+    Returns: one [b, out_channels, T, H, W] per bundle.
+    Raises: ValueError if a shape does not fit the model.
+    """
+    grids = [transformer.token_grid(bundle.latents, bundle.prompt_embeds) for bundle in bundles]
+    pairs = [
+        transformer.patch_embed(bundle.latents, bundle.prompt_embeds, grid)
+        for bundle, grid in zip(bundles, grids, strict=True)
+    ]
+    runs = [Run(len(video), text.shape[1], video.shape[1]) for video, text in pairs]
+    video = torch.cat([video.flatten(0, 1) for video, _ in pairs])[None]
+    text = torch.cat([text.flatten(0, 1) for _, text in pairs])[None]
+    temb = transformer.embed_time(torch.cat([bundle.timestep for bundle in bundles]), None, video)
+    rotary = _packed_rotary(transformer, grids, runs, video.device)
+    inside = within_clips(runs, attention)
+    for block in transformer.transformer_blocks:
+        run_block: Callable[..., Any] = partial(checkpoint, block, use_reentrant=False) if recompute else block
+        video, text = run_block(video, text, temb, rotary, inside, runs)
+    tokens = transformer.proj_out(transformer.norm_out(transformer.norm_final(video), temb, runs))
+    parts = tokens[0].split([run.clips * run.video for run in runs])
+    return [
+        unpatchify(part.unflatten(0, (run.clips, run.video)), grid, transformer.config)
+        for part, run, grid in zip(parts, runs, grids, strict=True)
+    ]
+
+
+def _packed_rotary(
+    transformer: CogVideoXTransformer3D, grids: Sequence[Grid], runs: Runs, device: torch.device
+) -> Rotary | None:
+    """The rotary tables of all clips, one behind the other; None where the model has none."""
+    if not transformer.config.use_rotary_positional_embeddings:
+        return None
+    tables: list[Rotary] = [rotary_table(grid, transformer.config, device) for grid in grids]
+    cos = torch.cat([cos.repeat(run.clips, 1) for (cos, _), run in zip(tables, runs, strict=True)])
+    sin = torch.cat([sin.repeat(run.clips, 1) for (_, sin), run in zip(tables, runs, strict=True)])
+    return cos, sin
+
+
+def within_clips(runs: Runs, attention: AttentionFn = sdpa) -> AttentionFn:
+    """An attention over one packed row [all text | all video] in which no clip sees another."""
+    text_sizes = [run.clips * run.text for run in runs]
+    video_sizes = [run.clips * run.video for run in runs]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        parts = [tensor.split(text_sizes + video_sizes, dim=2) for tensor in (q, k, v)]
+        texts, videos = [], []
+        for index, run in enumerate(runs):
+            clips = [
+                torch.cat([_unpack(part[index], run.clips), _unpack(part[len(runs) + index], run.clips)], dim=2)
+                for part in parts
+            ]
+            tokens = attention(*clips)  # [clips, text + video, heads * d]
+            texts.append(tokens[:, : run.text].flatten(0, 1))
+            videos.append(tokens[:, run.text :].flatten(0, 1))
+        return torch.cat([*texts, *videos])[None]
+
+    return attend
+
+
+def _unpack(row: Tensor, clips: int) -> Tensor:
+    """[1, heads, clips * n, d] -> [clips, heads, n, d]."""
+    return row[0].unflatten(1, (clips, -1)).transpose(0, 1)

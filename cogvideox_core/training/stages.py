@@ -1,0 +1,193 @@
+"""From a recipe to what is trained: models made or loaded, clips encoded, the objective put together."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..conditioning import image_latent_factor
+from ..config import TransformerConfig, VAEConfig
+from ..schedulers import NoiseSchedule
+from ..text_encoder import load_text_encoder, load_tokenizer
+from ..transformer import CogVideoXTransformer3D
+from ..vae import AutoencoderCausal3D
+from ..variants import VARIANTS, Variant
+from ..weights import load_transformer, load_vae
+from .autoencoder import AutoencoderObjective, initialise
+from .clips import ClipSource
+from .diffusion import DiffusionObjective, zero_initialise
+from .latents import EncodedBucket, encode_bucket
+from .layout import write_index, write_scheduler, write_text_encoder, write_transformer
+from .loop import Objective
+from .recipe import AutoencoderRecipe, DiffusionRecipe, Recipe
+from .tokenizer import train_tokenizer
+
+SAVED_DTYPE = torch.float16
+_PIPELINES = {"text-to-video": "CogVideoXPipeline", "image-to-video": "CogVideoXImageToVideoPipeline"}
+_TABLE, _PATCHES = "patch_embed.pos_embedding", "patch_embed.proj.weight"
+_SENTENCES = 20_000  # captions a tokenizer learns from
+
+
+class Places(NamedTuple):
+    """Folders of a run: `model` to start from (None: everything is new), `latents` and `work` of its own."""
+
+    model: Path | None
+    latents: Path
+    work: Path
+
+
+def make_objective(recipe: Recipe, clips: ClipSource, places: Places) -> Objective:
+    """What `loop.train` takes.
+
+    Raises: ValueError if the recipe needs a part that is neither described nor in `places.model`.
+    """
+    torch.manual_seed(recipe.optimisation.seed)
+    if isinstance(recipe, AutoencoderRecipe):
+        return _autoencoder(recipe, clips, places)
+    return _diffusion(recipe, clips, places)
+
+
+def _autoencoder(recipe: AutoencoderRecipe, clips: ClipSource, places: Places) -> AutoencoderObjective:
+    if recipe.vae is None:
+        vae = load_vae(_component(places.model, "vae"), dtype=torch.float32)
+    else:
+        vae = AutoencoderCausal3D(_config(VAEConfig(), recipe.vae))
+        initialise(vae)
+    return AutoencoderObjective(
+        vae.train().requires_grad_(True),
+        clips,
+        recipe.phases,
+        weights=recipe.weights,
+        zooms=recipe.zooms,
+        seed=recipe.optimisation.seed,
+        dtype=SAVED_DTYPE,
+    )
+
+
+def _diffusion(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> DiffusionObjective:
+    variant = VARIANTS.get(recipe.variant)
+    if variant is None:
+        raise ValueError(f"variant is {recipe.variant!r}; it is one of {', '.join(VARIANTS)}")
+    vae_folder = _component(places.model, "vae")
+    vae = load_vae(vae_folder, dtype=torch.float32).requires_grad_(False)
+    buckets = []
+    for mixed in recipe.buckets:
+        encode_bucket(vae, clips, mixed.bucket, places.latents, seed=recipe.optimisation.seed)
+        buckets.append((EncodedBucket(mixed.bucket, places.latents), mixed.share))
+    text = _text_encoder(recipe, clips, places)
+    transformer = _transformer(recipe, variant, places)
+
+    def write(folder: Path) -> None:
+        learned = variant.transformer.use_learned_positional_embeddings
+        config = replace(transformer.config, use_learned_positional_embeddings=learned)
+        write_transformer(transformer, config, folder / "transformer", SAVED_DTYPE)
+        write_text_encoder(text.model, folder / "text_encoder", SAVED_DTYPE)
+        shutil.copytree(text.tokenizer_folder, folder / "tokenizer", dirs_exist_ok=True)
+        shutil.copytree(vae_folder, folder / "vae", dirs_exist_ok=True)
+        write_scheduler(variant.schedule, folder / "scheduler")
+        write_index(folder, _PIPELINES[variant.task])
+
+    return DiffusionObjective(
+        transformer.train().requires_grad_(True),
+        text.model,
+        text.tokenize,
+        clips,
+        buckets,
+        NoiseSchedule(variant.schedule),
+        scale=vae.config.scaling_factor,
+        image_scale=image_latent_factor(vae.config, "diffusers"),
+        dropout=recipe.dropout,
+        timesteps=recipe.timesteps,
+        seed=recipe.optimisation.seed,
+        recompute=recipe.recompute,
+        write=write,
+    )
+
+
+class _Text(NamedTuple):
+    model: Any  # transformers' T5EncoderModel
+    tokenize: Callable[[Any], Tensor]
+    tokenizer_folder: Path
+
+
+def _text_encoder(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> _Text:
+    if recipe.text_encoder is None:
+        folder = _component(places.model, "tokenizer")
+        model = load_text_encoder(_component(places.model, "text_encoder"), dtype=torch.float32).model
+    else:
+        folder = places.work / "tokenizer"
+        arguments = dict(recipe.text_encoder)
+        pieces = arguments.pop("vocab_size")
+        sentences = [clips.caption(index, index, 17) for index in range(_SENTENCES)]
+        model = _new_t5(train_tokenizer(sentences, folder, pieces), arguments)
+    model.eval().requires_grad_(recipe.train_text_encoder)  # eval: no dropout, so that a resumed run is the same run
+    tokenizer = load_tokenizer(folder, model.config.vocab_size)
+
+    def tokenize(prompts: list[str]) -> Tensor:
+        options = dict(padding="max_length", max_length=recipe.text_tokens, truncation=True, return_tensors="pt")
+        return tokenizer(prompts, **options).input_ids
+
+    return _Text(model, tokenize, folder)
+
+
+def _new_t5(vocab_size: int, arguments: dict[str, Any]) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(T5Config(vocab_size=vocab_size, feed_forward_proj="gated-gelu", **arguments))
+
+
+def _transformer(recipe: DiffusionRecipe, variant: Variant, places: Places) -> CogVideoXTransformer3D:
+    """A new transformer, or the model's own, widened where the variant takes more channels.
+
+    A table of learned positions ties a model to one size. One that is not zero stays; a new or zero one is left out
+    while training, so that clips of every size can be packed, and written as zeros in the end.
+    """
+    if recipe.transformer is not None:
+        shape = dict(recipe.transformer, use_learned_positional_embeddings=False)
+        transformer = CogVideoXTransformer3D(_config(variant.transformer, shape), variant=variant)
+        zero_initialise(transformer)
+        return transformer
+    trained = load_transformer(_component(places.model, "transformer"), dtype=torch.float32)
+    tensors = trained.state_dict()
+    table = tensors.get(_TABLE)
+    keep_table = table is not None and bool(table.any())
+    if not keep_table:
+        tensors.pop(_TABLE, None)
+    config = replace(
+        trained.config, in_channels=variant.transformer.in_channels, use_learned_positional_embeddings=keep_table
+    )
+    transformer = CogVideoXTransformer3D(config, variant=variant)
+    tensors[_PATCHES] = _widened(tensors[_PATCHES], config)
+    transformer.load_state_dict(tensors)
+    return transformer
+
+
+def _widened(weight: Tensor, config: TransformerConfig) -> Tensor:
+    """Zeros for input channels that are new: the widened model starts as the model it was."""
+    if weight.ndim == 4:  # 1.0's Conv2d: channels stand second
+        missing = config.in_channels - weight.shape[1]
+        return torch.cat([weight, weight.new_zeros(len(weight), missing, *weight.shape[2:])], dim=1)
+    cells = config.frame_patch * config.patch_size**2  # 1.5's Linear: channels stand before the cells of a patch
+    missing = config.in_channels * cells - weight.shape[1]
+    return torch.cat([weight, weight.new_zeros(len(weight), missing)], dim=1)
+
+
+def _config(base: Any, values: dict[str, Any]) -> Any:
+    known = {entry.name for entry in fields(base)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{type(base).__name__} has no field {', '.join(unknown)}")
+    return replace(base, **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _component(model: Path | None, name: str) -> Path:
+    if model is None:
+        raise ValueError(
+            f"the recipe makes no {name} of its own; give the folder of a model that has one, with --model"
+        )
+    return model / name

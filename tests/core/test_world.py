@@ -1,0 +1,289 @@
+"""The small world and its captions: the same on every machine, inside the picture, and said in words that mean it."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from cogvideox_core.demo import captions, world
+from cogvideox_core.demo.captions import PROMPT_GRAMMAR, caption, prompt_of
+from cogvideox_core.demo.world import (
+    BACKGROUNDS,
+    COLOURS,
+    FPS,
+    HELD_OUT,
+    MOTIONS,
+    SHAPES,
+    SIZES,
+    Scene,
+    combinations,
+    make_scene,
+    render,
+    scene_of,
+)
+
+SEEDS = range(3000)
+
+# What these seeds have drawn and said since the demo models were trained: seed, arguments, objects, background, mean
+# of red, green and blue, caption.
+GOLDEN = [
+    (
+        0,
+        {},
+        [("green", "star", "standing still"), ("orange", "ball", "bouncing")],
+        "a meadow",
+        [0.45231, 0.52511, 0.43839],
+        "a tiny green starlet is standing still and a tiny tangerine disc hops",
+    ),
+    (
+        5,
+        {"pairs": 1.0},
+        [("orange", "ring", "moving right"), ("pink", "ball", "moving left")],
+        "the night sky",
+        [0.17137, 0.13163, 0.18207],
+        "the orange donut moving right and a pink disc moving left against the night sky",
+    ),
+    (
+        3,
+        {"held_out": True},
+        [("orange", "square", "standing still")],
+        "a wooden wall",
+        [0.49577, 0.34856, 0.22859],
+        "a orange square standing still in front of a wooden wall.",
+    ),
+]
+
+
+def background_of(scene: Scene, height: int) -> Tensor:
+    """[3, 1, H, 1]: the scene without its objects."""
+    return world._background(scene, height)[:, None, :, None]
+
+
+def places(scene: Scene, num_frames: int, height: int, width: int) -> Iterator[list[tuple[float, float, float]]]:
+    """x, y and reach of each object, frame by frame, in fractions of the shorter side."""
+    unit = min(height, width)
+    boxes = world._boxes(scene, height / unit, width / unit)
+    for frame in range(num_frames):
+        found = []
+        for thing, box in zip(scene.things, boxes, strict=True):
+            x, y, scale = world._place(thing, box, frame / FPS, (num_frames - 1) / FPS)
+            found.append((x, y, thing.radius * scale * world._REACH[thing.shape]))
+        yield found
+
+
+# --- Scenes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seed", "options", "things", "background", "colour", "said"), GOLDEN)
+def test_seeds_draw_and_say_what_they_did_when_the_models_were_trained(
+    seed: int, options: dict, things: list, background: str, colour: list[float], said: str
+) -> None:
+    scene = make_scene(seed, **options)
+    assert [thing.combination for thing in scene.things] == things
+    assert scene.background == background
+    assert render(scene).mean(dim=(1, 2, 3)).tolist() == pytest.approx(colour, abs=2e-5)
+    assert caption(scene, seed) == said
+
+
+def test_a_scene_is_its_seed_whatever_else_was_drawn() -> None:
+    scenes = [make_scene(seed) for seed in range(200)]
+    random.seed(1)
+    assert scenes == [make_scene(seed) for seed in range(200)]
+    assert len(set(scenes)) == 200
+
+
+def test_held_out_combinations_are_in_no_training_scene_and_in_every_other() -> None:
+    drawn = {thing.combination for seed in SEEDS for thing in make_scene(seed).things}
+    assert drawn == set(combinations()) - HELD_OUT
+    assert {make_scene(seed, held_out=True).things[0].combination for seed in range(1000)} == HELD_OUT
+    assert all(len(make_scene(seed, pairs=1.0, held_out=True).things) == 1 for seed in range(20))
+
+
+def test_enough_is_held_out_of_everything() -> None:
+    assert len(HELD_OUT) >= 64 and set(combinations()) >= HELD_OUT
+    for values, place in ((COLOURS, 0), (SHAPES, 1), (MOTIONS, 2)):
+        counts = Counter(combination[place] for combination in HELD_OUT)
+        assert set(counts) == set(values)
+        assert max(counts.values()) - min(counts.values()) <= 1  # equally often, as far as 72 can be shared out
+
+
+def test_training_scenes_show_everything_about_equally_often() -> None:
+    things = [thing for seed in SEEDS for thing in make_scene(seed, pairs=0.0).things]
+    sets = {"colour": COLOURS, "shape": SHAPES, "motion": MOTIONS, "size": SIZES}
+    for attribute, values in sets.items():
+        counts = Counter(getattr(thing, attribute) for thing in things)
+        assert set(counts) == set(values)
+        assert max(counts.values()) < 1.5 * min(counts.values()), counts
+    assert {make_scene(seed).background for seed in SEEDS} == set(BACKGROUNDS)
+    pairs = sum(len(make_scene(seed).things) == 2 for seed in SEEDS) / len(SEEDS)
+    assert pairs == pytest.approx(0.12, abs=0.02)
+
+
+def test_objects_of_a_pair_share_no_word() -> None:
+    for seed in range(300):
+        one, other = make_scene(seed, pairs=1.0).things
+        assert one.colour != other.colour and one.shape != other.shape
+
+
+def test_scene_of_shows_what_was_asked_for() -> None:
+    for seed, combination in enumerate(combinations()):
+        scene = scene_of(*combination, background="the sea", seed=seed)
+        assert [thing.combination for thing in scene.things] == [combination] and scene.background == "the sea"
+    assert scene_of("red", "ball", "bouncing", "the sea", 1) != scene_of("red", "ball", "bouncing", "the sea", 2)
+
+
+# --- Pictures ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(17, 96, 96), (1, 48, 48), (5, 48, 80), (33, 80, 48)])
+def test_a_video_is_its_scene_in_colours_from_0_to_1(size: tuple[int, int, int]) -> None:
+    for seed in range(6):
+        scene = make_scene(seed, pairs=0.5)
+        video = render(scene, *size)
+        assert video.shape == (3, *size) and video.dtype == torch.float32
+        assert 0 <= video.min() <= video.max() <= 1
+        assert torch.equal(video, render(make_scene(seed, pairs=0.5), *size))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (96, 64)])
+@pytest.mark.parametrize("pairs", [0.0, 1.0])
+def test_objects_stay_inside_the_picture(size: tuple[int, int], pairs: float) -> None:
+    height, width = size
+    for seed in range(40):
+        scene = make_scene(seed, pairs=pairs)
+        video, empty = render(scene, 9, height, width), background_of(scene, height)
+        changed = ((video - empty).abs() > 1e-6).any(dim=0)
+        assert changed.flatten(1).any(dim=1).all(), seed  # there is something in every frame
+        changed[:, 1:-1, 1:-1] = False
+        assert not changed.any(), seed
+
+
+@pytest.mark.parametrize("size", [(96, 96), (96, 170), (170, 96)])
+def test_every_path_stays_inside_and_two_objects_never_meet(size: tuple[int, int]) -> None:
+    height, width = (side / min(size) for side in size)
+    for seed in range(400):
+        for found in places(make_scene(seed, pairs=0.7), 17, *size):
+            for x, y, reach in found:
+                assert reach < x < width - reach and reach < y < height - reach, seed
+            if len(found) == 2:
+                (ax, ay, one), (bx, by, other) = found
+                assert max(abs(ax - bx), abs(ay - by)) > one + other, seed
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_backgrounds_change_from_row_to_row_only_and_are_unlike_every_object(background: str) -> None:
+    for light in (0.92, 1.06):
+        scene = scene_of("red", "ball", "standing still", background)
+        rows = world._background(Scene(scene.things, background, 0.0, light), 96)  # [3, H]
+        for colour, rgb in COLOURS.items():
+            distance = (rows - torch.tensor(rgb)[:, None] / 255).square().sum(dim=0).sqrt()
+            assert distance.min() > 0.24, (colour, light)
+    video = render(scene, 5)
+    beside = ((video - background_of(scene, 96)).abs() < 1e-6).all(dim=0)
+    assert beside.float().mean() > 0.7
+
+
+def test_a_scene_looks_the_same_at_every_size() -> None:
+    for seed in range(10):
+        scene = make_scene(seed, pairs=0.3)
+        large = torch.nn.functional.avg_pool2d(render(scene, 5, 192, 192), 4)
+        assert (large - render(scene, 5, 48, 48)).abs().mean() < 0.01
+
+
+def test_shapes_have_the_areas_of_their_outlines() -> None:
+    """Ball, square, triangle, star and ring of radius 1, from their corners and radii."""
+    areas = {"ball": 3.1416, "square": 3.0976, "triangle": 2.1954, "star": 2.4103, "ring": 2.7729}
+    for shape, area in areas.items():
+        scene = scene_of("white", shape, "standing still", "the night sky")
+        video, empty = render(scene, 1, 192, 192), background_of(scene, 192)
+        covered = ((video - empty).sum(dim=0) / (246 / 255 * 3 - empty.sum(dim=0))).sum()
+        assert covered / (scene.things[0].radius * 192) ** 2 == pytest.approx(area, rel=0.01), shape
+
+
+# --- Captions ----------------------------------------------------------------------------------------------------
+
+
+def all_captions(moving: bool = True) -> list[str]:
+    return [caption(make_scene(seed), seed, moving=moving) for seed in SEEDS]
+
+
+def says(text: str, words: str, strays: int = 0) -> bool:
+    """Whether a text has these words, next to each other but for so many strays."""
+    between = rf"(?: \S+){{0,{strays}}} "
+    return re.search(rf"\b{between.join(map(re.escape, words.split()))}\b", text.lower()) is not None
+
+
+def motion_words() -> set[str]:
+    tables = (captions._MOTION_WORDS, captions._FINITE_VERBS)
+    return set(MOTIONS).union(*(words for table in tables for words in table.values()))
+
+
+def test_a_caption_is_its_scene_and_seed() -> None:
+    before = all_captions()
+    random.seed(1)
+    assert before == all_captions()
+    scene = make_scene(2)
+    assert len({caption(scene, seed) for seed in range(200)}) > 100
+
+
+@pytest.mark.parametrize("moving", [True, False])
+def test_captions_are_tidy(moving: bool) -> None:
+    for text in all_captions(moving):
+        assert text == text.strip() and text
+        assert not re.search(r"  |[{}]| [,.:]|,,|\.\.", text), text
+
+
+def test_captions_of_pictures_name_no_motion() -> None:
+    words = motion_words()
+    for text in all_captions(moving=False):
+        assert not [word for word in words if says(text, word)], text
+
+
+def test_captions_of_videos_name_the_motion_of_every_object_and_no_other() -> None:
+    for seed, text in enumerate(all_captions()):
+        known = [
+            (*captions._MOTION_WORDS[thing.motion], *captions._FINITE_VERBS[thing.motion], thing.motion)
+            for thing in make_scene(seed).things
+        ]
+        assert all(any(says(text, word, strays=4) for word in words) for words in known), text
+        strange = motion_words().difference(*known)
+        assert not [word for word in strange if says(text, word)], text
+
+
+def test_no_two_words_are_the_same_for_different_things() -> None:
+    tables = (captions._COLOUR_WORDS, captions._SHAPE_WORDS, captions._SIZE_WORDS, captions._BACKGROUND_WORDS)
+    words = [word for table in tables for key, synonyms in table.items() for word in {key, *synonyms}]
+    moves = [captions._MOTION_WORDS[motion] + captions._FINITE_VERBS[motion] + (motion,) for motion in MOTIONS]
+    words += [word for choices in moves for word in choices]
+    assert [word for word, count in Counter(words).items() if count > 1] == []
+
+
+def test_the_grammar_makes_a_prompt_of_every_choice() -> None:
+    assert list(PROMPT_GRAMMAR) == ["colour", "shape", "motion", "background", "template"]
+    lists = {key: words for key, words in PROMPT_GRAMMAR.items() if isinstance(words, list)}
+    assert list(lists) == ["colour", "shape", "motion", "background"]
+    assert [set(words) for words in lists.values()] == [set(COLOURS), set(SHAPES), set(MOTIONS), set(BACKGROUNDS)]
+    template = PROMPT_GRAMMAR["template"]
+    assert isinstance(template, str)
+    first = {key: words[0] for key, words in lists.items()}
+    for key, words in lists.items():
+        for word in words:
+            prompt = template.format(**first | {key: word})
+            assert "{" not in prompt and says(prompt, word)
+            scene = scene_of(**first | {key: word})
+            assert prompt_of(scene) == prompt
+
+
+def test_every_word_of_the_grammar_and_every_synonym_is_used() -> None:
+    text = "\n".join(all_captions() + all_captions(moving=False))
+    tables = (captions._COLOUR_WORDS, captions._SHAPE_WORDS, captions._BACKGROUND_WORDS, captions._SIZE_WORDS)
+    words = motion_words().union(*({key, *synonyms} for table in tables for key, synonyms in table.items()))
+    words |= {word for choices in PROMPT_GRAMMAR.values() if isinstance(choices, list) for word in choices}
+    words -= {"medium"}  # said as "medium-sized"
+    assert sorted(word for word in words if not says(text, word)) == []
