@@ -6,12 +6,11 @@ Patch'n Pack, arXiv 2307.06304).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..attention import AttentionFn, sdpa
@@ -52,14 +51,17 @@ def packed_forward(
     rotary = _packed_rotary(transformer, grids, runs, video.device)
     inside = within_clips(runs, attention)
     for block in transformer.transformer_blocks:
-        run_block: Callable[..., Any] = partial(checkpoint, block, use_reentrant=False) if recompute else block
-        video, text = run_block(video, text, temb, rotary, inside, runs)
+        video, text = _run_block(block, recompute, video, text, temb, rotary, inside, runs)
     tokens = transformer.proj_out(transformer.norm_out(transformer.norm_final(video), temb, runs))
     parts = tokens[0].split([run.clips * run.video for run in runs])
     return [
         unpatchify(part.unflatten(0, (run.clips, run.video)), grid, transformer.config)
         for part, run, grid in zip(parts, runs, grids, strict=True)
     ]
+
+
+def _run_block(block: nn.Module, recompute: bool, *arguments: Any) -> Any:
+    return checkpoint(block, *arguments, use_reentrant=False) if recompute else block(*arguments)
 
 
 def _packed_rotary(

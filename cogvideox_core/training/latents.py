@@ -6,16 +6,18 @@ the first shard that is missing.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..vae import AutoencoderCausal3D
@@ -56,9 +58,13 @@ class LatentClip(NamedTuple):
 def encode_bucket(
     vae: AutoencoderCausal3D, clips: ClipSource, bucket: Bucket, folder: str | Path, *, seed: int = 0
 ) -> None:
-    """Write the shards of `bucket` that are missing under `folder`."""
+    """Write the shards of `bucket` that are missing under `folder`.
+
+    Raises: ValueError if the folder holds other clips of this shape, or another VAE's.
+    """
     place = Path(folder) / bucket.name
     place.mkdir(parents=True, exist_ok=True)
+    _check_owner(place / "bucket.json", {**asdict(bucket), "seed": seed, "vae": fingerprint(vae)})
     shards = range(math.ceil(bucket.count / SHARD))
     for shard in tqdm(shards, desc=f"encoding {bucket.name}", unit="shard"):
         path = _shard_path(place, shard)
@@ -71,6 +77,24 @@ def encode_bucket(
         part = path.with_suffix(".part")
         save_file(columns, part)
         os.replace(part, path)
+
+
+def _check_owner(path: Path, wanted: dict[str, Any]) -> None:
+    held = json.loads(path.read_text()) if path.is_file() else None
+    if held is None:
+        path.write_text(json.dumps(wanted, indent=2) + "\n")
+    elif held != wanted:
+        changed = ", ".join(key for key in wanted if held.get(key) != wanted[key])
+        raise ValueError(f"{path.parent} holds clips encoded otherwise (different: {changed}); name another folder")
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A short hash of all weights."""
+    state = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        state.update(name.encode())
+        state.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()[:16]
 
 
 @torch.no_grad()

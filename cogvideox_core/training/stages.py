@@ -78,7 +78,7 @@ def _diffusion(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> Di
     vae = load_vae(vae_folder, dtype=torch.float32).requires_grad_(False)
     buckets = []
     for mixed in recipe.buckets:
-        encode_bucket(vae, clips, mixed.bucket, places.latents, seed=recipe.optimisation.seed)
+        encode_bucket(vae, clips, mixed.bucket, places.latents)
         buckets.append((EncodedBucket(mixed.bucket, places.latents), mixed.share))
     text = _text_encoder(recipe, clips, places)
     transformer = _transformer(recipe, variant, places)
