@@ -34,7 +34,6 @@ _CONTRAST = 0.12  # distance from the background of an object; the world's faint
 _MIN_RADIUS = 0.035  # of the disc as large as the object, a fraction of the shorter side; the world's smallest is 0.058
 _MAX_RADIUS = 0.4  # the same; the world's largest is 0.28
 _MIN_PRESENCE = 0.6  # share of the frames an object is seen in
-_STRAY, _STRAY_SHARE = 0.08, 0.4  # distance from a mixture of background and object: at most, and per distance covered
 
 # Colours, in the same distances.
 _VIVID = 0.6  # share of an object's pixels that are left out, those most like the background
@@ -89,8 +88,8 @@ def judge(video: Tensor) -> Verdict:
         video: [3, F, H, W] or [1, 3, F, H, W] in [0, 1], floating point, 8 frames a second; F >= 5, H and W >= 48.
     Raises: ValueError for anything else.
     """
-    video, background, rows, objects = _find(_checked(video))
-    return _judge_object(video, background, rows, objects[0]) if objects else Verdict(background=background)
+    video, background, behind, objects = _find(_checked(video))
+    return _judge_object(video, background, behind, objects[0]) if objects else Verdict(background=background)
 
 
 def judge_all(video: Tensor) -> list[Verdict]:
@@ -100,13 +99,13 @@ def judge_all(video: Tensor) -> list[Verdict]:
         video: as in `judge`.
     Raises: ValueError as `judge` does.
     """
-    video, background, rows, objects = _find(_checked(video))
-    return [_judge_object(video, background, rows, mask) for mask in objects]
+    video, background, behind, objects = _find(_checked(video))
+    return [_judge_object(video, background, behind, mask) for mask in objects]
 
 
-def _judge_object(video: Tensor, background: str | None, rows: Tensor, mask: Tensor) -> Verdict:
-    colour = _colour(video, rows, mask)
-    alpha = _alpha(video, rows, mask, colour)
+def _judge_object(video: Tensor, background: str | None, behind: Tensor, mask: Tensor) -> Verdict:
+    colour = _colour(video, behind, mask)
+    alpha = _alpha(video, behind, mask, colour)
     frames, track = _track(alpha)
     return Verdict(
         _name_colour(colour),
@@ -138,63 +137,77 @@ def _checked(video: Tensor) -> Tensor:
 
 
 def _find(video: Tensor) -> tuple[Tensor, str | None, Tensor, list[Tensor]]:
-    """The video without flicker, its background's name and rows [3, H], and a mask [F, H, W] for each object.
+    """The video without flicker, its background's name and pixels, and a mask [F, H, W] for each object.
 
     The largest object comes first.
     """
     background, expected = _name_background(video)
-    rows = _rows(video, _differs(video, expected, _FAMILIAR))
+    rows = _rows(video, _length(video - expected) > _FAMILIAR)
     video = _steadied(video, rows)
-    rows = _rows(video, _differs(video, rows))
+    rows = _rows(video, _length(video - rows) > _CONTRAST)
+    behind = _behind(video, rows)
     count, height, width = video.shape[1:]
     objects = []
-    for mask in _components(_differs(video, rows)):
+    for mask in _components(_length(video - behind) > _CONTRAST):
         present = mask.flatten(1).any(dim=1).sum().item()
         radius = math.sqrt(mask.sum().item() / (math.pi * present)) / min(height, width)
         if present >= _MIN_PRESENCE * count and _MIN_RADIUS <= radius <= _MAX_RADIUS:
             objects.append(mask)
-    return video, background, rows, objects
+    return video, background, behind, objects
 
 
 def _name_background(video: Tensor) -> tuple[str | None, Tensor]:
-    """The background most of the pixels are like, and its rows [3, H].
+    """The background most of the pixels are like, and its rows [3, 1, H, 1].
 
     Distances are cut off, so that it does not matter what the other pixels are like.
     """
     few = video[:, ::4, :, ::4]
     names, profiles = _profiles(video.shape[2])
-    best = int(torch.stack([_distance(few, rows).clamp_max(_FAMILIAR).mean() for rows in profiles]).argmin())
-    familiar = ~_differs(few, profiles[best])
-    return names[best] if familiar.float().mean() >= _MIN_FAMILIAR else None, profiles[best]
+    best = int(torch.stack([_length(few - rows).clamp_max(_FAMILIAR).mean() for rows in profiles]).argmin())
+    familiar = (_length(few - profiles[best]) < _CONTRAST).float().mean()
+    return names[best] if familiar >= _MIN_FAMILIAR else None, profiles[best]
 
 
 @lru_cache(maxsize=4)
 def _profiles(height: int) -> tuple[list[str], Tensor]:
-    """Names [N] and rows [N, 3, H] of the backgrounds at each horizon and light."""
+    """Names [N] and rows [N, 3, 1, H, 1] of the backgrounds at each horizon and light."""
     choices = list(product(BACKGROUNDS, _HORIZONS, _LIGHTS))
     profiles = torch.stack([_background(Scene((), *choice), height) for choice in choices])
-    return [name for name, _, _ in choices], profiles
+    return [name for name, _, _ in choices], profiles[:, :, None, :, None]
 
 
 def _rows(video: Tensor, mask: Tensor) -> Tensor:
-    """[3, H]: the median colour of each row outside of the mask [F, H, W], or of all of it where little is outside."""
+    """[3, 1, H, 1]: the median colour of each row outside of a mask [F, H, W], or of all where little is outside."""
     mask = mask & (mask.float().mean(dim=(0, 2)) < 1 - _MIN_OUTSIDE)[:, None]
-    return video.masked_fill(mask, math.nan).transpose(1, 2).flatten(2).nanmedian(dim=2).values
+    rows = video.masked_fill(mask, math.nan).transpose(1, 2).flatten(2).nanmedian(dim=2).values
+    return rows[:, None, :, None]
 
 
 def _steadied(video: Tensor, rows: Tensor) -> Tensor:
     """The video with the background of each frame as light as that of the others."""
-    excess = (video - rows[:, None, :, None])[:, :, ::4, ::4].flatten(2).median(dim=2).values
+    excess = (video - rows)[:, :, ::4, ::4].flatten(2).median(dim=2).values
     return video - excess[:, :, None, None]
 
 
-def _differs(video: Tensor, rows: Tensor, contrast: float = _CONTRAST) -> Tensor:
-    return _distance(video, rows) > contrast
+def _behind(video: Tensor, rows: Tensor) -> Tensor:
+    """[3, F, H, W]: the background of each pixel: its row, or one next to it where a horizon is not quite straight."""
+    height = video.shape[2]
+    behind, least = rows.expand_as(video), _length(video - rows)
+    for shift in range(-_reach(video), _reach(video) + 1):
+        near = rows[:, :, (torch.arange(height) + shift).clamp(0, height - 1)]
+        distance = _length(video - near)
+        behind, least = torch.where(distance < least, near, behind), torch.minimum(distance, least)
+    return behind
 
 
-def _distance(video: Tensor, rows: Tensor) -> Tensor:
-    """[F, H, W]: how far each pixel is from the colour of its row [3, H]."""
-    return (video - rows[:, None, :, None]).square().sum(dim=0).sqrt()  # norm(dim=0) takes ten times as long
+def _reach(video: Tensor) -> int:
+    """Pixels that edges may be off."""
+    return max(1, min(video.shape[-2:]) // 48)
+
+
+def _length(difference: Tensor) -> Tensor:
+    """[F, H, W]: how far colours [3, F, H, W] are from each other."""
+    return difference.square().sum(dim=0).sqrt()  # norm(dim=0) takes ten times as long
 
 
 def _components(mask: Tensor) -> list[Tensor]:
@@ -227,24 +240,17 @@ def _spread(mask: Tensor, pixels: int) -> Tensor:
     return F.max_pool2d(mask.float()[:, None], 2 * pixels + 1, 1, pixels)[:, 0] > 0
 
 
-def _colour(video: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+def _colour(video: Tensor, behind: Tensor, mask: Tensor) -> Tensor:
     """[3]: the median colour of an object where it stands out most, away from edges and what motion has smeared."""
-    contrast = _distance(video, rows)
+    contrast = _length(video - behind)
     return video[:, mask & (contrast >= contrast[mask].quantile(_VIVID))].median(dim=1).values
 
 
-def _alpha(video: Tensor, rows: Tensor, mask: Tensor, colour: Tensor) -> Tensor:
-    """[F, H, W] in [0, 1]: how much of each pixel the object covers, which keeps the precision soft edges have.
-
-    Pixels no mixture of background and object comes near are something else, a wavy horizon for instance.
-    """
-    difference = video - rows[:, None, :, None]
-    towards = (colour[:, None] - rows)[:, None, :, None]
-    full = towards.square().sum(dim=0).clamp_min(_CONTRAST**2)
-    share = ((difference * towards).sum(dim=0) / full).clamp(0.0, 1.0)
-    stray = (difference - share * towards).square().sum(dim=0).sqrt()
-    share = share * (stray < _STRAY + _STRAY_SHARE * share * full.sqrt())
-    return share * _spread(mask, max(1, min(mask.shape[1:]) // 48))
+def _alpha(video: Tensor, behind: Tensor, mask: Tensor, colour: Tensor) -> Tensor:
+    """[F, H, W] in [0, 1]: how much of each pixel the object covers, which keeps the precision soft edges have."""
+    towards = colour[:, None, None, None] - behind
+    share = ((video - behind) * towards).sum(dim=0) / towards.square().sum(dim=0).clamp_min(_CONTRAST**2)
+    return share.clamp(0.0, 1.0) * _spread(mask, _reach(mask))
 
 
 def _track(alpha: Tensor) -> tuple[Tensor, Tensor]:
@@ -300,8 +306,8 @@ def _outlines() -> Tensor:
     for shape in SHAPES:
         thing = Thing("white", shape, "standing still", "large", 0.2, (0.5, 0.5, 0.5))
         video = render(Scene((thing,), "the night sky"), 1, 128, 128)
-        rows = video[:, 0, :, 0]
-        alpha = _alpha(video, rows, _differs(video, rows), video.amax(dim=(1, 2, 3)))
+        behind = video[..., :1].expand_as(video)
+        alpha = _alpha(video, behind, (video != behind).any(dim=0), video.amax(dim=(1, 2, 3)))
         patch = _patches(alpha, _track(alpha)[1])
         outlines += [_standardised(_blurred(patch, softness * _PATCH / 2 / _PATCH_REACH)) for softness in _SOFTNESS]
     return torch.stack(outlines)
