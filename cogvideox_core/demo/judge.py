@@ -44,7 +44,6 @@ _MAX_COLOUR_DISTANCE = 0.3  # two colours of the world are at least 0.3 apart
 _PATCH = 32  # samples per side of the patch an object is brought to
 _PATCH_REACH = 1.9  # half the patch, in radii of the disc as large as the object
 _SOFTNESS = (0.0, 0.1, 0.2)  # blur the outlines may have, standard deviation in those radii
-_SLOW = 0.2  # speed that is hardly seen, in those radii a frame
 _MIN_LIKENESS = 0.9  # correlation with the outline; at least 0.96 in videos of the world, blurred or not
 
 # Motion.
@@ -161,7 +160,7 @@ def _name_background(video: Tensor) -> tuple[str | None, Tensor]:
 
     Distances are cut off, so that it does not matter what the other pixels are like.
     """
-    few = video[:, ::4, :, ::4]
+    few = video[:, ::4, :, ::8]
     names, profiles = _profiles(video.shape[2])
     best = int(torch.stack([_length(few - rows).clamp_max(_FAMILIAR).mean() for rows in profiles]).argmin())
     familiar = (_length(few - profiles[best]) < _CONTRAST).float().mean()
@@ -191,12 +190,12 @@ def _steadied(video: Tensor, rows: Tensor) -> Tensor:
 
 def _behind(video: Tensor, rows: Tensor) -> Tensor:
     """[3, F, H, W]: the background of each pixel: its row, or one next to it where a horizon is not quite straight."""
-    height = video.shape[2]
-    behind, least = rows.expand_as(video), _length(video - rows)
-    for shift in range(-_reach(video), _reach(video) + 1):
-        near = rows[:, :, (torch.arange(height) + shift).clamp(0, height - 1)]
-        distance = _length(video - near)
-        behind, least = torch.where(distance < least, near, behind), torch.minimum(distance, least)
+    behind = rows.expand_as(video).clone()
+    odd = _length(video - rows) > _CONTRAST
+    shifts = torch.arange(-_reach(video), _reach(video) + 1)[:, None]
+    choices = rows[:, 0, (odd.nonzero()[:, 1] + shifts).clamp(0, rows.shape[2] - 1), 0]  # [3, shifts, odd pixels]
+    nearest = _length(video[:, odd][:, None] - choices).argmin(dim=0)
+    behind[:, odd] = choices.gather(1, nearest.expand(3, 1, -1))[:, 0]
     return behind
 
 
@@ -206,7 +205,7 @@ def _reach(video: Tensor) -> int:
 
 
 def _length(difference: Tensor) -> Tensor:
-    """[F, H, W]: how far colours [3, F, H, W] are from each other."""
+    """How far colours are from each other: [...] of [3, ...]."""
     return difference.square().sum(dim=0).sqrt()  # norm(dim=0) takes ten times as long
 
 
@@ -288,13 +287,10 @@ def _patches(alpha: Tensor, track: Tensor) -> Tensor:
 
 
 def _name_shape(alpha: Tensor, track: Tensor) -> str | None:
-    """The shape most like the mean of the frames; those in which the object is fast count less, being smeared."""
-    if len(track) < MIN_FRAMES:
+    """The shape most like the mean of all frames."""
+    if not len(track):
         return None
-    steps = F.pad(track.diff(dim=0)[:, :2].square().sum(dim=1).sqrt(), (1, 1))
-    speeds = torch.maximum(steps[:-1], steps[1:]) / track[:, 2]
-    patch = (_patches(alpha, track) / (_SLOW + speeds)[:, None, None]).sum(dim=0)
-    likeness = _outlines() @ _standardised(patch)
+    likeness = _outlines() @ _standardised(_patches(alpha, track).mean(dim=0))
     best = int(likeness.argmax())
     return SHAPES[best // len(_SOFTNESS)] if likeness[best] >= _MIN_LIKENESS else None
 

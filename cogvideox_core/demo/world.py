@@ -197,10 +197,10 @@ def _place(thing: Thing, box: Box, seconds: float, duration: float) -> Place:
         low, high = _along(top, bottom, (0.24 + 0.08 * third) * duration, second)
         y = high + progress * (low - high) if thing.motion == "moving up" else low + progress * (high - low)
     elif thing.motion == "bouncing":
-        peak, floor = _along(top, bottom, 0.26 + 0.1 * third, second)
+        peak, floor = _along(top, bottom, 0.15 + 0.06 * third, second)
         y = floor - (floor - peak) * abs(math.sin(math.pi * seconds))
     elif thing.motion == "going in a circle":
-        radius = min(0.17 + 0.05 * third, (right - left) / 2, (bottom - top) / 2)
+        radius = min(0.13 + 0.05 * third, (right - left) / 2, (bottom - top) / 2)
         angle = math.pi * seconds + 2 * math.pi * third
         x = left + radius + first * (right - left - 2 * radius) + radius * math.cos(angle)
         y = top + radius + second * (bottom - top - 2 * radius) + radius * math.sin(angle)
