@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from . import __version__
-from .demo import DEMO_MODELS, DEMO_NOTICE
+from .demo import DEMO_MODELS, DEMO_NOTICE, DEMO_STEPS
 from .load import check_folder, load_pipeline
 from .progress_bars import ProgressBars
 from .request import Request
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--frames", type=int, metavar="N", help="number of frames, 8n+1 (default: the model's, or those of --video)")
     add("--height", type=int, metavar="H", help="pixels (default: the model's)")
     add("--width", type=int, metavar="W", help="pixels (default: the model's)")
-    add("--steps", type=int, metavar="N", help="sampling steps (default: the model's, 50)")
+    add("--steps", type=int, metavar="N", help="sampling steps (default: 50; 25 for the demo model)")
     add("--guidance", type=float, metavar="G", help="how closely the prompt is followed (default: the model's, 6)")
     add("--dynamic-cfg", action=BooleanOptionalAction, help="vary the guidance over the steps (default: the model's)")
     add("--sampler", choices=tuple(SAMPLERS), help="default: the model's")
@@ -180,7 +180,7 @@ def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
         height=options.height,
         width=options.width,
         num_frames=options.frames,
-        num_inference_steps=_given(options.steps, defaults.num_inference_steps),
+        num_inference_steps=_given(options.steps, defaults.num_inference_steps if options.model else DEMO_STEPS),
         guidance_scale=_given(options.guidance, defaults.guidance_scale),
         use_dynamic_cfg=_given(options.dynamic_cfg, defaults.use_dynamic_cfg),
         sampler=_given(options.sampler, defaults.sampler),

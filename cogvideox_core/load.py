@@ -12,6 +12,7 @@ from .pipeline import CogVideoXPipeline
 from .text_encoder import load_text_encoder, text_encoder_width
 from .variants import Variant
 from .weights import (
+    CheckpointError,
     TransformerWeights,
     folder_variant,
     load_transformer,
@@ -23,6 +24,14 @@ from .weights import (
 )
 
 logger = logging.getLogger("cogvideox")
+
+_SETTINGS = (
+    "transformer/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "scheduler/scheduler_config.json",
+)
+_SMALL = 100_000_000  # parameters; in float32 they take 0.4 GB
 
 
 def load_pipeline(
@@ -36,7 +45,7 @@ def load_pipeline(
     Args:
         path: a folder in the official layout; None for the demo model.
         dtype: of all components; None keeps the transformer's own, except float16 on a CPU, which has hardly any
-            arithmetic for it: there bfloat16 is taken.
+            arithmetic for it: there small models run in float32 and large ones in bfloat16.
         device: None for the first CUDA device, else Apple's, else the CPU.
     Raises: as `check_folder`; ValueError for an unknown dtype.
     """
@@ -61,6 +70,7 @@ def check_folder(path: str | Path) -> tuple[TransformerWeights, Variant]:
     Returns: its transformer, and the variant with what the folder's own JSON files declare.
     Raises: CheckpointError if a component is missing or another's; ValueError if components do not fit together.
     """
+    _check_settings(Path(path))
     weights = read_transformer(path)
     read_vae(path)
     width, wanted = text_encoder_width(path), weights.config.text_embed_dim
@@ -72,6 +82,14 @@ def check_folder(path: str | Path) -> tuple[TransformerWeights, Variant]:
     return weights, folder_variant(weights.variant, path)
 
 
+def _check_settings(folder: Path) -> None:
+    """A whole model has its settings beside its weights; guessed ones would be those of the official models."""
+    present = [folder / name for name in _SETTINGS if (folder / name).parent.is_dir()]
+    missing = [file for file in present if not file.is_file()]
+    if missing and (folder / "model_index.json").is_file():
+        raise CheckpointError(f"{missing[0]} is missing; get that file again, or the whole folder")
+
+
 def default_device() -> torch.device:
     """The first CUDA device, else Apple's, else the CPU."""
     if torch.cuda.is_available():
@@ -81,4 +99,7 @@ def default_device() -> torch.device:
 
 def _own_dtype(weights: TransformerWeights, path: str | Path, device: torch.device) -> torch.dtype:
     dtype = weights_dtype(weights.state_dict, None, path)
-    return torch.bfloat16 if dtype == torch.float16 and device.type == "cpu" else dtype
+    if dtype != torch.float16 or device.type != "cpu":
+        return dtype
+    parameters = sum(tensor.numel() for tensor in weights.state_dict.values())
+    return torch.float32 if parameters <= _SMALL else torch.bfloat16

@@ -9,7 +9,6 @@ drawn, none is left at a convenient one or zero, so that a norm without its bias
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import zlib
@@ -19,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
+
+from cogvideox_core.training.tokenizer import train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,6 @@ _SENTENCES = (
     "waves break on a rocky shore; two gulls circle above the harbour",
     "an old man plays the violin in a busy street, and nobody stops to listen",
 )
-_EXTRA_IDS = 100
 
 
 def toy_transformer_config(kind: str, *, text_width: int = TOY_TEXT_WIDTH, **changes: Any) -> dict[str, Any]:
@@ -210,7 +209,7 @@ def make_checkpoint(
             nn.Module.to(model, dtype)  # diffusers' own `to` warns about casting
             model.save_pretrained(folder / name, max_shard_size=_shard_size(model, parts))
         CogVideoXDDIMScheduler(**official.scheduler).save_pretrained(folder / "scheduler")
-    _write_tokenizer(folder / "tokenizer", transformer_config["max_text_seq_length"])
+    train_tokenizer(_SENTENCES, folder / "tokenizer", 140, transformer_config["max_text_seq_length"])
     _write_json(folder / "model_index.json", _model_index(official.pipeline))
     return folder
 
@@ -252,45 +251,6 @@ def _is_norm(module: nn.Module) -> bool:
 def _shard_size(model: nn.Module, parts: int) -> int:
     total = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     return total // parts + 1 if parts > 1 else 2 * total
-
-
-def _write_tokenizer(folder: Path, max_length: int) -> None:
-    """A SentencePiece model with T5's special ids, trained on the sentences above, and the files that go with it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_SENTENCES),
-        model_writer=model,
-        model_type="unigram",
-        vocab_size=120,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        pad_piece="<pad>",
-        eos_piece="</s>",
-        unk_piece="<unk>",
-        num_threads=1,
-        minloglevel=2,
-    )
-    (folder / "spiece.model").write_bytes(model.getvalue())
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
-    extra = [f"<extra_id_{i}>" for i in range(_EXTRA_IDS)]
-    special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "additional_special_tokens": extra}
-    tokenizer = {
-        "tokenizer_class": "T5Tokenizer",
-        "clean_up_tokenization_spaces": True,
-        "extra_ids": _EXTRA_IDS,
-        "legacy": True,
-        "model_max_length": max_length,
-        "sp_model_kwargs": {},
-        **special,
-    }
-    _write_json(folder / "special_tokens_map.json", special)
-    _write_json(folder / "tokenizer_config.json", tokenizer)
-    # As in T5, the sentinels count down: <extra_id_99> follows the last piece.
-    _write_json(folder / "added_tokens.json", {name: pieces + _EXTRA_IDS - 1 - i for i, name in enumerate(extra)})
 
 
 def _model_index(pipeline: str) -> dict[str, Any]:

@@ -1,19 +1,27 @@
-"""The models that travel with the code, so that a fresh clone makes a video without a download.
+"""The models that travel with the code, so that a fresh clone makes a video with no download, and the world they know.
 
-They are official-layout folders like any other and take the same path through the code.
+They are official-layout folders like any other and take the same path through the code. `world` renders what they were
+trained on, `captions` says it in words, and `judge` tells what a video shows. How they were trained is told in
+docs/demo-models.md.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from .captions import PROMPT_GRAMMAR
+
+__all__ = ["DEMO_MODEL", "DEMO_MODELS", "DEMO_NOTICE", "DEMO_STEPS", "PROMPT_GRAMMAR"]
+
 _HERE = Path(__file__).resolve().parent
 
 DEMO_MODELS: dict[str, Path] = {task: _HERE / task for task in ("text-to-video", "image-to-video")}
 DEMO_MODEL: Path = DEMO_MODELS["text-to-video"]
+DEMO_STEPS = 25
+"""Sampling steps that do for a world this simple."""
 
-# Logged once as a warning by whoever opens a demo model. The trained ones will leave nothing to say here.
+# Logged once as a warning by whoever opens a demo model. When they are trained to the end, nothing is left to say here.
 DEMO_NOTICE: str = (
-    "The demo models of this version have random weights: their video is noise. "
-    "Give the folder of a CogVideoX checkpoint for a real one."
+    "The demo models of this version are still in training: their video is poor. "
+    "Give the folder of a CogVideoX checkpoint for a good one."
 )

@@ -22,12 +22,15 @@ from .run_folder import RunFolder
 class Optimisation:
     """How a run steps.
 
-    `batch_size` counts clips of one optimizer step over all processes and accumulation steps.
+    `batch_size` counts clips of one optimizer step over all processes and accumulation steps. `learning_rate` and
+    `betas` are AdamW's. Where `muon_learning_rate` is given, the matrices inside blocks are Muon's (PyTorch 2.9 and
+    later), which took about two thirds of the steps to the same loss on the small world.
     """
 
     steps: int
     batch_size: int
     learning_rate: float
+    muon_learning_rate: float | None = None
     accumulation: int = 1
     warmup_steps: int = 100
     schedule: str = "cosine"
@@ -96,13 +99,16 @@ class _Trainer:
         self.parts = slots_of_process(plan, accelerator.process_index, accelerator.num_processes)
         self.objective = objective.to(accelerator.device)
         self.trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(self.trained, plan.learning_rate, plan.betas, weight_decay=plan.weight_decay)
-        self.scheduler = get_scheduler(
-            plan.schedule, optimizer, num_warmup_steps=plan.warmup_steps, num_training_steps=plan.steps
-        )
+        optimizers = make_optimizers(objective, plan)
+        self.schedulers = [
+            get_scheduler(plan.schedule, optimizer, num_warmup_steps=plan.warmup_steps, num_training_steps=plan.steps)
+            for optimizer in optimizers
+        ]
         self.average = EMAModel(self.trained, decay=plan.ema_decay)
-        self.saved = {"optimizer": optimizer, "scheduler": self.scheduler, "average": self.average}
-        self.wrapped, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.saved: dict[str, Any] = {"average": self.average}
+        for index, parts in enumerate(zip(optimizers, self.schedulers, strict=True)):
+            self.saved |= dict(zip((f"optimizer {index}", f"scheduler {index}"), parts, strict=True))
+        self.wrapped, *self.optimizers = accelerator.prepare(objective, *optimizers)
         self.seconds, self.started = 0.0, time.monotonic()
 
     def restore(self) -> int:
@@ -131,16 +137,17 @@ class _Trainer:
         if not math.isfinite(totals["loss"]):
             raise FloatingPointError(f"step {step + 1}: the loss is {totals['loss']}; lower the learning rate")
         totals["norm"] = float(self.accelerator.clip_grad_norm_(self.trained, self.plan.clip_norm))
-        self.optimizer.step()
-        self.scheduler.step()
-        self.optimizer.zero_grad()
+        for optimizer, scheduler in zip(self.optimizers, self.schedulers, strict=True):
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
         self.average.step(self.trained)
         return totals
 
     def log(self, done: int, recent: list[dict[str, float]]) -> None:
         """A line with the means over `recent` steps."""
         means = {name: round(fmean(losses[name] for losses in recent), 6) for name in recent[0]}
-        rate = self.scheduler.get_last_lr()[0]
+        rate = self.schedulers[-1].get_last_lr()[0]
         self.run.log({"step": done, **means, "lr": rate, "seconds": round(self._elapsed(), 1)})
 
     def save(self, done: int) -> None:
@@ -157,6 +164,30 @@ class _Trainer:
 
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self.started
+
+
+def make_optimizers(objective: nn.Module, plan: Optimisation) -> list[torch.optim.Optimizer]:
+    """AdamW for all that is trained; or Muon for the matrices inside blocks, then AdamW for the rest.
+
+    Raises: ValueError if Muon is asked for and this PyTorch has none.
+    """
+    named = [(name, parameter) for name, parameter in objective.named_parameters() if parameter.requires_grad]
+    matrices = [parameter for name, parameter in named if plan.muon_learning_rate and _is_hidden(name, parameter)]
+    others = [parameter for _, parameter in named if not any(parameter is matrix for matrix in matrices)]
+    adam = torch.optim.AdamW(others, plan.learning_rate, plan.betas, weight_decay=plan.weight_decay)
+    if plan.muon_learning_rate is None:
+        return [adam]
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(
+            f"muon_learning_rate with PyTorch {torch.__version__}, which has no Muon; install 2.9 or leave it out"
+        )
+    options = {"weight_decay": plan.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+    return [torch.optim.Muon(matrices, plan.muon_learning_rate, **options), adam]
+
+
+def _is_hidden(name: str, parameter: nn.Parameter) -> bool:
+    """Whether it is a matrix from tokens to tokens: in a block, and neither a modulation nor a table."""
+    return parameter.ndim == 2 and "block" in name and not any(part in name for part in ("norm", "bias"))
 
 
 def slots_of_process(plan: Optimisation, process: int, processes: int) -> list[range]:

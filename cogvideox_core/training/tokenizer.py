@@ -15,7 +15,7 @@ from ..text_encoder import MAX_LENGTH
 _EXTRA_IDS = 100  # T5's sentinels; its tokenizer classes expect them behind the vocabulary
 
 
-def train_tokenizer(sentences: Iterable[str], folder: str | Path, vocab_size: int) -> int:
+def train_tokenizer(sentences: Iterable[str], folder: str | Path, vocab_size: int, max_length: int = MAX_LENGTH) -> int:
     """Write the `tokenizer` folder of a vocabulary learned from `sentences`.
 
     Words become one piece if they are frequent; every word can be spelled in letters. Capitals count as small letters.
@@ -54,7 +54,7 @@ def train_tokenizer(sentences: Iterable[str], folder: str | Path, vocab_size: in
     special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "additional_special_tokens": extra}
     _write(folder / "special_tokens_map.json", special)
     _write(folder / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", "extra_ids": _EXTRA_IDS,
-        "legacy": True, "model_max_length": MAX_LENGTH, "sp_model_kwargs": {}, **special})  # fmt: skip
+        "legacy": True, "model_max_length": max_length, "sp_model_kwargs": {}, **special})  # fmt: skip
     # As in T5, the sentinels count down: <extra_id_99> follows the last piece.
     _write(folder / "added_tokens.json", {name: pieces + _EXTRA_IDS - 1 - i for i, name in enumerate(extra)})
     return pieces + _EXTRA_IDS

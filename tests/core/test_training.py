@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import make_checkpoint
+from diffusers import CogVideoXDDIMScheduler
 from parity import assert_parity, relative_difference
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,11 +24,13 @@ from cogvideox_core import VARIANTS, CogVideoXTransformer3D, load_pipeline, load
 from cogvideox_core.demo.captions import caption
 from cogvideox_core.demo.world import make_scene, render
 from cogvideox_core.training.clips import FolderClips, WorldClips
+from cogvideox_core.training.diffusion import DiffusionObjective
 from cogvideox_core.training.frame_pack import Bundle, packed_forward
 from cogvideox_core.training.latents import Bucket, EncodedBucket, encode_bucket
 from cogvideox_core.training.loop import Optimisation, slots_of_process
 from cogvideox_core.training.recipe import RECIPES, find_recipe, parse_recipe
 from cogvideox_core.training.run_folder import RunExistsError, RunFolder
+from cogvideox_core.training.stages import Places, make_objective
 from cogvideox_core.training.timesteps import explicit_uniform, independent
 from cogvideox_core.training.tokenizer import train_tokenizer
 from cogvideox_core.video_io import write_video
@@ -42,7 +45,7 @@ DIFFUSION = {
         {"num_frames": 9, "height": 32, "width": 48, "count": 4, "share": 0.5},
         {"num_frames": 1, "height": 48, "width": 48, "count": 4, "first": 10, "share": 0.5},
     ],
-    "optimisation": OPTIMISATION,
+    "optimisation": OPTIMISATION | {"muon_learning_rate": 1e-3},
 }
 AUTOENCODER = {
     "stage": "autoencoder",
@@ -162,6 +165,54 @@ def test_slots_cover_the_batch_once() -> None:
     assert sorted(slot for slots in parts for slot in slots) == list(range(24))
     with pytest.raises(ValueError, match="24 clips does not divide over 5 processes x 3"):
         slots_of_process(plan, 0, 5)
+
+
+@pytest.mark.parametrize("kind", ["CogVideoX-5B", "CogVideoX-2B"])  # without and with a shift of the noise levels
+def test_clips_are_noised_as_diffusers_noises_them(kind: str, tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "model", kind)
+    objective = objective_of(DIFFUSION | {"variant": kind}, model, tmp_path)
+    theirs = CogVideoXDDIMScheduler.from_pretrained(model / "scheduler")
+    groups = objective.batch(3, range(4), 4)
+    assert [tuple(group.latents.shape[2:]) for group in groups] == [(3, 4, 6), (1, 6, 6)]
+    assert sorted(t // 250 for group in groups for t in group.timestep.tolist()) == [0, 1, 2, 3]
+    for group, (encoded, _) in zip(groups, objective.buckets, strict=True):
+        share = theirs.alphas_cumprod[group.timestep].view(-1, 1, 1, 1, 1).float()
+        sample = share**0.5 * group.latents - (1 - share) ** 0.5 * group.target
+        noise = (1 - share) ** 0.5 * group.latents + share**0.5 * group.target
+        assert_parity(group.latents, theirs.add_noise(sample, noise, group.timestep), 1e-5, f"{kind}, noised")
+        assert_parity(group.target, theirs.get_velocity(sample, noise, group.timestep), 1e-5, f"{kind}, velocity")
+        assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.1
+        clips = [encoded[index] for index in range(encoded.bucket.count)]
+        for clean in sample:
+            apart = [((clean / objective.scale - clip.mean) / clip.deviation).square().mean() for clip in clips]
+            assert 0.8 < min(apart) < 1.2, "it is drawn from no clip's posterior"
+
+
+@pytest.mark.parametrize(
+    ("dropout", "given"),
+    [({}, "first"), ({"last_image": 1.0}, "both"), ({"last_image": 1.0, "image": 1.0}, "nothing")],
+)
+def test_images_stand_where_their_frames_do(dropout: dict[str, float], given: str, tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "model", "CogVideoX-5B-I2V")
+    recipe = DIFFUSION | {"variant": "CogVideoX-5B-I2V", "buckets": DIFFUSION["buckets"][:1]}
+    recipe["buckets"] = [recipe["buckets"][0] | {"share": 1.0}]
+    recipe["dropout"] = {"image": 0.0, "last_image": 0.0} | dropout
+    objective = objective_of(recipe, model, tmp_path)
+    (group,) = objective.batch(0, range(4), 4)
+    (encoded, _) = objective.buckets[0]
+    clips = [encoded[index] for index in range(encoded.bucket.count)]
+    condition = group.latents[:, 16:] / objective.image_scale
+    assert not condition[:, :, 1:-1].any()
+    for place, name, there in ((0, "first", given != "nothing"), (-1, "last", given == "both")):
+        for frame in condition[:, :, place]:
+            wanted = [getattr(clip, name)[:, 0] for clip in clips]
+            assert any(torch.allclose(frame, picture, atol=1e-5) for picture in wanted) if there else not frame.any()
+
+
+def objective_of(recipe: dict[str, Any], model: Path, folder: Path) -> DiffusionObjective:
+    made = make_objective(parse_recipe(recipe), WorldClips(), Places(model, folder / "latents", folder))
+    assert isinstance(made, DiffusionObjective)
+    return made
 
 
 # --- Runs ---------------------------------------------------------------------------------------------------------

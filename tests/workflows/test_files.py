@@ -110,7 +110,7 @@ def test_nodes_stand_apart_and_inside_their_group(title: str):
 def test_note_names_the_official_models_and_their_settings(title: str):
     text = note(title)
     assert "models/diffusers" in text
-    assert ("random weights" in text) == bool(DEMO_NOTICE)  # else run tests/make_workflows.py again
+    assert ("still in training" in text) == bool(DEMO_NOTICE)  # else run tests/make_workflows.py again
     variants = [variant for variant in VARIANTS.values() if variant.task == TASKS[title]]
     for variant in variants:
         (line,) = [line for line in text.splitlines() if f"(https://huggingface.co/{variant.source})" in line]
