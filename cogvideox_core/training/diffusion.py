@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -69,6 +70,7 @@ class DiffusionObjective(Objective):
         image_scale: float | None = None,
         dropout: Dropout = Dropout(),  # noqa: B008 -- frozen
         timesteps: Timesteps = "explicit_uniform",
+        timestep_shift: float = 1.0,
         seed: int = 0,
         recompute: bool = False,
         write: Callable[[Path], None] | None = None,
@@ -83,14 +85,14 @@ class DiffusionObjective(Objective):
         self.scale = scale
         self.image_scale = scale if image_scale is None else image_scale
         self.dropout = dropout
-        self.timesteps = _TIMESTEPS[timesteps]
+        self.timesteps = partial(_TIMESTEPS[timesteps], seed=seed, shift=timestep_shift)
         self.seed = seed
         self.recompute = recompute
         self.write = write
 
     def batch(self, step: int, slots: range, batch_size: int) -> list[Group]:
         """The clips of `slots`, bucket by bucket."""
-        timesteps = dict(zip(slots, self.timesteps(step, slots, batch_size, seed=self.seed), strict=True))
+        timesteps = dict(zip(slots, self.timesteps(step, slots, batch_size), strict=True))
         groups = []
         start, share_before = 0, 0.0
         for bucket, share in self.buckets:

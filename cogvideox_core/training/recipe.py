@@ -44,8 +44,8 @@ class DiffusionRecipe:
     `transformer`: fields of TransformerConfig for a new one; None trains the model's own on. Where the model's own is
     a text-to-video one and `variant` an image-to-video one, its patch embedding is widened.
     `text_encoder`: arguments of T5Config for a new one, with its tokenizer; None takes the model's.
-    `train_text_encoder` says whether it learns too. `text_tokens`: length of a prompt in training. `timesteps` and
-    `recompute`: see `DiffusionObjective`.
+    `train_text_encoder` says whether it learns too. `text_tokens`: length of a prompt in training. `timesteps`,
+    `timestep_shift` and `recompute`: see `DiffusionObjective`.
     """
 
     optimisation: Optimisation
@@ -56,6 +56,7 @@ class DiffusionRecipe:
     train_text_encoder: bool = False
     text_tokens: int = 226
     timesteps: Timesteps = "explicit_uniform"
+    timestep_shift: float = 1.0
     recompute: bool = False
     dropout: Dropout = field(default_factory=Dropout)
 

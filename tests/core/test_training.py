@@ -149,6 +149,14 @@ def test_timesteps_are_uniform_over_all(draw: Any) -> None:
 
 
 @pytest.mark.parametrize("draw", [explicit_uniform, independent])
+def test_a_shift_moves_timesteps_towards_the_noise(draw: Any) -> None:
+    drawn = torch.tensor([draw(step, range(8), 8, shift=3.0) for step in range(1000)]).flatten()
+    assert drawn.min() < 20 and drawn.max() == 999
+    for above, share in ((750, 0.5), (500, 0.75), (900, 0.25)):  # the share u with 3 u / (1 + 2 u) above it
+        assert abs((drawn >= above).float().mean() - share) < 0.03
+
+
+@pytest.mark.parametrize("draw", [explicit_uniform, independent])
 def test_processes_draw_what_one_process_would(draw: Any) -> None:
     whole = draw(5, range(12), 12, seed=2)
     assert draw(5, range(4), 12, seed=2) + draw(5, range(4, 12), 12, seed=2) == whole
