@@ -151,6 +151,11 @@ class DiffusionObjective(Objective):
         ]
         return {"loss": torch.cat(errors).mean()}
 
+    def compile_blocks(self) -> None:
+        """Every batch has the same shapes, so each block is compiled for them."""
+        for block in self.transformer.transformer_blocks:
+            block.compile(dynamic=False)
+
     def export(self, folder: Path) -> None:
         """What `write` writes: the whole official layout."""
         assert self.write is not None

@@ -58,6 +58,9 @@ class Objective(nn.Module):
         """Write the modules as they are, in the official layout."""
         raise NotImplementedError
 
+    def compile_blocks(self) -> None:
+        """torch.compile what repeats, where that is worth it."""
+
 
 def chance(*place: int) -> random.Random:
     """The randomness of one place of a run: (seed, step, slot), or more."""
