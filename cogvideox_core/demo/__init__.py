@@ -22,6 +22,6 @@ DEMO_STEPS = 25
 
 # Logged once as a warning by whoever opens a demo model. When they are trained to the end, nothing is left to say here.
 DEMO_NOTICE: str = (
-    "The demo models of this version are still in training: their video is poor. "
+    "The demo models of this version are still in training: their video is noise. "
     "Give the folder of a CogVideoX checkpoint for a good one."
 )
