@@ -36,7 +36,7 @@ def packed_forward(
     """The predictions of `transformer` for every bundle, as if each had been given on its own.
 
     Args:
-        attention: None for PyTorch's; on a CPU in float32, whose backward pass takes a third of bfloat16's time.
+        attention: None for PyTorch's; on a CPU in float32, whose backward pass is the faster one there.
         recompute: keep only what enters each block, and compute the rest again in the backward pass.
     Returns: one [b, out_channels, T, H, W] per bundle.
     Raises: ValueError if a shape does not fit the model.

@@ -24,7 +24,7 @@ class Optimisation:
 
     `batch_size` counts clips of one optimizer step over all processes and accumulation steps. `learning_rate` and
     `betas` are AdamW's. Where `muon_learning_rate` is given, the matrices inside blocks are Muon's (PyTorch 2.9 and
-    later), which took about two thirds of the steps to the same loss on the small world.
+    later), which needs fewer steps.
     """
 
     steps: int

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from cogvideox_core import CogVideoXPipeline, Progress, __version__, cli, load_pipeline
-from cogvideox_core.demo import DEMO_MODELS, DEMO_NOTICE
+from cogvideox_core.demo import DEMO_MODELS, DEMO_NOTICE, DEMO_STEPS
 from cogvideox_core.progress_bars import ProgressBars
 from cogvideox_core.video_io import read_metadata, read_video, write_video
 
@@ -157,6 +157,7 @@ def test_an_image_alone_goes_to_the_demo_model_that_takes_one(tmp_path: Path, sp
     image = picture(tmp_path / "square.png", 96, 96)
     assert cli.main(["a cat", "--image", str(image), "-o", str(tmp_path / "out.mp4")]) == 0
     assert spy.loaded["path"] == DEMO_MODELS["image-to-video"]
+    assert spy.asked["num_inference_steps"] == DEMO_STEPS == 25
 
 
 def test_a_video_is_made_anew_at_its_own_rate(tmp_path: Path, small: Path) -> None:

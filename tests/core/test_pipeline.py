@@ -345,3 +345,11 @@ def test_latents_that_are_not_finite_stop_the_run_at_once(runs: Callable[[str], 
             torch.zeros(1, 226, 32),
             guidance=Guidance(6.0),
         )
+
+
+def test_float16_runs_wider_on_a_cpu(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = checkpoint("CogVideoX-5B", dtype=torch.float16)
+    assert load_pipeline(folder, device="cpu").dtype == torch.float32
+    monkeypatch.setattr("cogvideox_core.load._SMALL", 1000)  # parameters: now it is a large model
+    assert load_pipeline(folder, device="cpu").dtype == torch.bfloat16
+    assert load_pipeline(folder, device="cpu", dtype="float16").dtype == torch.float16
