@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,13 +10,18 @@ from torch import Tensor
 
 from ..conditioning import video_pixels
 from ..demo.captions import caption
-from ..demo.world import make_scene, render
+from ..demo.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, make_scene, render
 from ..shapes import VideoSize
 from ..video_io import read_video
 
 
 class ClipSource(Protocol):
     """Clips by number; everything is a pure function of its arguments."""
+
+    @property
+    def questions(self) -> Mapping[str, Sequence[str]]:
+        """What can be asked about a clip, with all answers; empty where nothing is known but the caption."""
+        ...
 
     def video(self, index: int, num_frames: int, height: int, width: int) -> Tensor:
         """[3, F, H, W] in [0, 1]."""
@@ -25,9 +31,25 @@ class ClipSource(Protocol):
         """What clip `index` shows; where a source has many captions, the seed picks one."""
         ...
 
+    def answers(self, index: int) -> dict[str, str]:
+        """The answer to each of `questions` about clip `index`."""
+        ...
+
+
+_ABSENT = "no such object"
+_LOOKS = {"colour": tuple(COLOURS), "motion": MOTIONS, "size": tuple(SIZES)}
+
 
 class WorldClips:
-    """Scenes of the small world, without the combinations held out for testing."""
+    """Scenes of the small world, without the combinations held out for testing.
+
+    No scene has two objects of one shape, so what a shape looks like and does says everything about its objects.
+    """
+
+    questions: Mapping[str, Sequence[str]] = {
+        **{f"{shape}, {what}": (_ABSENT, *words) for shape in SHAPES for what, words in _LOOKS.items()},
+        "background": tuple(BACKGROUNDS),
+    }
 
     def video(self, index: int, num_frames: int, height: int, width: int) -> Tensor:
         return render(make_scene(index), num_frames, height, width)
@@ -35,12 +57,24 @@ class WorldClips:
     def caption(self, index: int, seed: int, num_frames: int) -> str:
         return caption(make_scene(index), seed, moving=num_frames > 1)
 
+    def answers(self, index: int) -> dict[str, str]:
+        scene = make_scene(index)
+        things = {thing.shape: thing for thing in scene.things}
+        looks = {
+            f"{shape}, {what}": getattr(things[shape], what) if shape in things else _ABSENT
+            for shape in SHAPES
+            for what in _LOOKS
+        }
+        return {**looks, "background": scene.background}
+
 
 class FolderClips:
     """Every NAME.mp4 of a folder with its caption NAME.txt, in the order of their names, again and again.
 
     Raises: ValueError if there is no video, or one without a caption.
     """
+
+    questions: Mapping[str, Sequence[str]] = {}
 
     def __init__(self, folder: str | Path) -> None:
         self.files = sorted(Path(folder).glob("*.mp4"))
@@ -61,6 +95,9 @@ class FolderClips:
 
     def caption(self, index: int, seed: int, num_frames: int) -> str:
         return self._file(index).with_suffix(".txt").read_text(encoding="utf-8").strip()
+
+    def answers(self, index: int) -> dict[str, str]:
+        return {}
 
     def _file(self, index: int) -> Path:
         return self.files[index % len(self.files)]

@@ -14,7 +14,7 @@ from .latents import Bucket
 from .loop import Optimisation
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
-Stage = Literal["autoencoder", "diffusion"]
+Stage = Literal["autoencoder", "text", "diffusion"]
 Section = TypeVar("Section")
 
 
@@ -27,6 +27,20 @@ class AutoencoderRecipe:
     vae: dict[str, Any] | None = None
     weights: ReconstructionWeights = field(default_factory=ReconstructionWeights)
     zooms: tuple[int, ...] = (1, 2)
+
+
+@dataclass(frozen=True)
+class TextRecipe:
+    """The text stage.
+
+    `text_encoder`: arguments of T5Config for a new one, with its tokenizer; None trains the model's own on.
+    `text_tokens`: lengths of padded prompts. `dropout`: share of empty prompts.
+    """
+
+    optimisation: Optimisation
+    text_encoder: dict[str, Any] | None = None
+    text_tokens: tuple[int, ...] = (226,)
+    dropout: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class DiffusionRecipe:
     dropout: Dropout = field(default_factory=Dropout)
 
 
-Recipe = AutoencoderRecipe | DiffusionRecipe
+Recipe = AutoencoderRecipe | TextRecipe | DiffusionRecipe
 
 
 def find_recipe(name: str) -> dict[str, Any]:
@@ -100,6 +114,14 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
             phases=lambda v: tuple(_section(Phase, phase, "phases") for phase in v),
             weights=lambda v: _section(ReconstructionWeights, v, "weights"),
             zooms=tuple,
+        )
+    if stage == "text":
+        return _section(
+            TextRecipe,
+            values,
+            "recipe",
+            optimisation=lambda v: _section(Optimisation, v, "optimisation", betas=tuple),
+            text_tokens=tuple,
         )
     if stage == "diffusion":
         recipe = _section(

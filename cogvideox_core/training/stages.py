@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ from .diffusion import DiffusionObjective, zero_initialise
 from .latents import EncodedBucket, encode_bucket
 from .layout import write_index, write_scheduler, write_text_encoder, write_transformer
 from .loop import Objective
-from .recipe import AutoencoderRecipe, DiffusionRecipe, Recipe
+from .recipe import AutoencoderRecipe, DiffusionRecipe, Recipe, TextRecipe
+from .text import TextObjective
 from .tokenizer import train_tokenizer
 
 SAVED_DTYPE = torch.float16
@@ -50,6 +52,8 @@ def make_objective(recipe: Recipe, clips: ClipSource, places: Places) -> Objecti
     torch.manual_seed(recipe.optimisation.seed)
     if isinstance(recipe, AutoencoderRecipe):
         return _autoencoder(recipe, clips, places)
+    if isinstance(recipe, TextRecipe):
+        return _text(recipe, clips, places)
     return _diffusion(recipe, clips, places)
 
 
@@ -70,6 +74,25 @@ def _autoencoder(recipe: AutoencoderRecipe, clips: ClipSource, places: Places) -
     )
 
 
+def _text(recipe: TextRecipe, clips: ClipSource, places: Places) -> TextObjective:
+    text = _text_encoder(recipe.text_encoder, clips, places)
+
+    def write(folder: Path) -> None:
+        text.write(folder)
+        if places.model is not None and (vae := places.model / "vae").is_dir():
+            shutil.copytree(vae, folder / "vae", dirs_exist_ok=True)  # so that the next stage finds both
+
+    return TextObjective(
+        text.model.requires_grad_(True),
+        text.tokenize,
+        clips,
+        lengths=recipe.text_tokens,
+        dropout=recipe.dropout,
+        seed=recipe.optimisation.seed,
+        write=write,
+    )
+
+
 def _diffusion(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> DiffusionObjective:
     variant = VARIANTS.get(recipe.variant)
     if variant is None:
@@ -80,15 +103,15 @@ def _diffusion(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> Di
     for mixed in recipe.buckets:
         encode_bucket(vae, clips, mixed.bucket, places.latents)
         buckets.append((EncodedBucket(mixed.bucket, places.latents), mixed.share))
-    text = _text_encoder(recipe, clips, places)
+    text = _text_encoder(recipe.text_encoder, clips, places)
+    text.model.requires_grad_(recipe.train_text_encoder)
     transformer = _transformer(recipe, variant, places)
 
     def write(folder: Path) -> None:
         learned = variant.transformer.use_learned_positional_embeddings
         config = replace(transformer.config, use_learned_positional_embeddings=learned)
         write_transformer(transformer, config, folder / "transformer", SAVED_DTYPE)
-        write_text_encoder(text.model, folder / "text_encoder", SAVED_DTYPE)
-        shutil.copytree(text.tokenizer_folder, folder / "tokenizer", dirs_exist_ok=True)
+        text.write(folder)
         shutil.copytree(vae_folder, folder / "vae", dirs_exist_ok=True)
         write_scheduler(variant.schedule, folder / "scheduler")
         write_index(folder, _PIPELINES[variant.task])
@@ -96,7 +119,7 @@ def _diffusion(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> Di
     return DiffusionObjective(
         transformer.train().requires_grad_(True),
         text.model,
-        text.tokenize,
+        partial(text.tokenize, length=recipe.text_tokens),
         clips,
         buckets,
         NoiseSchedule(variant.schedule),
@@ -113,28 +136,31 @@ def _diffusion(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> Di
 
 class _Text(NamedTuple):
     model: Any  # transformers' T5EncoderModel
-    tokenize: Callable[[Any], Tensor]
+    tokenizer: Any
     tokenizer_folder: Path
 
+    def tokenize(self, prompts: Sequence[str], length: int) -> Tensor:
+        options = dict(padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return self.tokenizer(list(prompts), **options).input_ids
 
-def _text_encoder(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> _Text:
-    if recipe.text_encoder is None:
+    def write(self, folder: Path) -> None:
+        write_text_encoder(self.model, folder / "text_encoder", SAVED_DTYPE)
+        shutil.copytree(self.tokenizer_folder, folder / "tokenizer", dirs_exist_ok=True)
+
+
+def _text_encoder(new: dict[str, Any] | None, clips: ClipSource, places: Places) -> _Text:
+    """A `new` one of these arguments with its tokenizer, or the model's own."""
+    if new is None:
         folder = _component(places.model, "tokenizer")
         model = load_text_encoder(_component(places.model, "text_encoder"), dtype=torch.float32).model
     else:
         folder = places.work / "tokenizer"
-        arguments = dict(recipe.text_encoder)
+        arguments = dict(new)
         pieces = arguments.pop("vocab_size")
         sentences = [clips.caption(index, index, 17) for index in range(_SENTENCES)]
         model = _new_t5(train_tokenizer(sentences, folder, pieces), arguments)
-    model.eval().requires_grad_(recipe.train_text_encoder)  # eval: no dropout, so that a resumed run is the same run
-    tokenizer = load_tokenizer(folder, model.config.vocab_size)
-
-    def tokenize(prompts: list[str]) -> Tensor:
-        options = dict(padding="max_length", max_length=recipe.text_tokens, truncation=True, return_tensors="pt")
-        return tokenizer(prompts, **options).input_ids
-
-    return _Text(model, tokenize, folder)
+    model.eval()  # no dropout, so that a resumed run is the same run
+    return _Text(model, load_tokenizer(folder, model.config.vocab_size), folder)
 
 
 def _new_t5(vocab_size: int, arguments: dict[str, Any]) -> Any:

@@ -311,6 +311,58 @@ def test_autoencoder_training_lowers_the_loss_and_writes_a_vae(toy: Path, tmp_pa
     assert (tmp_path / "longer" / "model" / "vae" / "config.json").is_file()
 
 
+TEXT = {
+    "stage": "text",
+    "text_encoder": {"vocab_size": 400, "d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1},
+    "text_tokens": [24, 40],
+    "optimisation": OPTIMISATION | {"batch_size": 32, "learning_rate": 1e-2},
+}
+
+
+def test_every_token_learns_what_the_caption_says(toy: Path, tmp_path: Path) -> None:
+    plan = TEXT["optimisation"] | {"steps": 150, "log_every": 50, "save_every": 150, "ema_decay": 0.9}
+    train(TEXT | {"optimisation": plan, "dropout": 0.0}, tmp_path / "text", toy)
+    first, *_, last = losses(tmp_path / "text")
+    assert last < 0.8 * first
+    model = tmp_path / "text" / "model"
+    assert sorted(part.name for part in model.iterdir()) == ["text_encoder", "tokenizer", "vae"]
+
+    from cogvideox_core.text_encoder import load_text_encoder, load_tokenizer
+
+    encoder = load_text_encoder(model / "text_encoder", dtype=torch.float32).model
+    tokenizer = load_tokenizer(model / "tokenizer", encoder.config.vocab_size)
+    ids = tokenizer(["a red ball", "a blue ball"], padding="max_length", max_length=40, return_tensors="pt").input_ids
+    red, blue = encoder(ids)[0]
+    assert ids[0, -1] == ids[1, -1] == tokenizer.pad_token_id
+    assert relative_difference(red[-1], blue[-1]) > 0.05, "the last padding has not heard of the colour"
+
+
+def test_questions_have_answers_to_choose_from() -> None:
+    clips = WorldClips()
+    asked = {name: set(choices) for name, choices in clips.questions.items()}
+    heard: dict[str, set[str]] = {name: set() for name in asked}
+    for index in range(1500):
+        answers = clips.answers(index)
+        assert answers.keys() == asked.keys()
+        for thing in make_scene(index).things:
+            assert [answers[f"{thing.shape}, {what}"] for what in ("colour", "motion", "size")] == [
+                thing.colour,
+                thing.motion,
+                thing.size,
+            ]
+        for name, answer in answers.items():
+            heard[name].add(answer)
+    assert heard == asked
+
+
+def test_clips_without_answers_teach_no_text_encoder(toy: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "one.mp4", render(make_scene(3), 9, 64, 96)[None], 8)
+    (tmp_path / "one.txt").write_text("a star\n")
+    recipe = parse_recipe({name: value for name, value in TEXT.items() if name != "text_encoder"})
+    with pytest.raises(ValueError, match="FolderClips know no answers to learn from; start from a model with a text"):
+        make_objective(recipe, FolderClips(tmp_path), Places(toy, tmp_path, tmp_path))
+
+
 def test_clips_encoded_by_another_vae_are_refused(toy: Path, tmp_path: Path) -> None:
     vae, bucket = load_vae(toy / "vae", dtype=torch.float32), Bucket(9, 16, 24, count=3, first=5)
     encode_bucket(vae, WorldClips(), bucket, tmp_path)
@@ -359,7 +411,7 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"stage": "dreaming"}, "stage is 'dreaming'; it is one of autoencoder, diffusion"),
+        ({"stage": "dreaming"}, "stage is 'dreaming'; it is one of autoencoder, text, diffusion"),
         ({"lr": 1}, "recipe has no field lr; it takes optimisation, buckets"),
         ({"optimisation": {"steps": 1}}, "optimisation: .*missing 2 required.*'batch_size' and 'learning_rate'"),
         ({"optimisation": 3}, "optimisation is 3; it takes an object"),
