@@ -313,14 +313,14 @@ def test_autoencoder_training_lowers_the_loss_and_writes_a_vae(toy: Path, tmp_pa
 
 TEXT = {
     "stage": "text",
-    "text_encoder": {"vocab_size": 400, "d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1},
+    "text_encoder": {"vocab_size": 400, "d_model": 48, "d_kv": 16, "num_heads": 3, "d_ff": 64, "num_layers": 2},
     "text_tokens": [24, 40],
-    "optimisation": OPTIMISATION | {"batch_size": 32, "learning_rate": 1e-2},
+    "optimisation": OPTIMISATION | {"batch_size": 48, "learning_rate": 5e-3, "muon_learning_rate": 1e-2},
 }
 
 
 def test_every_token_learns_what_the_caption_says(toy: Path, tmp_path: Path) -> None:
-    plan = TEXT["optimisation"] | {"steps": 150, "log_every": 50, "save_every": 150, "ema_decay": 0.9}
+    plan = TEXT["optimisation"] | {"steps": 200, "log_every": 50, "save_every": 200, "ema_decay": 0.9}
     train(TEXT | {"optimisation": plan, "dropout": 0.0}, tmp_path / "text", toy)
     first, *_, last = losses(tmp_path / "text")
     assert last < 0.8 * first
