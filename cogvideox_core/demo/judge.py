@@ -19,14 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .world import BACKGROUNDS, COLOURS, FPS, SHAPES, Scene, Thing, _background, render
+from .world import BACKGROUNDS, COLOURS, FPS, HORIZONS, LIGHTS, SHAPES, Scene, Thing, _background, render
 
 MIN_FRAMES = 5
 MIN_SIDE = 48  # pixels
 
 # Finding objects. Distances are those of RGB, channels in [0, 1].
-_HORIZONS = (-0.06, -0.04, -0.02, 0.0, 0.02, 0.04, 0.06)  # of the known backgrounds, as in Scene
-_LIGHTS = (0.92, 0.99, 1.06)
 _FAMILIAR = 0.2  # distance from a known background of what may belong to it
 _MIN_FAMILIAR = 0.5  # share of a video that must differ from a background by less than _CONTRAST to name it
 _MIN_OUTSIDE = 0.15  # share of a row that must be free of objects to show the background
@@ -170,7 +168,7 @@ def _name_background(video: Tensor) -> tuple[str | None, Tensor]:
 @lru_cache(maxsize=4)
 def _profiles(height: int) -> tuple[list[str], Tensor]:
     """Names [N] and rows [N, 3, 1, H, 1] of the backgrounds at each horizon and light."""
-    choices = list(product(BACKGROUNDS, _HORIZONS, _LIGHTS))
+    choices = list(product(BACKGROUNDS, HORIZONS, LIGHTS))
     profiles = torch.stack([_background(Scene((), *choice), height) for choice in choices])
     return [name for name, _, _ in choices], profiles[:, :, None, :, None]
 
@@ -300,7 +298,7 @@ def _outlines() -> Tensor:
     """[N, P * P]: patches of each shape at each softness, standardised."""
     outlines = []
     for shape in SHAPES:
-        thing = Thing("white", shape, "standing still", "large", 0.2, (0.5, 0.5, 0.5))
+        thing = Thing("white", shape, "standing still", "large", (0.5, 0.5, 0.5))
         video = render(Scene((thing,), "the night sky"), 1, 128, 128)
         behind = video[..., :1].expand_as(video)
         alpha = _alpha(video, behind, (video != behind).any(dim=0), video.amax(dim=(1, 2, 3)))

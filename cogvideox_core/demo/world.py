@@ -3,6 +3,10 @@
 A scene is a pure function of a seed, and a video is a pure function of a scene and a size. All lengths are fractions
 of the shorter side of the picture, so that a scene looks the same at every size.
 
+What keeps this world small enough for a small model: centres of objects and horizons lie on a grid of twelve cells,
+which at 96 pixels are the 8 pixels of one latent, and everything moves by whole cells in half a second, which at 8
+frames a second are the 4 frames of one latent. So the same few pictures of an object come up again and again.
+
 Backgrounds change from row to row only, never along a row: that is what lets `judge` find the objects without
 learning anything.
 """
@@ -36,18 +40,28 @@ COLOURS: dict[str, RGB] = {
     "white": (246, 246, 246),
 }
 
+CELL = 1 / 12
+_HORIZON = 7 * CELL
+HORIZONS = (-CELL, 0.0, CELL)
+LIGHTS = (0.94, 1.0, 1.06)
+
 BACKGROUNDS: dict[str, tuple[tuple[float, RGB], ...]] = {
     # Colours down the picture: (height of the stop from the top, colour); two stops at one height make an edge.
-    "a meadow": ((0.0, (118, 158, 190)), (0.6, (172, 196, 204)), (0.6, (104, 118, 66)), (1.0, (82, 94, 48))),
-    "a desert": ((0.0, (142, 170, 186)), (0.6, (196, 202, 196)), (0.6, (196, 166, 122)), (1.0, (166, 136, 98))),
-    "the sea": ((0.0, (104, 136, 160)), (0.6, (164, 184, 190)), (0.6, (52, 96, 112)), (1.0, (26, 58, 78))),
+    "a meadow": ((0.0, (118, 158, 190)), (_HORIZON, (172, 196, 204)), (_HORIZON, (104, 118, 66)), (1.0, (82, 94, 48))),
+    "a desert": (
+        (0.0, (142, 170, 186)),
+        (_HORIZON, (196, 202, 196)),
+        (_HORIZON, (196, 166, 122)),
+        (1.0, (166, 136, 98)),
+    ),
+    "the sea": ((0.0, (104, 136, 160)), (_HORIZON, (164, 184, 190)), (_HORIZON, (52, 96, 112)), (1.0, (26, 58, 78))),
     "the night sky": ((0.0, (8, 8, 20)), (1.0, (44, 44, 66))),
     "a wooden wall": tuple(
         stop
         for board in range(4)
         for stop in ((board / 4, (92, 66, 48)), (board / 4 + 0.06, (132, 98, 72)), (board / 4 + 0.25, (118, 86, 62)))
     ),
-    "a sunset": ((0.0, (62, 50, 86)), (0.6, (156, 104, 108)), (1.0, (196, 146, 122))),
+    "a sunset": ((0.0, (62, 50, 86)), (_HORIZON, (156, 104, 108)), (1.0, (196, 146, 122))),
 }
 
 SHAPES = ("ball", "square", "triangle", "star", "ring")
@@ -64,7 +78,8 @@ MOTIONS = (
     "shrinking",
 )
 
-SIZES: dict[str, tuple[float, float]] = {"small": (0.115, 0.13), "medium": (0.15, 0.175), "large": (0.195, 0.215)}
+SIZES: dict[str, float] = {"small": 0.12, "medium": 0.165, "large": 0.205}
+"""Radii."""
 
 # Radius of the smallest circle round a shape of radius 1: shapes of one radius look equally large.
 _REACH = {"ball": 1.0, "square": 0.88 * math.sqrt(2), "triangle": 1.3, "star": 1.35, "ring": 1.1}
@@ -72,6 +87,11 @@ _STAR_WAIST = 0.45  # of a star's reach
 _RING_HOLE = 0.52  # of a ring's reach
 _GROWTH = (0.6, 1.3)
 _MARGIN = 0.02
+_SPEED = 2 * CELL  # a second
+_BOUNCE = 2  # cells high
+_CIRCLE = 2  # cells of radius
+_SIDEWAYS = ("moving left", "moving right")
+_UPRIGHT = ("moving up", "moving down", "bouncing")
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom: where the centre of an object may be
 Place = tuple[float, float, float]  # x, y, scale
@@ -79,18 +99,22 @@ Place = tuple[float, float, float]  # x, y, scale
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what it is, and the random numbers in [0, 1] its path is made of."""
+    """One object: what it is, and the random numbers in [0, 1) its path is made of."""
 
     colour: str
     shape: str
     motion: str
     size: str
-    radius: float
     chances: tuple[float, float, float]
 
     @property
     def combination(self) -> Combination:
         return self.colour, self.shape, self.motion
+
+    @property
+    def radius(self) -> float:
+        """As large as it is at scale 1."""
+        return SIZES[self.size]
 
     @property
     def reach(self) -> float:
@@ -145,13 +169,19 @@ def make_scene(seed: int, *, pairs: float = 0.12, held_out: bool = False) -> Sce
     things: list[Thing] = []
     while len(things) < count:
         thing = _draw_thing(chance, count)
-        seen = {thing.colour, thing.shape} & {value for other in things for value in (other.colour, other.shape)}
-        if (thing.combination in HELD_OUT) == held_out and not seen:
+        if (thing.combination in HELD_OUT) == held_out and all(_go_together(thing, other) for other in things):
             things.append(thing)
-    background = chance.choice(list(BACKGROUNDS))
-    return Scene(
-        tuple(things), background, chance.uniform(-0.06, 0.06), chance.uniform(0.92, 1.06), chance.random() < 0.5
-    )
+    background, horizon, light = (chance.choice(list(choices)) for choices in (BACKGROUNDS, HORIZONS, LIGHTS))
+    motions = {thing.motion for thing in things}
+    stacked = bool(motions & set(_SIDEWAYS)) or (not motions & set(_UPRIGHT) and chance.random() < 0.5)
+    return Scene(tuple(things), background, horizon, light, stacked)
+
+
+def _go_together(one: Thing, other: Thing) -> bool:
+    """Whether two objects can be told apart by their words, and halves of a picture leave both room to move."""
+    motions = {one.motion, other.motion}
+    crossing = motions & set(_SIDEWAYS) and motions & set(_UPRIGHT)
+    return one.colour != other.colour and one.shape != other.shape and not crossing
 
 
 def scene_of(colour: str, shape: str, motion: str, background: str, seed: int = 0) -> Scene:
@@ -162,14 +192,16 @@ def scene_of(colour: str, shape: str, motion: str, background: str, seed: int = 
 
 
 def _draw_thing(chance: random.Random, count: int) -> Thing:
-    colour, shape, motion = chance.choice(list(COLOURS)), chance.choice(SHAPES), chance.choice(MOTIONS)
+    motions = [
+        motion for motion in MOTIONS if count == 1 or motion != "going in a circle"
+    ]  # half a picture is too small
+    colour, shape, motion = chance.choice(list(COLOURS)), chance.choice(SHAPES), chance.choice(motions)
     size = "small" if count == 2 else chance.choice(list(SIZES))
     return Thing(
         colour,
         shape,
         motion,
         size,
-        chance.uniform(*SIZES[size]),
         (chance.random(), chance.random(), chance.random()),
     )
 
@@ -177,38 +209,51 @@ def _draw_thing(chance: random.Random, count: int) -> Thing:
 # --- Motion ------------------------------------------------------------------------------------------------------
 
 
-def _along(low: float, high: float, wish: float, chance: float) -> tuple[float, float]:
-    """A stretch of at most `wish` somewhere between low and high."""
-    length = min(wish, high - low)
-    start = low + chance * (high - low - length)
-    return start, start + length
+def _grid(low: float, high: float) -> range:
+    """The numbers of the grid's lines from low to high; the one nearest to the middle if there is none."""
+    middle = round((low + high) / 2 / CELL)
+    return range(math.ceil(low / CELL), math.floor(high / CELL) + 1) or range(middle, middle + 1)
+
+
+def _pick(lines: range, chance: float) -> int:
+    return lines[int(chance * len(lines))]
+
+
+def _stretch(lines: range, cells: int, chance: float) -> tuple[int, int]:
+    """The lines between which something moves: so many cells apart, if there are as many."""
+    cells = min(cells, len(lines) - 1)
+    low = _pick(lines[: len(lines) - cells], chance)
+    return low, low + cells
 
 
 def _place(thing: Thing, box: Box, seconds: float, duration: float) -> Place:
     """Where the centre is after `seconds` of `duration`, and how large the object is then."""
     left, top, right, bottom = box
+    columns, rows = _grid(left, right), _grid(top, bottom)
     first, second, third = thing.chances
-    x, y = left + first * (right - left), top + second * (bottom - top)
+    x: float = _pick(columns, first)
+    y: float = _pick(rows, second)
     progress = seconds / duration if duration else 0.0
-    if thing.motion in ("moving left", "moving right"):
-        low, high = _along(left, right, (0.24 + 0.08 * third) * duration, first)
+    cells = round(_SPEED * duration / CELL)
+    if thing.motion in _SIDEWAYS:
+        low, high = _stretch(columns, cells, first)
         x = high + progress * (low - high) if thing.motion == "moving left" else low + progress * (high - low)
     elif thing.motion in ("moving up", "moving down"):
-        low, high = _along(top, bottom, (0.24 + 0.08 * third) * duration, second)
+        low, high = _stretch(rows, cells, second)
         y = high + progress * (low - high) if thing.motion == "moving up" else low + progress * (high - low)
     elif thing.motion == "bouncing":
-        peak, floor = _along(top, bottom, 0.15 + 0.06 * third, second)
+        peak, floor = _stretch(rows, _BOUNCE, second)
         y = floor - (floor - peak) * abs(math.sin(math.pi * seconds))
     elif thing.motion == "going in a circle":
-        radius = min(0.13 + 0.05 * third, (right - left) / 2, (bottom - top) / 2)
-        angle = math.pi * seconds + 2 * math.pi * third
-        x = left + radius + first * (right - left - 2 * radius) + radius * math.cos(angle)
-        y = top + radius + second * (bottom - top - 2 * radius) + radius * math.sin(angle)
+        radius = min(_CIRCLE, (len(columns) - 1) // 2, (len(rows) - 1) // 2)
+        angle = math.pi * seconds + math.pi / 2 * int(4 * third)
+        x = _pick(columns[radius : len(columns) - radius], first) + radius * math.cos(angle)
+        y = _pick(rows[radius : len(rows) - radius], second) + radius * math.sin(angle)
     scale = 1.0
     if thing.motion in ("growing", "shrinking"):
         start, end = _GROWTH if thing.motion == "growing" else _GROWTH[::-1]
         scale = start + progress * (end - start)
-    return x, y, scale
+    return x * CELL, y * CELL, scale
 
 
 def _boxes(scene: Scene, height: float, width: float) -> list[Box]:

@@ -126,8 +126,8 @@ def test_every_colour_is_told_from_every_background(background: str) -> None:
 def test_white_is_seen_where_it_stands_out_least() -> None:
     """In front of the sky just above a desert, which is nearly white."""
     for seed in range(4):
-        scene = replace(scene_of("white", "ball", "standing still", "a desert", seed), light=1.06)
-        scene = replace(scene, things=(replace(scene.things[0], radius=0.12, chances=(0.5, 0.4, 0.5)),))
+        scene = replace(scene_of("white", "ball", "standing still", "a desert", seed), horizon=0.0, light=1.06)
+        scene = replace(scene, things=(replace(scene.things[0], size="small", chances=(0.5, 0.4, 0.5)),))
         assert words(judge(render(scene, 5))) == words(scene)
 
 
