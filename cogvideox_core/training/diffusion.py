@@ -19,7 +19,7 @@ from .clips import ClipSource
 from .frame_pack import Bundle, packed_forward
 from .latents import EncodedBucket, LatentClip
 from .loop import Objective, chance, noise_generator
-from .timesteps import explicit_uniform, independent
+from .timesteps import EVERYWHERE, Focus, explicit_uniform, independent
 
 Timesteps = Literal["explicit_uniform", "independent"]
 _TIMESTEPS: dict[str, Callable[..., list[int]]] = {"explicit_uniform": explicit_uniform, "independent": independent}
@@ -70,7 +70,7 @@ class DiffusionObjective(Objective):
         image_scale: float | None = None,
         dropout: Dropout = Dropout(),  # noqa: B008 -- frozen
         timesteps: Timesteps = "explicit_uniform",
-        timestep_shift: float = 1.0,
+        focus: Focus = EVERYWHERE,
         seed: int = 0,
         recompute: bool = False,
         write: Callable[[Path], None] | None = None,
@@ -85,7 +85,7 @@ class DiffusionObjective(Objective):
         self.scale = scale
         self.image_scale = scale if image_scale is None else image_scale
         self.dropout = dropout
-        self.timesteps = partial(_TIMESTEPS[timesteps], seed=seed, shift=timestep_shift)
+        self.timesteps = partial(_TIMESTEPS[timesteps], seed=seed, focus=focus)
         self.seed = seed
         self.recompute = recompute
         self.write = write

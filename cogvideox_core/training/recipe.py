@@ -12,6 +12,7 @@ from .autoencoder import Phase, ReconstructionWeights
 from .diffusion import Dropout, Timesteps
 from .latents import Bucket
 from .loop import Optimisation
+from .timesteps import EVERYWHERE, Focus
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 Stage = Literal["autoencoder", "text", "diffusion"]
@@ -59,7 +60,7 @@ class DiffusionRecipe:
     a text-to-video one and `variant` an image-to-video one, its patch embedding is widened.
     `text_encoder`: arguments of T5Config for a new one, with its tokenizer; None takes the model's.
     `train_text_encoder` says whether it learns too. `text_tokens`: length of a prompt in training. `timesteps`,
-    `timestep_shift` and `recompute`: see `DiffusionObjective`.
+    `focus` and `recompute`: see `DiffusionObjective`.
     """
 
     optimisation: Optimisation
@@ -70,7 +71,7 @@ class DiffusionRecipe:
     train_text_encoder: bool = False
     text_tokens: int = 226
     timesteps: Timesteps = "explicit_uniform"
-    timestep_shift: float = 1.0
+    focus: Focus = EVERYWHERE
     recompute: bool = False
     dropout: Dropout = field(default_factory=Dropout)
 
@@ -131,6 +132,7 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
             optimisation=lambda v: _section(Optimisation, v, "optimisation", betas=tuple),
             buckets=lambda v: tuple(_bucket(bucket) for bucket in v),
             dropout=lambda v: _section(Dropout, v, "dropout"),
+            focus=lambda v: _section(Focus, v, "focus"),
         )
         if abs(sum(bucket.share for bucket in recipe.buckets) - 1) > 1e-6:
             raise ValueError(f"the shares of buckets add up to {sum(b.share for b in recipe.buckets):g}; make it 1")

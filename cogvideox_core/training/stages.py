@@ -127,7 +127,7 @@ def _diffusion(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> Di
         image_scale=image_latent_factor(vae.config, "diffusers"),
         dropout=recipe.dropout,
         timesteps=recipe.timesteps,
-        timestep_shift=recipe.timestep_shift,
+        focus=recipe.focus,
         seed=recipe.optimisation.seed,
         recompute=recipe.recompute,
         write=write,

@@ -31,7 +31,7 @@ from cogvideox_core.training.loop import Optimisation, slots_of_process
 from cogvideox_core.training.recipe import RECIPES, find_recipe, parse_recipe
 from cogvideox_core.training.run_folder import RunExistsError, RunFolder
 from cogvideox_core.training.stages import Places, make_objective
-from cogvideox_core.training.timesteps import explicit_uniform, independent
+from cogvideox_core.training.timesteps import Focus, explicit_uniform, independent
 from cogvideox_core.training.tokenizer import train_tokenizer
 from cogvideox_core.video_io import write_video
 
@@ -149,11 +149,12 @@ def test_timesteps_are_uniform_over_all(draw: Any) -> None:
 
 
 @pytest.mark.parametrize("draw", [explicit_uniform, independent])
-def test_a_shift_moves_timesteps_towards_the_noise(draw: Any) -> None:
-    drawn = torch.tensor([draw(step, range(8), 8, shift=3.0) for step in range(1000)]).flatten()
-    assert drawn.min() < 20 and drawn.max() == 999
-    for above, share in ((750, 0.5), (500, 0.75), (900, 0.25)):  # the share u with 3 u / (1 + 2 u) above it
-        assert abs((drawn >= above).float().mean() - share) < 0.03
+def test_a_focus_moves_timesteps_to_where_it_lies(draw: Any) -> None:
+    focus = Focus(500, 900, 0.6)
+    drawn = torch.tensor([draw(step, range(8), 8, focus=focus) for step in range(1500)]).flatten()
+    assert drawn.min() < 20 and drawn.max() > 980
+    for low, high, share in ((500, 900, 0.76), (500, 700, 0.38), (0, 500, 0.2), (0, 250, 0.1), (900, 1000, 0.04)):
+        assert abs(((drawn >= low) & (drawn < high)).float().mean() - share) < 0.02, (low, high)
 
 
 @pytest.mark.parametrize("draw", [explicit_uniform, independent])
