@@ -171,7 +171,7 @@ def make_scene(seed: int, *, pairs: float = 0.12, held_out: bool = False) -> Sce
         thing = _draw_thing(chance, count)
         if (thing.combination in HELD_OUT) == held_out and all(_go_together(thing, other) for other in things):
             things.append(thing)
-    background, horizon, light = (chance.choice(list(choices)) for choices in (BACKGROUNDS, HORIZONS, LIGHTS))
+    background, horizon, light = chance.choice(list(BACKGROUNDS)), chance.choice(HORIZONS), chance.choice(LIGHTS)
     motions = {thing.motion for thing in things}
     stacked = bool(motions & set(_SIDEWAYS)) or (not motions & set(_UPRIGHT) and chance.random() < 0.5)
     return Scene(tuple(things), background, horizon, light, stacked)
