@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,11 +113,12 @@ class AutoencoderObjective(Objective):
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """The `vae` folder; its scaling factor makes the latents of new clips one in standard deviation."""
-        config = replace(self.vae.config, scaling_factor=round(1.0 / self._latent_spread(), 4))
-        write_vae(self.vae, config, folder / "vae", self.dtype)
+        """The `vae` folder; its latents have a standard deviation of 1 in every channel, over new clips."""
+        tensors = rescale_channels(self.vae.state_dict(), 1 / self._deviations())
+        write_vae(tensors, replace(self.vae.config, scaling_factor=1.0), folder / "vae", self.dtype)
 
-    def _latent_spread(self, clips: int = 16) -> float:
+    def _deviations(self, clips: int = 16) -> Tensor:
+        """[C]: standard deviation of each latent channel."""
         phase = self.phases[-1]
         device = next(self.parameters()).device
         draw = chance(self.seed, -1)
@@ -124,7 +126,26 @@ class AutoencoderObjective(Objective):
         for _ in range(clips):
             video = self.clips.video(draw.getrandbits(62), phase.num_frames, phase.height, phase.width)
             means.append(self.vae.encode(video[None].to(device) * 2 - 1).mean)
-        return float(torch.cat(means).std())
+        return torch.cat(means).transpose(0, 1).flatten(1).std(dim=1)
+
+
+def rescale_channels(tensors: Mapping[str, Tensor], factors: Tensor) -> dict[str, Tensor]:
+    """The weights of a VAE that is the same but for its latents, whose channels are `factors` [C] times larger.
+
+    A diffusion model sees a channel through noise of one strength. Where channels differ in size, the small ones drown
+    in it, and with them what they say; in ours that was the shape of things.
+    """
+    scaled = dict(tensors)
+    for name, tensor in tensors.items():
+        module, _, kind = name.rpartition(".")
+        if module == "encoder.conv_out.conv":  # rows: means, then logarithms of variances
+            rows = torch.cat([factors, torch.ones_like(factors)]).view(-1, *[1] * (tensor.ndim - 1))
+            scaled[name] = tensor * rows
+            if kind == "bias":
+                scaled[name] = scaled[name] + torch.cat([torch.zeros_like(factors), 2 * factors.log()])
+        elif kind == "weight" and module.endswith(("decoder.conv_in.conv", ".conv_y.conv", ".conv_b.conv")):
+            scaled[name] = tensor / factors.view(1, -1, *[1] * (tensor.ndim - 2))
+    return scaled
 
 
 def initialise(vae: AutoencoderCausal3D) -> None:

@@ -19,7 +19,7 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _DIFFUSERS = "0.33.0"  # the oldest release whose classes take every field written here
 
 
-def write_vae(vae: nn.Module, config: VAEConfig, folder: Path, dtype: torch.dtype) -> None:
+def write_vae(tensors: Mapping[str, Tensor], config: VAEConfig, folder: Path, dtype: torch.dtype) -> None:
     """The `vae` folder."""
     levels = len(config.block_out_channels)
     declared = {
@@ -27,7 +27,7 @@ def write_vae(vae: nn.Module, config: VAEConfig, folder: Path, dtype: torch.dtyp
         "down_block_types": ["CogVideoXDownBlock3D"] * levels,
         "up_block_types": ["CogVideoXUpBlock3D"] * levels,
     }
-    write_component(folder, "AutoencoderKLCogVideoX", declared, vae.state_dict(), dtype)
+    write_component(folder, "AutoencoderKLCogVideoX", declared, tensors, dtype)
 
 
 def write_transformer(transformer: nn.Module, config: TransformerConfig, folder: Path, dtype: torch.dtype) -> None:
