@@ -36,7 +36,7 @@ _SHAPE_WORDS = {
     "star": ("starlet", "five-pointed star"),
     "ring": ("hoop", "donut"),
 }
-_SIZE_WORDS = {"small": ("small", "little", "tiny"), "medium": ("medium-sized",), "large": ("large", "big", "huge")}
+_SIZE_WORDS = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
 _MOTION_WORDS = {
     "moving left": ("going left", "moving to the left", "sliding to the left", "flying left", "drifting leftwards"),
     "moving right": (
@@ -127,7 +127,7 @@ def _free(scene: Scene, chance: random.Random, moving: bool) -> str:
 def _thing(thing: Thing, chance: random.Random, moving: bool) -> str:
     colour = _word(thing.colour, _COLOUR_WORDS, chance)
     shape = _word(thing.shape, _SHAPE_WORDS, chance)
-    size = chance.choice(_SIZE_WORDS[thing.size]) if chance.random() < _SIZE_SAID[thing.size] else ""
+    size = chance.choice(_SIZE_WORDS[thing.size]) if chance.random() < _SIZE_SAID else ""
     if chance.random() < 0.1:
         noun = " ".join(filter(None, (size, shape, "that is", colour)))
     else:
@@ -146,7 +146,7 @@ def _thing(thing: Thing, chance: random.Random, moving: bool) -> str:
     return f"{noun} {chance.choice(_FINITE_VERBS[thing.motion])}"
 
 
-_SIZE_SAID = {"small": 0.5, "medium": 0.1, "large": 0.5}
+_SIZE_SAID = 0.5
 
 
 def _word(word: str, synonyms: dict[str, tuple[str, ...]], chance: random.Random) -> str:

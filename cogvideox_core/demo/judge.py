@@ -29,8 +29,8 @@ _FAMILIAR = 0.2  # distance from a known background of what may belong to it
 _MIN_FAMILIAR = 0.5  # share of a video that must differ from a background by less than _CONTRAST to name it
 _MIN_OUTSIDE = 0.15  # share of a row that must be free of objects to show the background
 _CONTRAST = 0.12  # distance from the background of an object; the world's faintest is 0.24
-_MIN_RADIUS = 0.035  # of the disc as large as the object, a fraction of the shorter side; the world's smallest is 0.058
-_MAX_RADIUS = 0.4  # the same; the world's largest is 0.28
+_MIN_RADIUS = 0.035  # of the disc as large as the object, a fraction of the shorter side; the world's smallest is 0.065
+_MAX_RADIUS = 0.4  # the same; the world's largest is 0.26
 _MIN_PRESENCE = 0.6  # share of the frames an object is seen in
 
 # Colours, in the same distances.

@@ -3,9 +3,10 @@
 A scene is a pure function of a seed, and a video is a pure function of a scene and a size. All lengths are fractions
 of the shorter side of the picture, so that a scene looks the same at every size.
 
-What keeps this world small enough for a small model: centres of objects and horizons lie on a grid of twelve cells,
-which at 96 pixels are the 8 pixels of one latent, and everything moves by whole cells in half a second, which at 8
-frames a second are the 4 frames of one latent. So the same few pictures of an object come up again and again.
+What keeps this world small enough for a small model: it lies on a grid of twelve cells, which at 96 pixels are the 8
+pixels of one latent. Objects start on every second line, which are the edges of a transformer's patches, horizons lie
+on any, and everything moves by whole cells in half a second, which at 8 frames a second are the 4 frames of one
+latent. So the same few pictures of a piece of an object come up again and again.
 
 Backgrounds change from row to row only, never along a row: that is what lets `judge` find the objects without
 learning anything.
@@ -41,6 +42,7 @@ COLOURS: dict[str, RGB] = {
 }
 
 CELL = 1 / 12
+_LINES = 2  # cells between the lines objects start on
 _HORIZON = 7 * CELL
 HORIZONS = (-CELL, 0.0, CELL)
 LIGHTS = (0.94, 1.0, 1.06)
@@ -78,7 +80,7 @@ MOTIONS = (
     "shrinking",
 )
 
-SIZES: dict[str, float] = {"small": 0.12, "medium": 0.165, "large": 0.205}
+SIZES: dict[str, float] = {"small": 0.13, "large": 0.2}
 """Radii."""
 
 # Radius of the smallest circle round a shape of radius 1: shapes of one radius look equally large.
@@ -94,7 +96,7 @@ _SIDEWAYS = ("moving left", "moving right")
 _UPRIGHT = ("moving up", "moving down", "bouncing")
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom: where the centre of an object may be
-Place = tuple[float, float, float]  # x, y, scale
+Place = tuple[float, float, float]  # x, y, radius
 
 
 @dataclass(frozen=True)
@@ -210,9 +212,11 @@ def _draw_thing(chance: random.Random, count: int) -> Thing:
 
 
 def _grid(low: float, high: float) -> range:
-    """The numbers of the grid's lines from low to high; the one nearest to the middle if there is none."""
+    """Every second line of the grid from low to high; the line nearest to the middle if there is none."""
     middle = round((low + high) / 2 / CELL)
-    return range(math.ceil(low / CELL), math.floor(high / CELL) + 1) or range(middle, middle + 1)
+    return range(_LINES * math.ceil(low / CELL / _LINES), math.floor(high / CELL) + 1, _LINES) or range(
+        middle, middle + 1
+    )
 
 
 def _pick(lines: range, chance: float) -> int:
@@ -220,14 +224,19 @@ def _pick(lines: range, chance: float) -> int:
 
 
 def _stretch(lines: range, cells: int, chance: float) -> tuple[int, int]:
-    """The lines between which something moves: so many cells apart, if there are as many."""
-    cells = min(cells, len(lines) - 1)
-    low = _pick(lines[: len(lines) - cells], chance)
+    """The lines between which something moves: so many cells apart, if there is room."""
+    cells = min(cells, lines[-1] - lines[0])
+    low = _pick(range(lines[0], lines[-1] - cells + 1, _LINES), chance)
     return low, low + cells
 
 
+def _between(lines: range, cells: int) -> range:
+    """The lines that are so many cells from both ends."""
+    return range(lines[0] + cells, lines[-1] - cells + 1, _LINES)
+
+
 def _place(thing: Thing, box: Box, seconds: float, duration: float) -> Place:
-    """Where the centre is after `seconds` of `duration`, and how large the object is then."""
+    """Where the centre is after `seconds` of `duration`, and the radius then."""
     left, top, right, bottom = box
     columns, rows = _grid(left, right), _grid(top, bottom)
     first, second, third = thing.chances
@@ -245,15 +254,25 @@ def _place(thing: Thing, box: Box, seconds: float, duration: float) -> Place:
         peak, floor = _stretch(rows, _BOUNCE, second)
         y = floor - (floor - peak) * abs(math.sin(math.pi * seconds))
     elif thing.motion == "going in a circle":
-        radius = min(_CIRCLE, (len(columns) - 1) // 2, (len(rows) - 1) // 2)
+        radius = min(_CIRCLE, (columns[-1] - columns[0]) // 2, (rows[-1] - rows[0]) // 2)
         angle = math.pi * seconds + math.pi / 2 * int(4 * third)
-        x = _pick(columns[radius : len(columns) - radius], first) + radius * math.cos(angle)
-        y = _pick(rows[radius : len(rows) - radius], second) + radius * math.sin(angle)
+        x = _pick(_between(columns, radius), first) + radius * math.cos(angle)
+        y = _pick(_between(rows, radius), second) + radius * math.sin(angle)
     scale = 1.0
     if thing.motion in ("growing", "shrinking"):
         start, end = _GROWTH if thing.motion == "growing" else _GROWTH[::-1]
         scale = start + progress * (end - start)
-    return x * CELL, y * CELL, scale
+    return x * CELL, y * CELL, thing.radius * scale
+
+
+def tracks(scene: Scene, num_frames: int, height: int, width: int) -> list[list[Place]]:
+    """Centre and radius of each object in each frame, in fractions of the shorter side: (x, y, radius)."""
+    unit, duration = min(height, width), (num_frames - 1) / FPS
+    boxes = _boxes(scene, height / unit, width / unit)
+    return [
+        [_place(thing, box, frame / FPS, duration) for frame in range(num_frames)]
+        for thing, box in zip(scene.things, boxes, strict=True)
+    ]
 
 
 def _boxes(scene: Scene, height: float, width: float) -> list[Box]:
@@ -335,12 +354,9 @@ def render(scene: Scene, num_frames: int = NUM_FRAMES, height: int = HEIGHT, wid
     video = _background(scene, height)[:, None, :, None].expand(3, num_frames, height, width).clone()
     rows = (torch.arange(height, dtype=torch.float32) + 0.5)[:, None] / unit
     columns = (torch.arange(width, dtype=torch.float32) + 0.5)[None, :] / unit
-    duration = (num_frames - 1) / FPS
-    for thing, box in zip(scene.things, _boxes(scene, height / unit, width / unit), strict=True):
+    for thing, track in zip(scene.things, tracks(scene, num_frames, height, width), strict=True):
         colour = _colour(COLOURS[thing.colour])[:, None, None]
-        for frame in range(num_frames):
-            x, y, scale = _place(thing, box, frame / FPS, duration)
-            radius = thing.radius * scale
+        for frame, (x, y, radius) in enumerate(track):
             distance = _OUTLINES[thing.shape]((columns - x) / radius, (rows - y) / radius) * radius * unit
             video[:, frame].lerp_(colour.expand(3, height, width), (0.5 - distance).clamp(0.0, 1.0))
     return video

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..conditioning import image_latents, pad_leading
 from ..schedulers import NoiseSchedule
@@ -17,7 +18,7 @@ from ..shapes import LatentSize
 from ..transformer import CogVideoXTransformer3D, ExpertLayerNorm
 from .clips import ClipSource
 from .frame_pack import Bundle, packed_forward
-from .latents import EncodedBucket, LatentClip
+from .latents import Bucket, EncodedBucket, LatentClip
 from .loop import Objective, chance, noise_generator
 from .timesteps import EVERYWHERE, Focus, explicit_uniform, independent
 
@@ -34,13 +35,28 @@ class Dropout:
     last_image: float = 0.25
 
 
+@dataclass(frozen=True)
+class Questions:
+    """What video tokens are asked half way, beside the diffusion loss: `ClipSource.token_questions`.
+
+    Args: after_block: how many blocks the tokens have passed. weight: of the cross entropy; 0 asks nothing.
+    """
+
+    after_block: int = 0
+    weight: float = 0.0
+
+
+NOTHING_ASKED = Questions()
+
+
 class Group(NamedTuple):
-    """Clips of one shape in a batch, ready for the model; `target` is v."""
+    """Clips of one shape in a batch, ready for the model; `target` is v, `answers` is [b, Q, tokens]."""
 
     latents: Tensor
     tokens: Tensor
     timestep: Tensor
     target: Tensor
+    answers: Tensor
 
 
 class DiffusionObjective(Objective):
@@ -53,8 +69,11 @@ class DiffusionObjective(Objective):
         buckets: encoded clips, with the share each has of a batch.
         schedule: noise levels.
         scale, image_scale: what z is multiplied with to become latents, and image latents.
+        questions: what the tokens are asked half way, so that they learn to tell where things are. A loss on pixels
+            alone teaches that slowly; what gives the answers is not part of the model.
         recompute: keep no activations inside blocks and compute them again in the backward pass (large models).
         write: writes the modules as they are, in the official layout.
+    Raises: ValueError if questions are asked of clips that come without answers.
     """
 
     def __init__(
@@ -71,6 +90,7 @@ class DiffusionObjective(Objective):
         dropout: Dropout = Dropout(),  # noqa: B008 -- frozen
         timesteps: Timesteps = "explicit_uniform",
         focus: Focus = EVERYWHERE,
+        questions: Questions = NOTHING_ASKED,
         seed: int = 0,
         recompute: bool = False,
         write: Callable[[Path], None] | None = None,
@@ -86,6 +106,11 @@ class DiffusionObjective(Objective):
         self.image_scale = scale if image_scale is None else image_scale
         self.dropout = dropout
         self.timesteps = partial(_TIMESTEPS[timesteps], seed=seed, focus=focus)
+        self.questions = questions
+        if questions.weight and not clips.token_questions:
+            raise ValueError(f"{type(clips).__name__} know nothing that tokens could be asked; leave out questions")
+        self.choices = list(clips.token_questions.values()) if questions.weight else []
+        self.answer = nn.Linear(transformer.config.width, sum(self.choices)) if self.choices else None
         self.seed = seed
         self.recompute = recompute
         self.write = write
@@ -105,7 +130,7 @@ class DiffusionObjective(Objective):
         return groups
 
     def _group(self, step: int, places: range, bucket: EncodedBucket, timesteps: list[int]) -> Group:
-        latents, targets, prompts = [], [], []
+        latents, targets, prompts, answers = [], [], [], []
         for slot, timestep in zip(places, timesteps, strict=True):
             draw = chance(self.seed, step, slot, 1)
             index = draw.randrange(bucket.bucket.count)
@@ -124,7 +149,22 @@ class DiffusionObjective(Objective):
             dropped = draw.random() < self.dropout.text
             caption = self.clips.caption(number, draw.getrandbits(62), bucket.bucket.num_frames)
             prompts.append("" if dropped else caption)
-        return Group(torch.stack(latents), self.tokenize(prompts), torch.tensor(timesteps), torch.stack(targets))
+            answers.append(self._answers(number, bucket.bucket, sample.shape))
+        return Group(
+            torch.stack(latents),
+            self.tokenize(prompts),
+            torch.tensor(timesteps),
+            torch.stack(targets),
+            torch.stack(answers),
+        )
+
+    def _answers(self, number: int, bucket: Bucket, shape: torch.Size) -> Tensor:
+        """[Q, tokens]; Q is 0 if nothing is asked."""
+        if self.answer is None:
+            return torch.empty(0, 0, dtype=torch.int64)
+        config = self.transformer.config
+        grid = (shape[1] // config.frame_patch, shape[2] // config.patch_size, shape[3] // config.patch_size)
+        return self.clips.token_answers(number, bucket.num_frames, bucket.height, bucket.width, grid).flatten(1)
 
     def _image_condition(self, clip: LatentClip, draw: Any) -> Tensor:
         """[C, T, h, w]: the first image's latents, now and then the last one's too, now and then nothing."""
@@ -140,16 +180,34 @@ class DiffusionObjective(Objective):
         return -frames % self.transformer.config.frame_patch
 
     def forward(self, batch: list[Group]) -> dict[str, Tensor]:
-        """The mean over clips of each clip's mean squared error."""
+        """The mean over clips of each clip's mean squared error; and how the questions were answered."""
         device = next(self.transformer.parameters()).device
         groups = [Group(*(part.to(device) for part in group)) for group in batch]
         bundles = [Bundle(group.latents, self.text_encoder(group.tokens)[0], group.timestep) for group in groups]
-        predictions = packed_forward(self.transformer, bundles, recompute=self.recompute)
+        packed = packed_forward(
+            self.transformer, bundles, recompute=self.recompute, half_way=self.questions.after_block
+        )
         errors = [
             (prediction - group.target).square().flatten(1).mean(1)
-            for prediction, group in zip(predictions, groups, strict=True)
+            for prediction, group in zip(packed.predictions, groups, strict=True)
         ]
-        return {"loss": torch.cat(errors).mean()}
+        diffusion = torch.cat(errors).mean()
+        if self.answer is None:
+            return {"loss": diffusion}
+        entropy = self._entropy(self.answer, packed.tokens, [group.answers for group in groups])
+        return {"loss": diffusion + self.questions.weight * entropy, "diffusion": diffusion, "entropy": entropy}
+
+    def _entropy(self, answer: nn.Linear, tokens: list[Tensor], answers: list[Tensor]) -> Tensor:
+        """The cross entropy of the answers: the mean over questions, tokens of a clip, and clips."""
+        clips = []
+        for part, right in zip(tokens, answers, strict=True):
+            logits = answer(part).float().split(self.choices, dim=-1)  # each [b, tokens, choices]
+            losses = [
+                F.cross_entropy(choice.transpose(1, 2), column, reduction="none")
+                for choice, column in zip(logits, right.unbind(1), strict=True)
+            ]
+            clips.append(torch.stack(losses, dim=1).flatten(1).mean(1))
+        return torch.cat(clips).mean()
 
     def compile_blocks(self) -> None:
         """Every batch has the same shapes, so each block is compiled for them."""

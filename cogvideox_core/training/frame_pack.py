@@ -26,19 +26,27 @@ class Bundle(NamedTuple):
     timestep: Tensor
 
 
+class Packed(NamedTuple):
+    """What the model makes of each bundle: predictions [b, out_channels, T, H, W], and tokens [b, N, D] half way."""
+
+    predictions: list[Tensor]
+    tokens: list[Tensor]
+
+
 def packed_forward(
     transformer: CogVideoXTransformer3D,
     bundles: Sequence[Bundle],
     attention: AttentionFn | None = None,
     *,
     recompute: bool = False,
-) -> list[Tensor]:
-    """The predictions of `transformer` for every bundle, as if each had been given on its own.
+    half_way: int = 0,
+) -> Packed:
+    """What `transformer` makes of every bundle, as if each had been given on its own.
 
     Args:
         attention: None for PyTorch's; on a CPU in float32, whose backward pass is the faster one there.
         recompute: keep only what enters each block, and compute the rest again in the backward pass.
-    Returns: one [b, out_channels, T, H, W] per bundle.
+        half_way: after how many blocks the video tokens are returned.
     Raises: ValueError if a shape does not fit the model.
     """
     grids = [transformer.token_grid(bundle.latents, bundle.prompt_embeds) for bundle in bundles]
@@ -52,14 +60,21 @@ def packed_forward(
     temb = transformer.embed_time(torch.cat([bundle.timestep for bundle in bundles]), None, video)
     rotary = _packed_rotary(transformer, grids, runs, video.device)
     inside = within_clips(runs, attention or (sdpa if video.device.type != "cpu" else _float_sdpa))
-    for block in transformer.transformer_blocks:
+    between = video
+    for done, block in enumerate(transformer.transformer_blocks, 1):
         video, text = _run_block(block, recompute, video, text, temb, rotary, inside, runs)
+        between = video if done == half_way else between
     tokens = transformer.proj_out(transformer.norm_out(transformer.norm_final(video), temb, runs))
-    parts = tokens[0].split([run.clips * run.video for run in runs])
-    return [
-        unpatchify(part.unflatten(0, (run.clips, run.video)), grid, transformer.config)
-        for part, run, grid in zip(parts, runs, grids, strict=True)
+    predictions = [
+        unpatchify(part, grid, transformer.config) for part, grid in zip(_clips(tokens, runs), grids, strict=True)
     ]
+    return Packed(predictions, _clips(between, runs))
+
+
+def _clips(video: Tensor, runs: Runs) -> list[Tensor]:
+    """[b, N, D] for each run of the packed row [1, all N, D]."""
+    parts = video[0].split([run.clips * run.video for run in runs])
+    return [part.unflatten(0, (run.clips, run.video)) for part, run in zip(parts, runs, strict=True)]
 
 
 def _run_block(block: nn.Module, recompute: bool, *arguments: Any) -> Any:

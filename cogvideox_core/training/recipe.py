@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from .autoencoder import Phase, ReconstructionWeights
-from .diffusion import Dropout, Timesteps
+from .diffusion import NOTHING_ASKED, Dropout, Questions, Timesteps
 from .latents import Bucket
 from .loop import Optimisation
 from .timesteps import EVERYWHERE, Focus
@@ -60,7 +60,7 @@ class DiffusionRecipe:
     a text-to-video one and `variant` an image-to-video one, its patch embedding is widened.
     `text_encoder`: arguments of T5Config for a new one, with its tokenizer; None takes the model's.
     `train_text_encoder` says whether it learns too. `text_tokens`: length of a prompt in training. `timesteps`,
-    `focus` and `recompute`: see `DiffusionObjective`.
+    `focus`, `questions` and `recompute`: see `DiffusionObjective`.
     """
 
     optimisation: Optimisation
@@ -72,6 +72,7 @@ class DiffusionRecipe:
     text_tokens: int = 226
     timesteps: Timesteps = "explicit_uniform"
     focus: Focus = EVERYWHERE
+    questions: Questions = NOTHING_ASKED
     recompute: bool = False
     dropout: Dropout = field(default_factory=Dropout)
 
@@ -133,6 +134,7 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
             buckets=lambda v: tuple(_bucket(bucket) for bucket in v),
             dropout=lambda v: _section(Dropout, v, "dropout"),
             focus=lambda v: _section(Focus, v, "focus"),
+            questions=lambda v: _section(Questions, v, "questions"),
         )
         if abs(sum(bucket.share for bucket in recipe.buckets) - 1) > 1e-6:
             raise ValueError(f"the shares of buckets add up to {sum(b.share for b in recipe.buckets):g}; make it 1")

@@ -128,6 +128,7 @@ def _diffusion(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> Di
         dropout=recipe.dropout,
         timesteps=recipe.timesteps,
         focus=recipe.focus,
+        questions=recipe.questions,
         seed=recipe.optimisation.seed,
         recompute=recipe.recompute,
         write=write,

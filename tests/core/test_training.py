@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D, load_pipeline, load_transformer, load_vae
 from cogvideox_core.demo.captions import caption
-from cogvideox_core.demo.world import make_scene, render
+from cogvideox_core.demo.world import COLOURS, SHAPES, _background, make_scene, render, tracks
 from cogvideox_core.training.autoencoder import rescale_channels
 from cogvideox_core.training.clips import FolderClips, WorldClips
 from cogvideox_core.training.diffusion import DiffusionObjective
@@ -42,6 +42,7 @@ DIFFUSION = {
     "variant": "CogVideoX-5B",
     "text_tokens": 24,
     "train_text_encoder": True,
+    "questions": {"after_block": 1, "weight": 0.1},
     "buckets": [
         {"num_frames": 9, "height": 32, "width": 48, "count": 4, "share": 0.5},
         {"num_frames": 1, "height": 48, "width": 48, "count": 4, "first": 10, "share": 0.5},
@@ -115,10 +116,27 @@ def test_packed_clips_are_as_if_each_were_alone(kind: str, tmp_path: Path) -> No
     alone = [transformer(*bundle) for bundle in bundles]
     wanted = _gradients(transformer, alone)
     for recompute in (False, True):
-        packed = packed_forward(transformer, bundles, recompute=recompute)
+        packed = packed_forward(transformer, bundles, recompute=recompute).predictions
         for index, (ours, reference) in enumerate(zip(packed, alone, strict=True)):
             assert_parity(ours, reference, 1e-5, f"{kind}, packed clip {index}")
         assert_parity(_gradients(transformer, packed), wanted, 1e-4, f"{kind}, gradients of the pack")
+
+
+def test_packed_clips_show_their_tokens_half_way(toy: Path) -> None:
+    transformer = load_transformer(toy, dtype=torch.float32)
+    bundles = [
+        Bundle(torch.randn(2, 16, 3, 4, 6), torch.randn(2, 5, 32), torch.tensor([7, 900])),
+        Bundle(torch.randn(1, 16, 1, 8, 4), torch.randn(1, 9, 32), torch.tensor([500])),
+    ]
+    for depth in range(1, len(transformer.transformer_blocks) + 1):
+        seen: list[Tensor] = []
+        packed = packed_forward(transformer, bundles, half_way=depth)
+        watch = transformer.transformer_blocks[depth - 1].register_forward_hook(lambda *call: seen.append(call[-1][0]))
+        for bundle in bundles:
+            transformer(*bundle)
+        watch.remove()
+        for ours, reference in zip(packed.tokens, seen, strict=True):
+            assert_parity(ours, reference, 1e-5, f"tokens after block {depth}")
 
 
 def _gradients(transformer: CogVideoXTransformer3D, predictions: list[Tensor]) -> Tensor:
@@ -358,6 +376,67 @@ def test_questions_have_answers_to_choose_from() -> None:
     assert heard == asked
 
 
+def test_tokens_are_asked_where_the_nearest_object_is() -> None:
+    """Checked against the pixels: their centre of mass is the middle of all these shapes."""
+    clips, grid = WorldClips(), (3, 6, 8)
+    names = list(clips.token_questions)
+    rows, columns = (torch.arange(48) + 0.5)[:, None], (torch.arange(64) + 0.5)[None, :]
+    seen = 0
+    for index in range(60):
+        scene = make_scene(index)
+        if len(scene.things) > 1:
+            continue
+        seen += 1
+        answers = dict(zip(names, clips.token_answers(index, 9, 48, 64, grid), strict=True))
+        assert all(0 <= answers[name].min() and answers[name].max() < clips.token_questions[name] for name in names)
+        assert (answers["shape"] == SHAPES.index(scene.things[0].shape)).all()
+        assert (answers["colour"] == list(COLOURS).index(scene.things[0].colour)).all()
+        video = render(scene, 9, 48, 64)
+        share = (video - _background(scene, 48)[:, None, :, None]).abs().sum(dim=0)
+        share = (share > 0.15).float()
+        for token, frame in enumerate((0, 4, 8)):
+            weight = share[frame] / share[frame].sum()
+            x, y = (weight * columns).sum().item() / 4, (weight * rows).sum().item() / 4  # in cells of 4 pixels
+            for row in range(6):
+                for column in range(8):
+                    place = token, row, column
+                    assert abs(answers["column"][place] - 11 - (x - 2 * column - 1)) < 0.8, index
+                    assert abs(answers["row"][place] - 11 - (y - 2 * row - 1)) < 0.8, index
+        if scene.things[0].motion in ("growing", "shrinking"):
+            first, last = answers["radius"][0, 0, 0], answers["radius"][2, 0, 0]
+            assert (first < last) == (scene.things[0].motion == "growing") and first != last
+    assert seen > 40
+
+
+def test_of_two_objects_the_nearer_one_is_asked_about() -> None:
+    clips = WorldClips()
+    pairs = [index for index in range(200) if len(make_scene(index).things) == 2]
+    for index in pairs:
+        scene = make_scene(index)
+        shapes = clips.token_answers(index, 1, 96, 96, (1, 12, 12))[0, 0]
+        for thing, ((x, y, _),) in zip(scene.things, tracks(scene, 1, 96, 96), strict=True):
+            assert shapes[int(12 * y), int(12 * x)] == SHAPES.index(thing.shape)
+    assert len(pairs) > 10
+
+
+def test_asking_teaches_the_tokens_and_is_no_part_of_the_model(toy: Path, tmp_path: Path) -> None:
+    plan = OPTIMISATION | {"steps": 60, "log_every": 10, "save_every": 60, "ema_decay": 0.9}
+    recipe = DIFFUSION | {"optimisation": plan, "questions": {"after_block": 1, "weight": 0.5}}
+    train(recipe, tmp_path / "run", toy)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["diffusion"] + 0.5 * line["entropy"], abs=1e-5)
+    assert lines[-1]["entropy"] < 0.8 * lines[0]["entropy"]
+    assert not [name for name in weights(tmp_path / "run") if "answer" in name]
+
+
+def test_clips_that_know_nothing_are_not_asked(toy: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "one.mp4", render(make_scene(3), 9, 64, 96)[None], 8)
+    (tmp_path / "one.txt").write_text("a star\n")
+    with pytest.raises(ValueError, match="FolderClips know nothing that tokens could be asked; leave out questions"):
+        make_objective(parse_recipe(DIFFUSION), FolderClips(tmp_path), Places(toy, tmp_path, tmp_path))
+
+
 def test_clips_without_answers_teach_no_text_encoder(toy: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "one.mp4", render(make_scene(3), 9, 64, 96)[None], 8)
     (tmp_path / "one.txt").write_text("a star\n")
@@ -431,6 +510,7 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
         ({"stage": "dreaming"}, "stage is 'dreaming'; it is one of autoencoder, text, diffusion"),
         ({"lr": 1}, "recipe has no field lr; it takes optimisation, buckets"),
         ({"optimisation": {"steps": 1}}, "optimisation: .*missing 2 required.*'batch_size' and 'learning_rate'"),
+        ({"questions": {"depth": 3}}, "questions has no field depth; it takes after_block, weight"),
         ({"optimisation": 3}, "optimisation is 3; it takes an object"),
         ({"buckets": [{"num_frames": 9, "height": 8, "width": 8, "count": 1, "share": 0.5}]}, "add up to 0.5; make it"),
     ],
