@@ -128,15 +128,15 @@ def test_packed_clips_show_their_tokens_half_way(toy: Path) -> None:
         Bundle(torch.randn(2, 16, 3, 4, 6), torch.randn(2, 5, 32), torch.tensor([7, 900])),
         Bundle(torch.randn(1, 16, 1, 8, 4), torch.randn(1, 9, 32), torch.tensor([500])),
     ]
-    for depth in range(1, len(transformer.transformer_blocks) + 1):
-        seen: list[Tensor] = []
+    for depth, block in enumerate(transformer.transformer_blocks, 1):
+        seen: list[Any] = []
         packed = packed_forward(transformer, bundles, half_way=depth)
-        watch = transformer.transformer_blocks[depth - 1].register_forward_hook(lambda *call: seen.append(call[-1][0]))
+        watch = block.register_forward_hook(lambda *call, seen=seen: seen.append(call[-1]))
         for bundle in bundles:
             transformer(*bundle)
         watch.remove()
-        for ours, reference in zip(packed.tokens, seen, strict=True):
-            assert_parity(ours, reference, 1e-5, f"tokens after block {depth}")
+        for ours, (video, _) in zip(packed.tokens, seen, strict=True):
+            assert_parity(ours, video, 1e-5, f"tokens after block {depth}")
 
 
 def _gradients(transformer: CogVideoXTransformer3D, predictions: list[Tensor]) -> Tensor:
