@@ -22,7 +22,7 @@ from .weights import (
     expect_kind,
     fill,
     named_dtype,
-    open_weights,
+    open_component,
     read_config,
     read_json,
 )
@@ -170,7 +170,7 @@ def read_text_encoder(path: str | Path) -> TextEncoderWeights:
     Raises: CheckpointError if the weights do not make a T5 encoder.
     """
     folder = component_path(path, "text_encoder")
-    weights = open_weights(folder)
+    weights = open_component(folder, "text_encoder")
     expect_kind(weights, "text_encoder", folder)
     config = _t5_config(weights.shapes, read_config(folder), folder)
     embedding = weights[_EMBEDDING if _EMBEDDING in weights else _TIED_EMBEDDING]

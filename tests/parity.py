@@ -1,6 +1,11 @@
-"""How tests compare our numbers with the reference's: the largest difference, relative to the largest |reference|."""
+"""How tests compare our numbers with the reference's.
+
+Parity is the largest difference relative to the largest |reference|; what a number format costs is told in dB.
+"""
 
 from __future__ import annotations
+
+from math import log10
 
 from torch import Tensor
 
@@ -9,6 +14,13 @@ def relative_difference(ours: Tensor, reference: Tensor) -> float:
     """max |ours - reference| / max |reference|, in float64."""
     ours, reference = ours.detach().double(), reference.detach().double()
     return float((ours - reference).abs().max() / reference.abs().max())
+
+
+def snr_db(ours: Tensor, reference: Tensor) -> float:
+    """Signal to noise in decibels: 10 log10 of sum reference^2 over sum (ours - reference)^2."""
+    ours, reference = ours.detach().double(), reference.detach().double()
+    noise = float((ours - reference).square().sum())
+    return 10 * log10(float(reference.square().sum()) / noise) if noise else float("inf")
 
 
 def assert_parity(ours: Tensor, reference: Tensor, bound: float, what: str) -> None:

@@ -5,7 +5,7 @@ from .declared import read_json
 from .detect import find_variant, transformer_config, vae_config
 from .dtypes import named_dtype, weights_dtype
 from .errors import CheckpointError
-from .files import Weights, open_weights
+from .files import open_weights
 from .folder import component_path, folder_variant, pipeline_folder, read_config
 from .kinds import expect_kind, recognise
 from .load import (
@@ -14,9 +14,11 @@ from .load import (
     fill,
     load_transformer,
     load_vae,
+    open_component,
     read_transformer,
     read_vae,
 )
+from .tensors import Weights
 
 __all__ = [
     "CheckpointError",
@@ -32,6 +34,7 @@ __all__ = [
     "load_transformer",
     "load_vae",
     "named_dtype",
+    "open_component",
     "open_weights",
     "pipeline_folder",
     "read_config",

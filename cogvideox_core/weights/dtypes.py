@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError, listed
+from .quantised import codec_of
 
 _LOG = logging.getLogger("cogvideox")
 
@@ -37,27 +38,31 @@ def named_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def weights_dtype(tensors: Mapping[str, Tensor], wanted: torch.dtype | None, source: str | Path) -> torch.dtype:
+def weights_dtype(
+    tensors: Mapping[str, Tensor],
+    wanted: torch.dtype | None,
+    source: str | Path,
+    *,
+    otherwise: torch.dtype = torch.bfloat16,
+) -> torch.dtype:
     """The dtype to load weights in: the wanted one, else the one most of their numbers are in.
 
-    Raises: CheckpointError if they are no floating-point numbers, or 8-bit ones and no dtype is wanted.
+    Args: otherwise: what to take where all numbers are too small to compute with.
+    Raises: CheckpointError if there are whole numbers among them.
     """
-    held = {key: tensor.dtype for key, tensor in tensors.items()}
-    whole = [f"{key} ({dtype})" for key, dtype in held.items() if not dtype.is_floating_point]
+    plain = {key: tensor for key, tensor in tensors.items() if codec_of(tensor) is None}
+    whole = [f"{key} ({tensor.dtype})" for key, tensor in plain.items() if not tensor.dtype.is_floating_point]
     if whole:
         raise CheckpointError(
-            f"{source} holds whole numbers: {listed(whole)}; quantised weights are not supported yet, give the 16-bit "
-            "ones"
+            f"{source} holds whole numbers without a scale: {listed(whole)}; give weights in a format that is read"
         )
     if wanted is not None:
         return wanted
-    small = [f"{key} ({dtype})" for key, dtype in held.items() if dtype not in _NAMES.values()]
-    if small:
-        raise CheckpointError(
-            f"{source} holds 8-bit numbers, in which nothing computes: {listed(small)}; give a dtype to load them in, "
-            'such as dtype="bfloat16"'
-        )
-    return _most_common(tensors, source)
+    computing = {key: tensor for key, tensor in plain.items() if tensor.dtype in _NAMES.values()}
+    if len(plain) < len(tensors):  # what is left in more bits says little about how many
+        halves = {key: tensor for key, tensor in computing.items() if tensor.dtype.itemsize == 2}
+        return _most_common(halves, source) if halves else otherwise
+    return _most_common(computing, source) if computing else otherwise
 
 
 def _most_common(tensors: Mapping[str, Tensor], source: str | Path) -> torch.dtype:

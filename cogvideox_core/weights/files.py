@@ -3,82 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import torch
-from torch import Tensor
-
 from .declared import read_json
 from .errors import CheckpointError, listed, shown
-from .safetensors_file import PICKLE_ADVICE, SafetensorsFile
+from .gguf_file import GGUFFile
+from .safetensors_file import SafetensorsFile
+from .tensors import Entry, Weights
+from .torch_file import TorchFile
 
 
 class TensorFile(Protocol):
-    """What a reader of one file format offers; shapes and dtypes must not touch tensor data."""
+    """What a reader of one file format offers; entries must not touch tensor data."""
 
     path: Path
-    shapes: dict[str, tuple[int, ...]]
-    dtypes: dict[str, torch.dtype]
+    entries: dict[str, Entry]
     metadata: dict[str, str]
 
-    def tensor(self, key: str) -> Tensor: ...
 
+Reader = Callable[[Path], TensorFile]
 
-# A new format is a new row here.
-READERS: dict[str, Callable[[Path], TensorFile]] = {".safetensors": SafetensorsFile}
-_PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
+# How files of a format begin, whatever their name; a new format is a new row here.
+_BEGINNINGS: tuple[tuple[bytes, Reader], ...] = (
+    (b"GGUF", GGUFFile),
+    (b"PK\x03\x04", TorchFile),  # a pickle in a zip archive
+    (b"\x80", TorchFile),  # a bare pickle
+)
+# What else a name promises; the reader tells what is wrong with a file that is something else.
+_READERS: dict[str, Reader] = {
+    ".safetensors": SafetensorsFile,
+    ".gguf": GGUFFile,
+    **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), TorchFile),
+}
+ENDINGS = tuple(_READERS)
+"""Endings of the files that are read."""
 
 # diffusers' name for its models, transformers' for T5.
 _STEMS = ("diffusion_pytorch_model", "model")
 _FILE = ".safetensors"
 _INDEX = ".safetensors.index.json"
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.safetensors")
+_SAT_LATEST, _SAT_STATES = "latest", "mp_rank_00_model_states.pt"
 _FORMS = (
-    "a .safetensors file, a folder with diffusion_pytorch_model.safetensors or model.safetensors, or a .safetensors "
-    "index with its shards"
+    "a .safetensors, .gguf or .pt file, a folder with diffusion_pytorch_model.safetensors or model.safetensors, or a "
+    ".safetensors index with its shards"
 )
-
-
-class Weights(Mapping[str, Tensor]):
-    """Mapped tensors by key, of one file or several. Shapes and dtypes come from the headers alone.
-
-    Args:
-        path: what was opened, for messages.
-        files: the files that make it up.
-    Raises: CheckpointError if two files hold the same key.
-    """
-
-    def __init__(self, path: Path, files: Sequence[TensorFile]) -> None:
-        self.path = path
-        self._owner: dict[str, TensorFile] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.dtypes: dict[str, torch.dtype] = {}
-        self.metadata: dict[str, str] = {}
-        for file in files:
-            self._add(file)
-
-    def _add(self, file: TensorFile) -> None:
-        for key in file.shapes:
-            if key in self._owner:
-                raise CheckpointError(
-                    f"{self.path} holds {shown(key)} twice, in {self._owner[key].path.name} and in {file.path.name}; "
-                    "shards of two models lie together, download the folder again"
-                )
-            self._owner[key] = file
-        self.shapes.update(file.shapes)
-        self.dtypes.update(file.dtypes)
-        self.metadata = {**file.metadata, **self.metadata}
-
-    def __getitem__(self, key: str) -> Tensor:
-        return self._owner[key].tensor(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._owner)
-
-    def __len__(self) -> int:
-        return len(self._owner)
 
 
 def open_weights(path: str | Path) -> Weights:
@@ -96,17 +67,43 @@ def open_weights(path: str | Path) -> Weights:
     if path.name.endswith(_INDEX):
         return _open_index(path)
     index = _index_of_shard(path)
-    return _open_index(index) if index else Weights(path, [read_file(path)])
+    return _open_index(index) if index else _joined(path, [read_file(path)])
 
 
 def read_file(path: Path) -> TensorFile:
-    """Map one file with the reader of its format."""
+    """Map one file with the reader of its format, which its first bytes tell, and its name where they do not."""
     suffix = path.suffix.lower()
-    if suffix in _PICKLES:
-        raise CheckpointError(f"{path} is a pickle by its name ({suffix}); {PICKLE_ADVICE}")
-    if suffix not in READERS:
+    if suffix not in _READERS:
         raise CheckpointError(f"{path} is of a form that is not read ({suffix or 'no ending'}); give {_FORMS}")
-    return READERS[suffix](path)
+    return _reader(path, _READERS[suffix])(path)
+
+
+def _reader(path: Path, named: Reader) -> Reader:
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); check that it is a file you may read") from error
+    if head[8:9] == b"{":  # safetensors begins with a length, which may look like anything
+        return SafetensorsFile
+    return next((reader for beginning, reader in _BEGINNINGS if head.startswith(beginning)), named)
+
+
+def _joined(path: Path, files: Sequence[TensorFile], *form: str) -> Weights:
+    """What several files hold together. Raises: CheckpointError if two of them hold the same key."""
+    owner: dict[str, TensorFile] = {}
+    entries: dict[str, Entry] = {}
+    metadata: dict[str, str] = {}
+    for file in files:
+        for key, entry in file.entries.items():
+            if key in owner:
+                raise CheckpointError(
+                    f"{path} holds {shown(key)} twice, in {owner[key].path.name} and in {file.path.name}; "
+                    "shards of two models lie together, download the folder again"
+                )
+            owner[key], entries[key] = file, entry
+        metadata = {**file.metadata, **metadata}
+    return Weights(path, entries, metadata, (*sorted({file.path.suffix.lower() for file in files}), *form))
 
 
 def is_official_name(name: str) -> bool:
@@ -117,27 +114,35 @@ def is_official_name(name: str) -> bool:
 def _open_folder(folder: Path) -> Weights:
     for stem in _STEMS:
         if (folder / (stem + _FILE)).exists():
-            return Weights(folder, [read_file(folder / (stem + _FILE))])
+            return _joined(folder, [read_file(folder / (stem + _FILE))])
         if (folder / (stem + _INDEX)).exists():
             return _open_index(folder / (stem + _INDEX))
+    if (folder / _SAT_LATEST).is_file():
+        return _open_sat(folder)
     # Names with a variant ("diffusion_pytorch_model.fp16.safetensors"), or a name of the author's own.
-    for pattern in ("*" + _INDEX, "*" + _FILE):
+    for pattern in ("*" + _INDEX, *("*" + ending for ending in ENDINGS)):
         found = sorted(folder.glob(pattern))
         if len(found) == 1:
             return open_weights(found[0])
         if found:
             raise CheckpointError(f"{folder} holds {len(found)} sets of weights ({_names(found)}); give one of them")
-    raise CheckpointError(_nothing_in(folder))
-
-
-def _nothing_in(folder: Path) -> str:
     if (folder / "model_index.json").exists():
-        return f"{folder} is a whole diffusers folder; give one of its components, such as {folder / 'transformer'}"
-    pickles = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICKLES)
-    if pickles:
-        return f"{folder} holds only pickles ({_names(pickles)}); {PICKLE_ADVICE}"
+        raise CheckpointError(
+            f"{folder} is a whole diffusers folder; give one of its components, such as {folder / 'transformer'}"
+        )
     looked_for = ", ".join(stem + ending for stem in _STEMS for ending in (_FILE, _INDEX))
-    return f"{folder} holds no weights; looked for {looked_for}; give a folder or a file that has them"
+    raise CheckpointError(f"{folder} holds no weights; looked for {looked_for}; give a folder or a file that has them")
+
+
+def _open_sat(folder: Path) -> Weights:
+    """SAT's folder: the file `latest` names the folder of the newest state."""
+    name = (folder / _SAT_LATEST).read_text(encoding="utf-8", errors="replace").strip()
+    if not name.isalnum():
+        raise CheckpointError(f"{folder / _SAT_LATEST} names no folder beside it ({shown(name)}); download it again")
+    states = folder / name / _SAT_STATES
+    if not states.is_file():
+        raise CheckpointError(f"{states} is missing, though {_SAT_LATEST} names its folder; download it again")
+    return _joined(folder, [read_file(states)])
 
 
 def _names(files: Sequence[Path]) -> str:
@@ -167,14 +172,14 @@ def _open_index(index: Path) -> Weights:
         if not shard.exists():
             raise CheckpointError(f"{shard} is missing, though {index.name} lists it; download it again")
         files.append(read_file(shard))
-    shapes = {file.path.name: file.shapes for file in files}
-    absent = [f"{key} ({name})" for key, name in placed.items() if key not in shapes[name]]
+    held = {file.path.name: file.entries for file in files}
+    absent = [f"{key} ({name})" for key, name in placed.items() if key not in held[name]]
     if absent:
         raise CheckpointError(
             f"{index} places tensors in shards that lack them: {listed(absent)}; index and shards are not of one "
             "model, download the folder again"
         )
-    return Weights(index.parent, files)
+    return _joined(index.parent, files, "sharded")
 
 
 def _weight_map(index: Path) -> dict[str, str]:

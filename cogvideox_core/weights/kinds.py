@@ -31,17 +31,18 @@ class Kind:
 COMPONENTS: dict[Component, Kind] = {
     "transformer": Kind(
         "a CogVideoX transformer",
-        r"^patch_embed\.(text_)?proj\.|^transformer_blocks\.\d+\.attn1\.norm_q\.",
+        r"(^|\.)patch_embed\.(text_)?proj\.|(^|\.)transformer_blocks\.\d+\.attn1\.norm_q\.|"
+        r"(^|\.)transformer\.layers\.\d+\.attention\.query_key_value\.|(^|\.)blocks\.\d+\.attn_out\.",
         "load it as the model (load_transformer)",
     ),
     "vae": Kind(
         "a CogVideoX VAE",
-        r"^(encoder|decoder)\.conv_(in|out)\.conv\.|^decoder\.up_blocks\.\d+\.resnets\.\d+\.norm1\.conv_y\.",
+        r"(^|\.)(encoder|decoder)\.conv_(in|out)\.conv\.|\.norm1\.conv_y\.",
         "load it as the VAE (load_vae)",
     ),
     "text_encoder": Kind(
         "a T5 text encoder",
-        r"\.SelfAttention\.(q|k|v|o|relative_attention_bias)\.",
+        r"\.SelfAttention\.(q|k|v|o|relative_attention_bias)\.|^enc\.blk\.\d+\.attn_rel_b\.",
         "load it as the text encoder (load_text_encoder)",
     ),
 }
@@ -64,19 +65,9 @@ _KINDS: tuple[Kind, ...] = (
         f"it is a derived model {_NOT_YET}",
     ),
     Kind(
-        "quantised weights",
-        r"\.Q\d_\w+_qweight$|\.(absmax|quant_map|quant_state\.\w+|SCB|scale_weight|weight_scale)$",
+        "weights quantised by bitsandbytes",
+        r"\.(absmax|quant_map|quant_state\.\w+|SCB)$",
         f"theirs is a form {_NOT_YET}, give the 16-bit weights",
-    ),
-    Kind(
-        "a CogVideoX transformer in SAT's layout",
-        r"^(model\.diffusion_model\.)?(transformer\.layers\.\d+\.attention\.query_key_value|mixins\.)",
-        f"it is a layout {_NOT_YET}, convert it with diffusers' convert_cogvideox_to_diffusers.py",
-    ),
-    Kind(
-        "a CogVideoX transformer under a key prefix",
-        r"^[\w.]+\.(patch_embed\.(text_)?proj|transformer_blocks\.\d+\.attn1\.norm_q)\.",
-        f"it is a form {_NOT_YET}, give the file with bare diffusers keys",
     ),
     *COMPONENTS.values(),
     Kind(

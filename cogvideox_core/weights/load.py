@@ -20,9 +20,13 @@ from . import layers
 from .declared import parse_json
 from .detect import find_variant, transformer_config, vae_config
 from .dtypes import named_dtype, weights_dtype
+from .encodings import decoded
 from .errors import CheckpointError, listed
-from .files import Weights, open_weights
-from .folder import ComponentName, component_path, read_config
+from .files import open_weights
+from .folder import component_path, read_config
+from .kinds import Component
+from .layouts import in_own_names
+from .tensors import Weights
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -121,10 +125,18 @@ def fill(
     return model
 
 
-def _open(path: str | Path, name: ComponentName) -> tuple[Weights, dict[str, Any] | None]:
+def open_component(path: str | Path, component: Component) -> Weights:
+    """Weights under diffusers' names, in whatever form they are stored; small numbers stay small.
+
+    Raises: CheckpointError as `open_weights`, or for a number format that is not read.
+    """
+    return in_own_names(decoded(open_weights(path)), component)
+
+
+def _open(path: str | Path, name: Component) -> tuple[Weights, dict[str, Any] | None]:
     """A component's weights, and the configuration that came with them."""
     path = component_path(path, name)
-    weights = open_weights(path)
+    weights = open_component(path, name)
     declared = read_config(path)
     if declared is None and "config" in weights.metadata:
         declared = parse_json(weights.metadata["config"], f"the config in the header of {path}")

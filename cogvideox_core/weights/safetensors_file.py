@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from .errors import CheckpointError, listed, shown
+from .tensors import Entry
 
 # Names of the safetensors header. The packed 4- and 6-bit types are left out: nothing here computes with them.
 _DTYPES: dict[str, torch.dtype] = {
@@ -30,18 +31,10 @@ _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
 }
 
-PICKLE_ADVICE = (
-    "a pickle can run code when it is opened, so it is not; give the weights as .safetensors, "
-    "as one file or as a diffusers folder"
-)
-
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors reads none that is larger
 
 # How other things begin that people save or download under this name.
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
-    (b"PK\x03\x04", f"is a PyTorch pickle in a zip, whatever its name; {PICKLE_ADVICE}"),
-    (b"\x80", f"is a Python pickle, whatever its name; {PICKLE_ADVICE}"),
-    (b"GGUF", "is a GGUF file, which is not read; give the weights as .safetensors"),
     (b"version https://git-lfs", "is a Git LFS pointer, not the weights; fetch them with `git lfs pull`"),
     (b"<", "is a web page, not weights; download the file again, logged in if its site asks for that"),
 )
@@ -51,7 +44,7 @@ class SafetensorsFile:
     """Tensors of one file. The header is read at once; a tensor's pages are read when it is used.
 
     Attributes:
-        shapes, dtypes: of every tensor, from the header.
+        entries: every tensor, mapped when it is read; nothing is copied.
         metadata: free text the writer left in the header.
     Raises: CheckpointError if the file is not whole and valid.
     """
@@ -65,13 +58,12 @@ class SafetensorsFile:
             raise CheckpointError(f"{path} {_fault(path, error)}") from error
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error}); check that it is a file you may read") from error
-        self.shapes: dict[str, tuple[int, ...]] = {key: tuple(part.get_shape()) for key, part in headers.items()}
-        self.dtypes = _known_dtypes(path, {key: part.get_dtype() for key, part in headers.items()})
+        dtypes = _known_dtypes(path, {key: part.get_dtype() for key, part in headers.items()})
+        self.entries = {
+            key: Entry(tuple(part.get_shape()), dtypes[key], partial(self._file.get_tensor, key))
+            for key, part in headers.items()
+        }
         self.metadata: dict[str, str] = self._file.metadata() or {}
-
-    def tensor(self, key: str) -> Tensor:
-        """The mapped tensor; nothing is copied."""
-        return self._file.get_tensor(key)
 
 
 def _known_dtypes(path: Path, names: dict[str, str]) -> dict[str, torch.dtype]:

@@ -1,0 +1,79 @@
+"""One .gguf file, mapped: 16- and 32-bit numbers as they are, small ones as their blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .codecs import CODECS
+from .errors import CheckpointError, listed, shown
+from .quantised import QuantisedTensor
+from .tensors import Entry
+
+_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class GGUFFile:
+    """Tensors of one file. The header is read at once; a tensor's pages are read when it is used.
+
+    Attributes: entries, metadata: as of every reader; quantised tensors have the dtype float16 for now.
+    Raises: CheckpointError if the file is damaged or in a number format that is not read; ImportError without gguf.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            from gguf import GGUFReader
+        except ImportError as error:
+            raise ImportError(f"{path.name} needs the package gguf; run: pip install gguf") from error
+        try:
+            reader: Any = GGUFReader(path, "r")
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({error}); check that it is a file you may read") from error
+        except Exception as error:  # the reader passes on whatever a damaged file causes
+            raise CheckpointError(
+                f"{path} is no whole GGUF file ({shown(str(error)) or type(error).__name__}); download or copy it again"
+            ) from error
+        if not reader.tensors:
+            raise CheckpointError(f"{path} is a GGUF file without tensors; download or copy it again")
+        strange = [f"{part.name} ({part.tensor_type.name})" for part in reader.tensors if not _is_read(part)]
+        if strange:
+            raise CheckpointError(
+                f"{path} holds number formats that are not read: {listed(strange)}; give one of "
+                f"{', '.join([*_PLAIN, *(name for name, codec in CODECS.items() if codec.block)])}"
+            )
+        self.metadata = {
+            key: str(field.contents()) for key, field in reader.fields.items() if key.startswith("general.")
+        }
+        self.entries = {part.name: _entry(part, path) for part in reader.tensors}
+
+
+def _is_read(part: Any) -> bool:
+    name = part.tensor_type.name
+    return name in _PLAIN or (name in CODECS and CODECS[name].block > 0)
+
+
+def _entry(part: Any, path: Path) -> Entry:
+    """GGUF names the dimensions of a shape in the reverse of PyTorch's order."""
+    shape, kind = tuple(int(size) for size in reversed(part.shape)), part.tensor_type.name
+    if kind in _PLAIN:
+        return Entry(shape, _PLAIN[kind], lambda: _bytes(part).view(_PLAIN[kind]).reshape(shape))
+    codec = CODECS[kind]
+    if shape[-1] % codec.block:
+        raise CheckpointError(f"{path} has {shown(part.name)} of {shape[-1]} columns in {kind}; download it again")
+    stored = (*shape[:-1], shape[-1] // codec.block * codec.block_bytes)
+    return Entry(
+        shape, torch.float16, lambda: QuantisedTensor(kind, {"data": _bytes(part).reshape(stored)}, torch.float16)
+    )
+
+
+def _bytes(part: Any) -> Tensor:
+    """The mapped bytes of a tensor, flat; torch warns of memory that must not be written, which nothing does."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(part.data.reshape(-1).view("uint8"))

@@ -1,0 +1,183 @@
+"""A weight that stays small in memory: it looks like a matrix of its dtype and is decoded where it is used.
+
+So one model class serves every number format: a layer multiplies with the weight it was given, and the moment PyTorch
+needs the numbers they are decoded, and forgotten afterwards. Moving, casting, and cutting between rows keep the weight
+small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from .codecs import CODECS, Codec, Stored
+
+_aten = torch.ops.aten
+
+
+class QuantisedTensor(Tensor):
+    """Numbers stored by a codec.
+
+    Args:
+        codec: a name of CODECS.
+        stored: the parts the codec reads.
+        dtype: what the numbers are decoded to.
+    Attributes:
+        shape, dtype, device: those of the numbers. Operations on it give ordinary tensors.
+    """
+
+    codec: str
+    stored: Stored
+
+    @staticmethod
+    def __new__(cls, codec: str, stored: Stored, dtype: torch.dtype) -> QuantisedTensor:
+        data = stored["data"]
+        shape = CODECS[codec].shape(tuple(data.shape))
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=data.device)  # type: ignore[attr-defined]
+
+    def __init__(self, codec: str, stored: Stored, dtype: torch.dtype) -> None:
+        self.codec = codec
+        self.stored = stored
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"QuantisedTensor({self.codec}, {list(self.shape)}, {self.dtype}, {self.device})"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes in memory."""
+        return sum(part.nbytes for part in self.stored.values())
+
+    def dequantise(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The numbers, in its own dtype or another."""
+        return CODECS[self.codec].decode(self.stored).to(dtype or self.dtype)
+
+    def _with(self, stored: Stored, dtype: torch.dtype | None = None) -> QuantisedTensor:
+        return QuantisedTensor(self.codec, stored, dtype or self.dtype)
+
+    def __tensor_flatten__(self) -> tuple[list[str], Any]:
+        for name, part in self.stored.items():
+            setattr(self, f"_{name}", part)
+        return [f"_{name}" for name in self.stored], (self.codec, self.dtype)
+
+    @staticmethod
+    def __tensor_unflatten__(parts: dict[str, Tensor], context: Any, size: Any, stride: Any) -> QuantisedTensor:
+        codec, dtype = context
+        return QuantisedTensor(codec, {name[1:]: part for name, part in parts.items()}, dtype)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if _writes_to(func, args, cls):
+            raise NotImplementedError(f"{func} would change a {args[0]!r}, which is only read; dequantise it first")
+        keep = _KEEPING.get(func)
+        if keep is not None and isinstance(args[0], cls):
+            kept = keep(*args, **kwargs)
+            if kept is not None:
+                return kept
+        args, kwargs = tree_map_only(cls, lambda tensor: tensor.dequantise(), (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def quantise(tensor: Tensor, codec: str, dtype: torch.dtype | None = None) -> QuantisedTensor:
+    """A matrix [rows, columns] in a codec that is written.
+
+    Raises: ValueError if the codec is only read, or its blocks do not divide the columns.
+    """
+    found = CODECS[codec]
+    if found.encode is None:
+        raise ValueError(f"{codec} is read and not written; take one of {', '.join(written_codecs())}")
+    if found.block and tensor.shape[-1] % found.block:
+        raise ValueError(f"a matrix of {tensor.shape[-1]} columns; {codec} takes multiples of {found.block}")
+    return QuantisedTensor(codec, found.encode(tensor.float()), dtype or tensor.dtype)
+
+
+def written_codecs() -> list[str]:
+    """The codecs `quantise` takes."""
+    return [name for name, codec in CODECS.items() if codec.encode is not None]
+
+
+def joined_rows(parts: Sequence[Tensor]) -> Tensor:
+    """Rows one behind the other; small ones of one codec stay small."""
+    first = parts[0]
+    if not isinstance(first, QuantisedTensor):
+        return torch.cat(list(parts))
+    small = [part for part in parts if isinstance(part, QuantisedTensor) and part.codec == first.codec]
+    if len(small) < len(parts) or (first.stored.get("scale") is not None and first.stored["scale"].ndim == 0):
+        return torch.cat([part.dequantise() if isinstance(part, QuantisedTensor) else part for part in parts])
+    return first._with({name: torch.cat([part.stored[name] for part in small]) for name in first.stored})
+
+
+# --- What keeps a weight small ------------------------------------------------------------------------------------
+# Each gives None where the numbers are needed after all.
+
+
+def _same(tensor: QuantisedTensor, **options: Any) -> QuantisedTensor:
+    return tensor._with(tensor.stored)
+
+
+def _cloned(tensor: QuantisedTensor, **options: Any) -> QuantisedTensor:
+    return tensor._with({name: part.clone() for name, part in tensor.stored.items()})
+
+
+def _moved(
+    tensor: QuantisedTensor,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    non_blocking: bool = False,
+    **layout: Any,
+) -> QuantisedTensor | None:
+    if dtype is not None and not dtype.is_floating_point:
+        return None
+    stored = {name: part.to(device, non_blocking=non_blocking) for name, part in tensor.stored.items()}
+    return tensor._with(stored, dtype)
+
+
+def _rows(
+    tensor: QuantisedTensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> QuantisedTensor | None:
+    if dim != 0 or tensor.ndim != 2:
+        return None
+    count = len(tensor)
+    cut = {
+        # A scale for each row is cut with the rows, one for all is not.
+        name: _aten.slice.Tensor(part, 0, start, end, step) if part.ndim and len(part) == count else part
+        for name, part in tensor.stored.items()
+    }
+    return tensor._with(cut)
+
+
+def _embedded(weight: QuantisedTensor, indices: Tensor, *options: Any) -> Tensor | None:
+    """Rows of a table: only those are decoded that are asked for."""
+    scale = weight.stored.get("scale")
+    if weight.ndim != 2 or (scale is not None and scale.ndim):
+        return None
+    rows = weight._with({**weight.stored, "data": weight.stored["data"][indices.flatten()]})
+    return rows.dequantise().unflatten(0, indices.shape)
+
+
+def _writes_to(func: Any, args: Any, kind: type) -> bool:
+    """Whether an operation changes one of its arguments that is a `kind`."""
+    return any(
+        isinstance(value, kind) and argument.alias_info is not None and argument.alias_info.is_write
+        for argument, value in zip(func._schema.arguments, args, strict=False)
+    )
+
+
+_KEEPING = {
+    _aten.detach.default: _same,
+    _aten.alias.default: _same,
+    _aten.clone.default: _cloned,
+    _aten._to_copy.default: _moved,
+    _aten.slice.Tensor: _rows,
+    _aten.embedding.default: _embedded,
+}
+
+
+def codec_of(tensor: Tensor) -> Codec | None:
+    """The codec of a quantised tensor; None for any other."""
+    return CODECS[tensor.codec] if isinstance(tensor, QuantisedTensor) else None
