@@ -8,6 +8,7 @@ the VAE's scaling factor), `z` in VAE space. Video is [B, 3, F, H, W], in [-1, 1
 from .conditioning import image_latent_factor, image_latents
 from .config import ScheduleConfig, TransformerConfig, VAEConfig
 from .load import load_pipeline
+from .lora import LoRA, load_lora
 from .pipeline import CogVideoXPipeline, Progress
 from .request import Request
 from .schedulers import NoiseSchedule, make_sampler
@@ -27,6 +28,7 @@ __all__ = [
     "CogVideoXPipeline",
     "CogVideoXTransformer3D",
     "LatentSize",
+    "LoRA",
     "NoiseSchedule",
     "Progress",
     "Request",
@@ -41,6 +43,7 @@ __all__ = [
     "image_latent_factor",
     "image_latents",
     "latent_size",
+    "load_lora",
     "load_pipeline",
     "load_text_encoder",
     "load_transformer",

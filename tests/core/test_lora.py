@@ -1,0 +1,297 @@
+"""LoRAs of every program: the model they make is the one whose weights were added to by hand, and PEFT's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import random_transformer, toy_transformer_config
+from forms import QUANTISED, prefixed
+from parity import assert_parity, relative_difference, snr_db
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cogvideox_core import load_lora, load_transformer
+from cogvideox_core.transformer import CogVideoXTransformer3D
+from cogvideox_core.weights import CheckpointError
+
+RANK, ALPHA, STRENGTH = 4, 2.0, 0.7
+ATTENTION = [f"attn1.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
+ALL = [*ATTENTION, "ff.net.0.proj", "ff.net.2", "norm1.linear", "norm2.linear"]
+Pairs = dict[str, tuple[Tensor, Tensor]]  # up, down by module
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    state = random_transformer(toy_transformer_config("CogVideoX1.5-5B", text_embed_dim=64)).state_dict()
+    return prefixed("")(state, tmp_path_factory.mktemp("base"))
+
+
+def pairs_of(model: CogVideoXTransformer3D, layers: list[str] = ATTENTION, seed: int = 0) -> Pairs:
+    generator = torch.Generator().manual_seed(seed)
+    modules = dict(model.named_modules())
+    names = [f"transformer_blocks.{block}.{layer}" for block in range(2) for layer in layers]
+    pairs = {}
+    for name in names:
+        rows, columns = modules[name].weight.shape  # type: ignore[union-attr, misc]
+        up, down = torch.randn(rows, RANK, generator=generator), torch.randn(RANK, columns, generator=generator)
+        pairs[name] = 0.3 * up, 0.3 * down
+    return pairs
+
+
+def run(model: CogVideoXTransformer3D) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    latents, prompt = torch.randn(2, 16, 4, 6, 8, generator=generator), torch.randn(2, 7, 64, generator=generator)
+    return model(latents, prompt, torch.tensor([300, 900]))
+
+
+def by_hand(base: Path, pairs: Pairs, factor: float) -> Tensor:
+    """The output of the model with `factor` times every product added to its weights."""
+    model = load_transformer(base, dtype="float32")
+    for name, (up, down) in pairs.items():
+        module = model.get_submodule(name)
+        module.weight = torch.nn.Parameter(module.weight + factor * up @ down, requires_grad=False)  # type: ignore[operator]
+    return run(model)
+
+
+# --- Forms --------------------------------------------------------------------------------------------------------
+
+
+def peft(prefix: str, adapter: str = "") -> Callable[[Pairs, Path], Path]:
+    def write(pairs: Pairs, path: Path) -> Path:
+        tensors = {}
+        for name, (up, down) in pairs.items():
+            tensors[f"{prefix}{name}.lora_A{adapter}.weight"] = down
+            tensors[f"{prefix}{name}.lora_B{adapter}.weight"] = up
+        return save(tensors, path)
+
+    return write
+
+
+def diffusers_older(pairs: Pairs, path: Path) -> Path:
+    tensors = {}
+    for name, (up, down) in pairs.items():
+        own = name.replace("attn1.", "attn1.processor.").removesuffix(".0")
+        tensors |= {f"transformer.{own}_lora.up.weight": up, f"transformer.{own}_lora.down.weight": down}
+    return save(tensors, path)
+
+
+def kohya(prefix: str) -> Callable[[Pairs, Path], Path]:
+    def write(pairs: Pairs, path: Path) -> Path:
+        tensors = {}
+        for name, (up, down) in pairs.items():
+            flat = prefix + name.replace(".", "_")
+            tensors |= {f"{flat}.lora_up.weight": up, f"{flat}.lora_down.weight": down}
+            tensors[f"{flat}.alpha"] = torch.tensor(ALPHA)
+        tensors["lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight"] = torch.ones(2, 2)
+        return save(tensors, path)
+
+    return write
+
+
+def sat(pairs: Pairs, path: Path) -> Path:
+    """The whole model with the matrices inside, as SAT saves it."""
+    tensors = {"time_embed.0.weight": torch.zeros(2), "mixins.patch_embed.proj.weight": torch.zeros(2)}
+    for name, (up, down) in pairs.items():
+        block, layer = name.split(".")[1], name.split("attn1.")[1]
+        own = f"transformer.layers.{block}.attention."
+        own += "dense" if layer == "to_out.0" else "query_key_value"
+        index = {"to_out.0": 0, "to_q": 0, "to_k": 1, "to_v": 2}[layer]
+        tensors |= {f"{own}.matrix_A.{index}": down, f"{own}.matrix_B.{index}": up}
+        tensors[f"{own}.original.weight"] = torch.zeros(2)
+    path = path.with_suffix(".pt")
+    torch.save({"module": {"model.diffusion_model." + key: tensor for key, tensor in tensors.items()}}, path)
+    return path
+
+
+def with_metadata(pairs: Pairs, path: Path) -> Path:
+    """diffusers' since 0.34: PEFT's configuration in the header."""
+    told = {"transformer.r": RANK, "transformer.lora_alpha": ALPHA}
+    return save(to_peft(pairs), path, metadata={"lora_adapter_metadata": json.dumps(told)})
+
+
+def peft_folder(pairs: Pairs, path: Path) -> Path:
+    folder = path.parent / "adapter"
+    folder.mkdir()
+    peft("base_model.model.")(pairs, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": RANK, "lora_alpha": ALPHA, "peft_type": "LORA"}))
+    return folder
+
+
+def to_peft(pairs: Pairs) -> dict[str, Tensor]:
+    return {
+        f"transformer.{name}.lora_{letter}.weight": matrix
+        for name, (up, down) in pairs.items()
+        for letter, matrix in (("A", down), ("B", up))
+    }
+
+
+def save(tensors: dict[str, Tensor], path: Path, **options: dict[str, str]) -> Path:
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path, **options)
+    return path
+
+
+# A writer, the layers it can name, the scale its file stands for, and how many keys are of something else.
+FORMS: dict[str, tuple[Callable[[Pairs, Path], Path], list[str], float, int]] = {
+    "transformer.": (peft("transformer."), ALL, 1.0, 0),
+    "bare": (peft(""), ALL, 1.0, 0),
+    "base_model.model.": (peft("base_model.model."), ALL, 1.0, 0),
+    "base_model.model.transformer.": (peft("base_model.model.transformer."), ALL, 1.0, 0),
+    "diffusion_model.": (peft("diffusion_model."), ALL, 1.0, 0),
+    "default": (peft("transformer.", ".default"), ALL, 1.0, 0),
+    "processors": (diffusers_older, ATTENTION, 1.0, 0),
+    "kohya": (kohya("lora_unet_"), ALL, ALPHA / RANK, 1),
+    "VideoX-Fun": (kohya("lora_unet__"), ALL, ALPHA / RANK, 1),
+    "SAT": (sat, ATTENTION, 1 / RANK, 6),
+    "metadata": (with_metadata, ALL, ALPHA / RANK, 0),
+    "PEFT folder": (peft_folder, ALL, ALPHA / RANK, 0),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_lora_is_what_it_is_by_hand(form: str, base: Path, tmp_path: Path) -> None:
+    write, layers, scale, others = FORMS[form]
+    model = load_transformer(base, dtype="float32")
+    plain, pairs = run(model), pairs_of(model, layers)
+    lora = load_lora(model, write(pairs, tmp_path / "lora.safetensors"), STRENGTH)
+    wanted = by_hand(base, pairs, STRENGTH * scale)
+    assert relative_difference(wanted, plain) > 0.05, "the LoRA of the test changes nothing"
+    assert_parity(run(model), wanted, 2e-5, f"LoRA, {form}")
+    per_layer = 3 if form in ("kohya", "VideoX-Fun") else 2
+    assert len(lora.matched) == per_layer * len(pairs) and lora.unmatched == [] and len(lora.ignored) == others
+    lora.remove()
+    assert torch.equal(run(model), plain)
+
+
+def test_diffusers_and_peft_do_the_same_with_a_file(tmp_path: Path) -> None:
+    config = toy_transformer_config("CogVideoX-2B", text_embed_dim=64, max_text_seq_length=7)
+    random_transformer(config).save_pretrained(tmp_path / "model")
+    model = load_transformer(tmp_path / "model", dtype="float32")
+    for name, write in (("plain", peft("transformer.")), ("declared", with_metadata)):
+        path = write(pairs_of(model), tmp_path / f"{name}.safetensors")
+        lora, reference = load_lora(model, path), random_transformer(config)
+        told = {"r": RANK, "lora_alpha": ALPHA, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
+        told = {f"transformer.{key}": value for key, value in told.items()}
+        options = {"metadata": told} if name == "declared" else {}
+        reference.load_lora_adapter(load_file(path), prefix="transformer", adapter_name=name, **options)
+        latents, prompt = torch.randn(2, 16, 4, 6, 8), torch.randn(2, 7, 64)
+        theirs = reference(latents.transpose(1, 2), prompt, torch.tensor([300, 900])).sample.transpose(1, 2)
+        ours = model(latents, prompt, torch.tensor([300, 900]))
+        assert_parity(ours, theirs, 2e-5, f"LoRA in PEFT, {name}")
+        lora.remove()
+
+
+# --- What can be done with it -------------------------------------------------------------------------------------
+
+
+def test_loras_stack_and_their_strengths_change_at_once(base: Path, tmp_path: Path) -> None:
+    model = load_transformer(base, dtype="float32")
+    plain, one, other = run(model), pairs_of(model, seed=1), pairs_of(model, seed=2)
+    first = load_lora(model, save(to_peft(one), tmp_path / "one.safetensors"), 0.5)
+    second = load_lora(model, save(to_peft(other), tmp_path / "other.safetensors"), -0.3)
+    both = {name: (torch.cat([0.5 * up, -0.3 * other[name][0]], 1), torch.cat([down, other[name][1]]))
+            for name, (up, down) in one.items()}  # fmt: skip
+    assert_parity(run(model), by_hand(base, both, 1.0), 2e-5, "two LoRAs")
+    second.strength = 0.0
+    assert_parity(run(model), by_hand(base, one, 0.5), 2e-5, "one of them off")
+    first.strength = 1.5
+    assert_parity(run(model), by_hand(base, one, 1.5), 2e-5, "another strength")
+    first.strength = 0.0
+    assert torch.equal(run(model), plain)
+
+
+def test_a_scale_that_no_file_declares_can_be_one_over_the_rank(base: Path, tmp_path: Path) -> None:
+    model = load_transformer(base, dtype="float32")
+    pairs = pairs_of(model)
+    load_lora(model, save(to_peft(pairs), tmp_path / "lora.safetensors"), normalise=True)
+    assert_parity(run(model), by_hand(base, pairs, 1 / RANK), 2e-5, "divided by the rank")
+    model = load_transformer(base, dtype="float32")
+    load_lora(model, with_metadata(pairs, tmp_path / "declared.safetensors"), normalise=True)
+    assert_parity(run(model), by_hand(base, pairs, ALPHA / RANK), 2e-5, "declared all the same")
+
+
+def test_ranks_and_alphas_may_differ_from_layer_to_layer(base: Path, tmp_path: Path) -> None:
+    model = load_transformer(base, dtype="float32")
+    pairs = pairs_of(model)
+    odd = next(iter(pairs))
+    told = {"transformer.r": RANK, "transformer.lora_alpha": ALPHA, "transformer.alpha_pattern": {odd: 8.0}}
+    path = save(to_peft(pairs), tmp_path / "a.safetensors", metadata={"lora_adapter_metadata": json.dumps(told)})
+    load_lora(model, path)
+    scaled = {name: (up * (4 if name == odd else 1), down) for name, (up, down) in pairs.items()}
+    assert_parity(run(model), by_hand(base, scaled, ALPHA / RANK), 2e-5, "alpha pattern")
+
+
+@pytest.mark.parametrize("form", ["fp8_scaled", "int8", "Q8_0 in safetensors", "Q4_0.gguf"])
+def test_it_works_over_small_numbers(form: str, base: Path, tmp_path: Path) -> None:
+    write, least = QUANTISED[form]
+    exact = load_transformer(base, dtype="float32")
+    small = load_transformer(write(exact.state_dict(), tmp_path), dtype="float32")
+    path = save(to_peft(pairs_of(exact)), tmp_path / "lora.safetensors")
+    plain = run(small)
+    for model in (exact, small):
+        load_lora(model, path)
+    assert snr_db(run(small), run(exact)) > least
+    assert relative_difference(run(small), plain) > 0.05
+
+
+def test_a_convolution_takes_one_too(tmp_path: Path) -> None:
+    state = random_transformer(toy_transformer_config("CogVideoX-5B", text_embed_dim=64)).state_dict()
+    path = prefixed("")(state, tmp_path)
+    up, down = torch.randn(128, RANK, 1, 1), torch.randn(RANK, 16, 2, 2)
+    flat = "lora_unet__patch_embed_proj"
+    tensors = {f"{flat}.lora_up.weight": up, f"{flat}.lora_down.weight": down}
+    model, merged = load_transformer(path, dtype="float32"), load_transformer(path, dtype="float32")
+    load_lora(model, save(tensors, tmp_path / "lora.safetensors"))
+    product = (up.flatten(1) @ down.flatten(1)).view(128, 16, 2, 2)
+    merged.patch_embed.proj.weight = torch.nn.Parameter(merged.patch_embed.proj.weight + product, requires_grad=False)
+    assert_parity(run(model), run(merged), 2e-5, "LoRA of a convolution")
+
+
+# --- What does not fit --------------------------------------------------------------------------------------------
+
+
+def test_keys_that_fit_nothing_are_told(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = load_transformer(base, dtype="float32")
+    tensors = to_peft(pairs_of(model))
+    strange = {
+        "transformer.transformer_blocks.7.attn1.to_q.lora_A.weight": torch.zeros(4, 128),
+        "transformer.transformer_blocks.7.attn1.to_q.lora_B.weight": torch.zeros(128, 4),
+        "transformer.something.else": torch.zeros(4),
+    }
+    lonely = "transformer.transformer_blocks.1.attn1.to_v.lora_A.weight"
+    misshapen = "transformer.transformer_blocks.0.attn1.to_k.lora_B.weight"
+    del tensors[lonely]
+    tensors[misshapen] = torch.zeros(64, 4)
+    text = {"text_encoder.encoder.block.0.lora_A.weight": torch.zeros(2, 2)}
+    with caplog.at_level("INFO", "cogvideox"):
+        lora = load_lora(model, save(tensors | strange | text, tmp_path / "lora.safetensors"))
+    assert set(lora.unmatched) == {*strange, lonely.replace("_A", "_B"), misshapen, misshapen.replace("_B", "_A")}
+    assert lora.ignored == list(text) and len(lora.matched) == 12 and len(lora.additions) == 6
+    assert "12 keys matched, for 6 layers; 6 unmatched (" in caplog.text and "; 1 ignored (text_encoder" in caplog.text
+
+
+def test_a_dora_is_taken_for_a_lora_with_a_warning(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load_transformer(base, dtype="float32")
+    pairs = pairs_of(model)
+    magnitudes = {f"transformer.{name}.lora_magnitude_vector": torch.ones(3) for name in pairs}
+    lora = load_lora(model, save(to_peft(pairs) | magnitudes, tmp_path / "dora.safetensors"))
+    assert set(lora.ignored) == set(magnitudes) and "is a DoRA; its magnitudes are left out" in caplog.text
+
+
+def test_a_lora_of_another_model_changes_nothing(base: Path, tmp_path: Path) -> None:
+    model = load_transformer(base, dtype="float32")
+    plain = run(model)
+    wide = {
+        "transformer.transformer_blocks.0.attn1.to_q.lora_A.weight": torch.zeros(4, 3072),
+        "transformer.transformer_blocks.0.attn1.to_q.lora_B.weight": torch.zeros(3072, 4),
+    }
+    with pytest.raises(CheckpointError, match="holds a LoRA of which nothing fits this transformer .*attn1.to_q"):
+        load_lora(model, save(wide, tmp_path / "wide.safetensors"))
+    with pytest.raises(CheckpointError, match="holds no LoRA: its keys begin with norm_final.bias"):
+        load_lora(model, base)
+    assert torch.equal(run(model), plain)
