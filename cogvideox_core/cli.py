@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import re
 import secrets
 import signal
 import sys
 from argparse import BooleanOptionalAction, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from itertools import count
@@ -25,7 +26,9 @@ from tqdm import tqdm
 
 from . import __version__
 from .demo import DEMO_MODELS, DEMO_NOTICE, DEMO_STEPS
+from .file_commands import COMMANDS
 from .load import check_folder, load_pipeline
+from .lora import load_lora, read_lora, weight_shapes
 from .progress_bars import ProgressBars
 from .request import Request
 from .schedulers import SAMPLERS, NoiseSchedule
@@ -54,10 +57,10 @@ _OPTIONS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command. Returns: 0; 2 for what does not fit, told in a sentence on stderr; 130 after Ctrl-C."""
-    options = _parser().parse_args(argv)
+    act, options = _parse(sys.argv[1:] if argv is None else argv)
     try:
         with _log_on_stderr(), _tidy_when_terminated():
-            print(_make_video(options))
+            print(act(options))
     except KeyboardInterrupt:
         return _fail("interrupted; no video was written", INTERRUPTED)
     except torch.cuda.OutOfMemoryError:
@@ -73,6 +76,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _parse(argv: list[str]) -> tuple[Callable[[Namespace], object], Namespace]:
+    """What to do, with its options: make a video, or one of COMMANDS if the first word names it and more follow."""
+    if len(argv) > 1 and argv[0] in COMMANDS:
+        add_arguments, act = COMMANDS[argv[0]]
+        parser = _Parser(f"{PROGRAM} {argv[0]}", allow_abbrev=False)
+        add_arguments(parser)
+        return act, parser.parse_args(argv[1:])
+    return _make_video, _parser().parse_args(argv)
+
+
 def _make_video(options: Namespace) -> Path:
     """From options to the file that was written."""
     output = check_writable(options.output or _free_name())
@@ -82,6 +95,9 @@ def _make_video(options: Namespace) -> Path:
     weights, variant = check_folder(model)
     request, fps = _request(options, variant)
     size = request.check(weights.config, variant)
+    loras = [_lora(text) for text in options.lora]
+    for path, _ in loras:
+        read_lora(path, weight_shapes(weights.state_dict))
     strength = 1.0 if request.video is None else request.strength
     num_steps = len(NoiseSchedule(variant.schedule).steps(request.num_inference_steps, strength))
 
@@ -90,6 +106,8 @@ def _make_video(options: Namespace) -> Path:
     if not options.model:
         logger.warning(DEMO_NOTICE)
     pipeline = load_pipeline(model, dtype=options.dtype, device=options.device)
+    for path, lora_strength in loras:
+        load_lora(pipeline.transformer, path, lora_strength)
     settings["dtype"] = str(pipeline.dtype).removeprefix("torch.")
     arguments = {field.name: getattr(request, field.name) for field in fields(request)}
     with ProgressBars(num_steps, size.num_frames) as bars:
@@ -104,11 +122,23 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(PROGRAM, description="Make a video with CogVideoX.", allow_abbrev=False)
+    parser = _Parser(
+        PROGRAM,
+        description="Make a video with CogVideoX.",
+        epilog=f"Other commands: {', '.join(f'{PROGRAM} {name} --help' for name in COMMANDS)}",
+        allow_abbrev=False,
+    )
     add = parser.add_argument
     add("prompt", metavar="PROMPT", help="what the video shows, in English; long descriptions work best")
     add(
         "--model", metavar="PATH", help="whole CogVideoX folder in diffusers' layout (default: the built-in demo model)"
+    )
+    add(
+        "--lora",
+        metavar="FILE[:S]",
+        action="append",
+        default=[],
+        help="LoRA to put on the model, at strength S (default: 1); can be given several times",
     )
     add("--negative-prompt", metavar="TEXT", default="", help="what it should not show")
     add("--image", metavar="FILE", help="first frame, for an image-to-video model")
@@ -164,6 +194,20 @@ def _check_device(name: str) -> None:
 def _demo(options: Namespace) -> Path:
     """The demo model that takes what is given."""
     return DEMO_MODELS["image-to-video" if options.image or options.last_image else "text-to-video"]
+
+
+def _lora(text: str) -> tuple[Path, float]:
+    """FILE or FILE:STRENGTH; a colon of a drive is none of a strength."""
+    path, colon, strength = text.rpartition(":")
+    try:
+        number = float(strength) if colon else math.nan
+    except ValueError:
+        return Path(text), 1.0
+    if not colon:
+        return Path(text), 1.0
+    if not math.isfinite(number):
+        raise ValueError(f"--lora {text}; a strength is a number, such as 0.8")
+    return Path(path), number
 
 
 def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
@@ -222,6 +266,8 @@ def _settings(options: Namespace, request: Request, variant: Variant, size: Vide
     }
     pictures = {name: getattr(options, name) for name in ("image", "last_image", "video")}
     settings |= {name: Path(file).name for name, file in pictures.items() if file}
+    if options.lora:
+        settings["loras"] = {path.name: strength for path, strength in map(_lora, options.lora)}
     return settings | ({"strength": request.strength} if options.video else {})
 
 

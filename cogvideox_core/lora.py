@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -135,6 +135,15 @@ def module_shapes(transformer: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
+def weight_shapes(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The same from a transformer's tensors, before it is built."""
+    return {
+        key.removesuffix(".weight"): tuple(tensor.shape)
+        for key, tensor in state_dict.items()
+        if key.endswith(".weight") and tensor.ndim > 1
+    }
+
+
 def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, normalise: bool = False) -> LoRAFile:
     """The LoRA at `path` for a transformer with these modules; arguments and errors as for `load_lora`.
 
@@ -164,6 +173,21 @@ def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, norma
         file.matched.extend(parts.values())
     _check(file, path)
     return file
+
+
+def is_lora(keys: Iterable[str]) -> bool:
+    """Whether these are the keys of a LoRA."""
+    return any(_SAT.fullmatch(key) or pattern.fullmatch(key) for key in keys for _, pattern in _PARTS[:2])
+
+
+def lora_ranks(weights: Weights) -> list[int]:
+    """The rank of the addition to each layer."""
+    down = _PARTS[0][1]
+    return [
+        weights.shapes[key][0]
+        for key in weights
+        if down.fullmatch(key) or ((match := _SAT.fullmatch(key)) and match[3] == "A")
+    ]
 
 
 class _Names:
@@ -247,7 +271,7 @@ def _declared_scales(weights: Weights, path: Path) -> dict[str, float]:
     return scales
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
@@ -257,7 +281,7 @@ def _check(file: LoRAFile, path: Path) -> None:
             logger.warning("%s is a DoRA; its magnitudes are left out, as diffusers leaves them out", path.name)
         return
     keys = file.unmatched or file.ignored
-    if not any(pattern.fullmatch(key) for key in keys for _, pattern in _PARTS[:2]):
+    if not is_lora(keys):
         raise CheckpointError(f"{path} holds no LoRA: its keys begin with {listed(keys, 3)}; give another file")
     raise CheckpointError(
         f"{path} holds a LoRA of which nothing fits this transformer (its keys begin with {listed(keys, 3)}); it was "

@@ -23,11 +23,11 @@ from .weights import (
     fill,
     named_dtype,
     open_component,
-    read_config,
     read_json,
 )
 from .weights.declared import check_fixed, declared_fields
 from .weights.dtypes import weights_dtype
+from .weights.load import declared_config
 
 logger = logging.getLogger("cogvideox")
 
@@ -172,14 +172,14 @@ def read_text_encoder(path: str | Path) -> TextEncoderWeights:
     folder = component_path(path, "text_encoder")
     weights = open_component(folder, "text_encoder")
     expect_kind(weights, "text_encoder", folder)
-    config = _t5_config(weights.shapes, read_config(folder), folder)
+    config = t5_config(weights.shapes, declared_config(weights, folder), folder)
     embedding = weights[_EMBEDDING if _EMBEDDING in weights else _TIED_EMBEDDING]
     tensors = {key: weights[key] for key in weights if key.startswith("encoder.")}  # a whole T5 has a decoder too
     tensors.pop(_TIED_EMBEDDING, None)
     return TextEncoderWeights(folder, config, {_EMBEDDING: embedding, **tensors})
 
 
-def _t5_config(
+def t5_config(
     shapes: Mapping[str, tuple[int, ...]], declared: Mapping[str, Any] | None, source: Path
 ) -> dict[str, Any]:
     """Arguments of transformers' T5Config: from shapes, and from the config.json what shapes do not show."""
@@ -213,11 +213,9 @@ def _matrix(shapes: Mapping[str, tuple[int, ...]], key: str, source: Path) -> tu
 
 def _load_t5(encoder: TextEncoderWeights, dtype: torch.dtype | None, device: torch.device | str) -> Any:
     """transformers' encoder with the mapped weights in it."""
-    T5Config, T5EncoderModel = _from_transformers("T5Config", "T5EncoderModel")
     embedding = encoder.state_dict[_EMBEDDING]
     dtype = weights_dtype({_EMBEDDING: embedding}, dtype, encoder.folder)
-    with torch.device("meta"):
-        model = T5EncoderModel(T5Config(**encoder.config))
+    model = t5_model(encoder.config)
     tensors = {**encoder.state_dict, _TIED_EMBEDDING: embedding}
     fill(model, tensors, dtype=dtype, device=device, source=encoder.folder)
     model.encoder.set_input_embeddings(model.shared)
@@ -226,6 +224,13 @@ def _load_t5(encoder: TextEncoderWeights, dtype: torch.dtype | None, device: tor
             if name.endswith(".wo"):
                 layer.weight.data = tensors[f"{name}.weight"].to(device, torch.float32)
     return model
+
+
+def t5_model(config: Mapping[str, Any]) -> Any:
+    """transformers' T5EncoderModel of these arguments of T5Config, without memory."""
+    T5Config, T5EncoderModel = _from_transformers("T5Config", "T5EncoderModel")
+    with torch.device("meta"):
+        return T5EncoderModel(T5Config(**config))
 
 
 def load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:

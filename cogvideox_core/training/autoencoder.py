@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..vae import AutoencoderCausal3D
 from ..vae.blocks import ResnetBlock3D, SpatialNorm3D
+from ..weights.official_layout import write_vae
 from .clips import ClipSource
-from .layout import write_vae
 from .loop import Objective, chance, noise_generator
 
 

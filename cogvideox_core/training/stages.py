@@ -20,11 +20,11 @@ from ..transformer import CogVideoXTransformer3D
 from ..vae import AutoencoderCausal3D
 from ..variants import VARIANTS, Variant
 from ..weights import load_transformer, load_vae
+from ..weights.official_layout import write_index, write_scheduler, write_text_encoder, write_transformer
 from .autoencoder import AutoencoderObjective, initialise
 from .clips import ClipSource
 from .diffusion import DiffusionObjective, zero_initialise
 from .latents import EncodedBucket, encode_bucket
-from .layout import write_index, write_scheduler, write_text_encoder, write_transformer
 from .loop import Objective
 from .recipe import AutoencoderRecipe, DiffusionRecipe, Recipe, TextRecipe
 from .text import TextObjective

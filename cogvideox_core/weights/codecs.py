@@ -41,6 +41,12 @@ class Codec:
             return data_shape
         return *data_shape[:-1], data_shape[-1] // self.block_bytes * self.block
 
+    def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of "data" for numbers of a shape."""
+        if not self.block:
+            return shape
+        return *shape[:-1], shape[-1] // self.block * self.block_bytes
+
     def fits(self, data_shape: tuple[int, ...]) -> bool:
         """Whether "data" of that shape is a whole number of blocks."""
         return not self.block or (len(data_shape) > 0 and data_shape[-1] % self.block_bytes == 0)

@@ -99,7 +99,7 @@ def _entry(name: str, shape: tuple[int, ...], dtype: torch.dtype, parts: dict[st
         stored: Stored = {part: entry.read() for part, entry in parts.items()}
         return QuantisedTensor(name, stored, dtype)
 
-    return Entry(shape, dtype, read)
+    return Entry(shape, dtype, read, name)
 
 
 def _scale_of(weights: Weights, key: str) -> str | None:

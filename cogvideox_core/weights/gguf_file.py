@@ -13,6 +13,7 @@ from .errors import CheckpointError, listed, shown
 from .quantised import QuantisedTensor
 from .tensors import Entry
 
+OWN_METADATA = "cogvideox."  # before the names of what this pack leaves in a file
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -46,7 +47,9 @@ class GGUFFile:
                 f"{', '.join([*_PLAIN, *(name for name, codec in CODECS.items() if codec.block)])}"
             )
         self.metadata = {
-            key: str(field.contents()) for key, field in reader.fields.items() if key.startswith("general.")
+            key.removeprefix(OWN_METADATA): str(field.contents())
+            for key, field in reader.fields.items()
+            if key.startswith(("general.", OWN_METADATA))
         }
         self.entries = {part.name: _entry(part, path) for part in reader.tensors}
 
@@ -64,10 +67,12 @@ def _entry(part: Any, path: Path) -> Entry:
     codec = CODECS[kind]
     if shape[-1] % codec.block:
         raise CheckpointError(f"{path} has {shown(part.name)} of {shape[-1]} columns in {kind}; download it again")
-    stored = (*shape[:-1], shape[-1] // codec.block * codec.block_bytes)
-    return Entry(
-        shape, torch.float16, lambda: QuantisedTensor(kind, {"data": _bytes(part).reshape(stored)}, torch.float16)
-    )
+    stored = codec.stored_shape(shape)
+
+    def read() -> Tensor:
+        return QuantisedTensor(kind, {"data": _bytes(part).reshape(stored)}, torch.float16)
+
+    return Entry(shape, torch.float16, read, kind)
 
 
 def _bytes(part: Any) -> Tensor:

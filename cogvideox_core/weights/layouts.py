@@ -271,7 +271,7 @@ def _cut(entry: Entry, rows: Rows, name: str, weights: Weights) -> Entry:
             return parts[0]
         return joined_rows(parts)
 
-    return Entry(shape, entry.dtype, read)
+    return Entry(shape, entry.dtype, read, entry.codec)
 
 
 def _runs(blocks: tuple[int, ...]) -> list[tuple[int, int]]:

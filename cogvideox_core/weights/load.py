@@ -137,10 +137,15 @@ def _open(path: str | Path, name: Component) -> tuple[Weights, dict[str, Any] | 
     """A component's weights, and the configuration that came with them."""
     path = component_path(path, name)
     weights = open_component(path, name)
+    return weights, declared_config(weights, path)
+
+
+def declared_config(weights: Weights, path: str | Path) -> dict[str, Any] | None:
+    """The config.json that came with weights, beside them or in their header; None if there is none."""
     declared = read_config(path)
     if declared is None and "config" in weights.metadata:
         declared = parse_json(weights.metadata["config"], f"the config in the header of {path}")
-    return weights, declared
+    return declared
 
 
 def _check_fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:

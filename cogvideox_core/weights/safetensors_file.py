@@ -31,6 +31,9 @@ _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
 }
 
+DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+"""The header's name of each dtype."""
+
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors reads none that is larger
 
 # How other things begin that people save or download under this name.

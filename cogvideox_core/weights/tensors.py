@@ -13,11 +13,12 @@ Shape = tuple[int, ...]
 
 
 class Entry(NamedTuple):
-    """One tensor: shape and dtype are known without reading it."""
+    """One tensor: shape and dtype are known without reading it; `codec` names its number format if it is small."""
 
     shape: Shape
     dtype: torch.dtype
     read: Callable[[], Tensor]
+    codec: str | None = None
 
 
 class Weights(Mapping[str, Tensor]):

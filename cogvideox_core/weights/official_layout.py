@@ -1,9 +1,8 @@
-"""Writing what was trained in the official layout: the folders and files diffusers writes and everybody reads."""
+"""Writing models in the official layout: the folders and files diffusers writes and everybody reads."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..config import ScheduleConfig, TransformerConfig, VAEConfig
+from .writing import whole_file
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _DIFFUSERS = "0.33.0"  # the oldest release whose classes take every field written here
@@ -65,7 +65,7 @@ def write_scheduler(config: ScheduleConfig, folder: Path) -> None:
         "clip_sample": False,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "scheduler_config.json", _described("CogVideoXDDIMScheduler", declared))
+    write_json(folder / "scheduler_config.json", describe("CogVideoXDDIMScheduler", declared))
 
 
 def write_index(folder: Path, pipeline: str) -> None:
@@ -77,7 +77,7 @@ def write_index(folder: Path, pipeline: str) -> None:
         "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
         "vae": ["diffusers", "AutoencoderKLCogVideoX"],
     }
-    write_json(folder / "model_index.json", _described(pipeline, components))
+    write_json(folder / "model_index.json", describe(pipeline, components))
 
 
 def write_component(
@@ -86,20 +86,20 @@ def write_component(
     """`config.json` and one weight file."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(folder / _WEIGHTS, tensors, dtype)
-    write_json(folder / "config.json", _described(class_name, declared))
+    write_json(folder / "config.json", describe(class_name, declared))
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     """The file is whole or not there."""
     converted = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
-    part = path.with_name(path.name + ".part")
-    save_file(converted, part, metadata={"format": "pt"})
-    os.replace(part, path)
+    with whole_file(path) as part:
+        save_file(converted, part, metadata={"format": "pt"})
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def _described(class_name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+def describe(class_name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What diffusers' JSON files say beside their content."""
     return {"_class_name": class_name, "_diffusers_version": _DIFFUSERS, **content}
