@@ -35,11 +35,11 @@ def decoded(weights: Weights) -> Weights:
     Raises: CheckpointError for a format that is not read, or parts that do not belong together.
     """
     dtype = _plain_dtype(weights)
-    kept, found = dict(weights.entries), Counter[str]()
+    kept: dict[str, Entry] = {}
+    found = Counter[str]()
     for key, entry in weights.entries.items():
         if match := _BLOCKS.fullmatch(key):
             name = match["codec"]
-            del kept[key]
             kept[f"{match['module']}.weight"] = _of_blocks(weights, key, name, entry, dtype)
             found[name] += 1
         elif key.endswith(".weight") and (scale := _scale_of(weights, key)):
@@ -50,8 +50,8 @@ def decoded(weights: Weights) -> Weights:
         elif entry.dtype in _FP8 and len(entry.shape) > 1:
             kept[key] = _entry("fp8", entry.shape, dtype, {"data": entry})
             found["fp8"] += 1
-        elif _is_beside(weights, key):
-            del kept[key]
+        elif not _is_beside(weights, key):
+            kept[key] = entry
     return weights.with_entries(kept, "+".join(sorted(found))) if found else weights
 
 

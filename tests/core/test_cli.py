@@ -170,6 +170,19 @@ def test_a_video_is_made_anew_at_its_own_rate(tmp_path: Path, small: Path) -> No
     assert (metadata["video"], metadata["strength"]) == ("source.mp4", 0.5)
 
 
+def test_a_lora_that_does_not_fit_is_told_before_any_model_is_loaded(
+    tmp_path: Path, small: Path, nothing_loaded: None, capsys: Captured
+) -> None:
+    save_file({"fc.weight": torch.ones(2)}, tmp_path / "else.safetensors")
+    for text, told in (
+        (str(tmp_path / "nowhere.safetensors"), "nowhere.safetensors does not exist"),
+        (str(tmp_path / "else.safetensors"), "else.safetensors holds no LoRA"),
+        (f"{tmp_path / 'else.safetensors'}:nan", "a strength is a number, such as 0.8"),
+    ):
+        assert cli.main(["a cat", "--model", str(small), "-o", str(tmp_path / "o.mp4"), "--lora", text]) == 2
+        assert told in capsys.readouterr().err
+
+
 def test_what_is_cut_from_a_long_prompt_is_told(tmp_path: Path, small: Path, capsys: Captured) -> None:
     prompt = "a " * 225 + "red circle"
     assert cli.main([prompt, "--model", str(small), "--steps", "1", "-o", str(tmp_path / "out.mp4")]) == 0
@@ -185,12 +198,13 @@ class Spy:
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
         self.asked: dict[str, Any] = {}
+        self.pipeline: Any = None
 
     def load(self, path: Any, **options: Any) -> CogVideoXPipeline:
         self.loaded = {"path": path, **options}
-        pipeline = load_pipeline(path, **options)
-        pipeline.stream = self.stream
-        return pipeline
+        self.pipeline = load_pipeline(path, **options)
+        self.pipeline.stream = self.stream
+        return self.pipeline
 
     def stream(self, *, callback: Callable[[Progress], None], **request: Any) -> Iterator[torch.Tensor]:
         self.asked = request
@@ -203,6 +217,20 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     spy = Spy()
     monkeypatch.setattr(cli, "load_pipeline", spy.load)
     return spy
+
+
+def test_loras_go_onto_the_model(tmp_path: Path, small: Path, spy: Spy) -> None:
+    key = "transformer.transformer_blocks.0.attn1.to_q.lora_{}.weight"
+    width = load_file(small / "transformer" / "diffusion_pytorch_model.safetensors")["norm_final.weight"].shape[0]
+    tensors = {key.format("A"): torch.ones(2, width), key.format("B"): torch.ones(width, 2)}
+    save_file(tensors, tmp_path / "one.safetensors")
+    save_file(tensors, tmp_path / "C:two.safetensors")
+    arguments = ["a cat", "--model", str(small), "-o", str(tmp_path / "out.mp4"), "--steps", "1"]
+    loras = ["--lora", f"{tmp_path / 'one.safetensors'}:-0.5", "--lora", str(tmp_path / "C:two.safetensors")]
+    assert cli.main([*arguments, *loras]) == 0
+    assert read_metadata(tmp_path / "out.mp4")["loras"] == {"one.safetensors": -0.5, "C:two.safetensors": 1.0}
+    layer = spy.pipeline.transformer.transformer_blocks[0].attn1.to_q
+    assert len(layer._forward_hooks) == 2
 
 
 @pytest.mark.parametrize(
