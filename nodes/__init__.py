@@ -5,7 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import CogVideoXEmptyLatent, CogVideoXImageToVideo
+from .host.lora import teach_names
 from .loaders import CogVideoXLoadModel, CogVideoXLoadT5, CogVideoXLoadVAE
+from .lora import CogVideoXLoadLoRA
 from .sampling import CogVideoXSampler, CogVideoXSamplerSelect, CogVideoXScheduler
 from .text import CogVideoXT5Encode
 from .vae import CogVideoXVAEDecode, CogVideoXVAEEncode
@@ -15,6 +17,7 @@ NODES: list[type[io.ComfyNode]] = [
     CogVideoXLoadModel,
     CogVideoXLoadVAE,
     CogVideoXLoadT5,
+    CogVideoXLoadLoRA,
     CogVideoXT5Encode,
     CogVideoXEmptyLatent,
     CogVideoXImageToVideo,
@@ -29,6 +32,9 @@ NODES: list[type[io.ComfyNode]] = [
 
 class CogVideoXExtension(ComfyExtension):
     """What ComfyUI asks of a pack."""
+
+    async def on_load(self) -> None:
+        teach_names()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from .host.clip import load_clip
-from .host.folders import choices, chosen
+from .host.folders import choices, chosen, fault_of
 from .host.model import load_model
 from .host.vae import load_vae
 
@@ -21,8 +21,8 @@ class CogVideoXLoadModel(io.ComfyNode):
             display_name="CogVideoX Load Model",
             category="CogVideoX/loaders",
             description=(
-                "Loads a CogVideoX transformer: a diffusers folder or a .safetensors file. Which of the five models it "
-                "is, is read from the weights."
+                "Loads a CogVideoX transformer in any form people have it: a diffusers folder, .safetensors in 16 or 8 "
+                "bits, .gguf, or SAT's .pt. Which of the models it is, is read from the weights."
             ),
             inputs=[
                 io.Combo.Input(
@@ -42,6 +42,10 @@ class CogVideoXLoadModel(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="The model, for any sampler.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, model_name: str) -> bool | str:
+        return fault_of("transformer", model_name) or True
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str = "default") -> io.NodeOutput:
@@ -67,6 +71,10 @@ class CogVideoXLoadVAE(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, vae_name: str) -> bool | str:
+        return fault_of("vae", vae_name) or True
+
+    @classmethod
     def execute(cls, vae_name: str) -> io.NodeOutput:
         return io.NodeOutput(load_vae(chosen("vae", vae_name)))
 
@@ -88,6 +96,10 @@ class CogVideoXLoadT5(io.ComfyNode):
             ],
             outputs=[io.Clip.Output(tooltip="The text encoder, for CogVideoX T5 Encode and CLIP Text Encode.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, text_encoder_name: str) -> bool | str:
+        return fault_of("text_encoder", text_encoder_name) or True
 
     @classmethod
     def execute(cls, text_encoder_name: str) -> io.NodeOutput:

@@ -11,6 +11,7 @@ from .kinds import expect_kind, recognise
 from .load import (
     TransformerWeights,
     VAEWeights,
+    check_fit,
     fill,
     load_transformer,
     load_vae,
@@ -25,6 +26,7 @@ __all__ = [
     "TransformerWeights",
     "VAEWeights",
     "Weights",
+    "check_fit",
     "component_path",
     "expect_kind",
     "fill",

@@ -116,7 +116,7 @@ def fill(
         like: a module with the keys and shapes to expect, where the model's own layers have no weights yet.
     Raises: CheckpointError if keys or shapes do not fit the model.
     """
-    _check_fit(model if like is None else like, tensors, source)
+    check_fit(model if like is None else like, tensors, source)
     dtype = weights_dtype(tensors, dtype, source)
     model.requires_grad_(False).eval()
     # One tensor at a time: what is cast or moved is only ever held once.
@@ -148,7 +148,8 @@ def declared_config(weights: Weights, path: str | Path) -> dict[str, Any] | None
     return declared
 
 
-def _check_fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raises: CheckpointError if the keys and shapes of `tensors` are not those of the model."""
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     misshapen = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +18,40 @@ from transformers import T5TokenizerFast
 
 from ...cogvideox_core.text_encoder import MAX_LENGTH, read_text_encoder, tokenizer_folder
 from ...cogvideox_core.weights import CheckpointError, fill, weights_dtype
+from .small_numbers import fill_small, holds_small_numbers, operations_for
 
 NAME = "t5xxl"  # ComfyUI's name for a T5 among the encoders of a CLIP
 EOS, PAD = 1, 0
 T5_VOCABULARY = 32128  # tokens of every released T5 v1.1, for which ComfyUI carries a tokenizer
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def load_clip(path: str | Path) -> comfy.sd.CLIP:
     """A CLIP of a text_encoder folder with its tokenizer, or of a file with T5's own vocabulary.
 
-    Raises: CheckpointError if it holds no T5 encoder; ValueError for weights only ComfyUI's own loader takes.
+    Raises: CheckpointError if it holds no T5 encoder; ValueError if this ComfyUI takes no weights of few bits.
     """
     encoder = read_text_encoder(path)
     state_dict, config = encoder.state_dict, encoder.config
-    if any(tensor.dtype not in _DTYPES for tensor in state_dict.values()):
-        raise ValueError(
-            f"{path} holds weights in 8 bits; CogVideoX Load T5 takes fp16, bf16 and fp32: open it with Load CLIP, "
-            "type cogvideox, which CogVideoX T5 Encode takes as well"
-        )
+    dtype, small = weights_dtype(state_dict, None, path), holds_small_numbers(state_dict)
+    like = comfy.text_encoders.t5.T5(_host_config(config), torch.float32, torch.device("meta"), torch.nn)
+    # Started where it rests: on the device ComfyUI would fill it with memory that the mapped weights then replace.
+    offload_device = comfy.model_management.text_encoder_offload_device()
+    options = {"initial_device": offload_device}
+    if small:
+        options["custom_operations"] = operations_for(dtype, weights_only=True)
+
+    def take_weights(transformer: Any) -> None:
+        if small:
+            fill_small(transformer, state_dict, dtype=dtype, device=offload_device, source=path, like=like)
+        else:
+            fill(transformer, state_dict, source=path, like=like)
+
     target = comfy.supported_models_base.ClipTarget(
         _tokenizer_class(_open_tokenizer(encoder.folder, config["vocab_size"]), config["d_model"]),
-        _encoder_class(config, weights_dtype(state_dict, None, path)),
+        _encoder_class(config, dtype, take_weights),
     )
     parameters = sum(tensor.numel() for tensor in state_dict.values())
-    # Started where it rests: on the device ComfyUI would fill it with memory that the mapped weights then replace.
-    options = {"initial_device": comfy.model_management.text_encoder_offload_device()}
-    clip = comfy.sd.CLIP(target, parameters=parameters, tokenizer_data={}, model_options=options)
-    like = comfy.text_encoders.t5.T5(_host_config(config), torch.float32, torch.device("meta"), torch.nn)
-    fill(getattr(clip.cond_stage_model, NAME).transformer, state_dict, source=path, like=like)
-    return clip
+    return comfy.sd.CLIP(target, parameters=parameters, tokenizer_data={}, model_options=options)
 
 
 def _open_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
@@ -96,8 +101,8 @@ def _host_config(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "t5"}
 
 
-def _encoder_class(config: dict[str, Any], file_dtype: torch.dtype) -> type:
-    """ComfyUI makes text encoders from a class; this one carries the sizes of the file at hand."""
+def _encoder_class(config: dict[str, Any], file_dtype: torch.dtype, take_weights: Callable[[Any], None]) -> type:
+    """ComfyUI makes text encoders from a class; this one carries the sizes and weights of the file at hand."""
     host_config = _host_config(config)
 
     class T5(comfy.sd1_clip.SDClipModel):
@@ -117,6 +122,7 @@ def _encoder_class(config: dict[str, Any], file_dtype: torch.dtype) -> type:
             super().__init__(
                 device=device, dtype=file_dtype, name=NAME, clip_model=T5, model_options=model_options or {}
             )
+            take_weights(getattr(self, NAME).transformer)
 
     return CogVideoXT5
 

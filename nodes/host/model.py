@@ -24,6 +24,7 @@ from ...cogvideox_core.transformer import CogVideoXTransformer3D
 from ...cogvideox_core.variants import Variant
 from ...cogvideox_core.weights import fill, folder_variant, layers, named_dtype, read_transformer, weights_dtype
 from .leading_frames import pad_sampling, spread_image_latents
+from .small_numbers import fill_small, holds_small_numbers, operations_for, stored_blocks
 from .transformer import HostTransformer
 
 # The last a(t) is 0, which has no finite sigma; ComfyUI's own zero-SNR schedules put this in its place.
@@ -66,7 +67,7 @@ class CogVideoXModelConfig(comfy.supported_models_base.BASE):
 
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bare diffusers keys: what diffusers, and every other loader of CogVideoX, opens."""
-        return state_dict
+        return stored_blocks(state_dict)
 
 
 class CogVideoXModel(comfy.model_base.BaseModel):
@@ -165,17 +166,25 @@ def load_model(path: str | Path, dtype: torch.dtype | None = None, disable_dynam
     config, row, state_dict = read_transformer(path)
     model_config = CogVideoXModelConfig(config, folder_variant(row, path))
     load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
-    supported = model_config.supported_inference_dtypes
+    supported, small = model_config.supported_inference_dtypes, holds_small_numbers(state_dict)
     weight_dtype = dtype or mm.unet_dtype(
         model_params=sum(tensor.numel() for tensor in state_dict.values()),
         supported_dtypes=supported,
-        weight_dtype=weights_dtype(state_dict, None, path),
+        weight_dtype=weights_dtype(state_dict, None, path, otherwise=named_dtype(row.defaults.dtype)),
     )
-    model_config.set_inference_dtype(weight_dtype, mm.unet_manual_cast(weight_dtype, load_device, supported))
-    model = CogVideoXModel(model_config, device=torch.device("meta"))
+    compute_dtype = mm.unet_manual_cast(None if small else weight_dtype, load_device, supported)
+    model_config.set_inference_dtype(weight_dtype, compute_dtype)
+    if small:
+        model_config.custom_operations = operations_for(compute_dtype)
+    # Layers for weights of few bits keep those where they were built; the others are built without memory.
+    model = CogVideoXModel(model_config, device=offload_device if small else torch.device("meta"))
     patcher = _patcher_class(disable_dynamic)(model, load_device=load_device, offload_device=offload_device)
     like = CogVideoXTransformer3D(config, device="meta", operations=layers)
-    fill(model.diffusion_model, state_dict, dtype=weight_dtype, device=offload_device, source=path, like=like)
+    options = {"device": offload_device, "source": path, "like": like}
+    if small:
+        fill_small(model.diffusion_model, state_dict, dtype=compute_dtype, **options)
+    else:
+        fill(model.diffusion_model, state_dict, dtype=weight_dtype, **options)
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "cogvideox", pad_sampling)
     patcher.cached_patcher_init = (load_model, (path, dtype))
     return patcher

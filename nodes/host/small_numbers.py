@@ -1,0 +1,181 @@
+"""Weights of few bits on ComfyUI's layers: its own formats where it has them, and GGML's blocks as one more.
+
+ComfyUI keeps such weights in its `QuantizedTensor`, which streams, moves and takes LoRA. What a tensor is stored in is
+a layout; `BlockLayout` is ours, and decodes with the core's codecs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.ops
+import comfy.quant_ops
+import torch
+from torch import Tensor, nn
+
+from ...cogvideox_core.weights import check_fit, weights_dtype
+from ...cogvideox_core.weights.codecs import CODECS
+from ...cogvideox_core.weights.quantised import QuantisedTensor
+
+_BLOCKS = "CogVideoXBlocks"
+# ComfyUI's names of the formats it computes in by itself.
+_NATIVE = {"int8": "int8_tensorwise", "fp8": "float8_e4m3fn"}
+
+
+def holds_small_numbers(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether any weight is stored in few bits."""
+    return any(isinstance(tensor, QuantisedTensor) for tensor in state_dict.values())
+
+
+def operations_for(compute_dtype: torch.dtype, *, weights_only: bool = False) -> Any:
+    """Layers that take weights of few bits beside ordinary ones.
+
+    Args:
+        compute_dtype: what ordinary weights are kept in, and small ones decoded to.
+        weights_only: decode weights and never round activations, also where the device multiplies in 8 bits.
+    Raises: ValueError if this ComfyUI has no such layers.
+    """
+    if not hasattr(comfy.ops, "mixed_precision_ops") or _layouts() is None:
+        raise ValueError(
+            "this ComfyUI has no layers for weights of few bits; update it, and its package comfy-kitchen, or take "
+            "the 16-bit weights"
+        )
+    mixed = comfy.ops.mixed_precision_ops(
+        {"mixed_ops": True}, compute_dtype, full_precision_mm=weights_only, disabled=_emulated()
+    )
+
+    class Operations(mixed):
+        class Linear(mixed.Linear):
+            def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", **options: Any) -> Any:
+                if not is_block_tensor(getattr(self, "weight", None)):
+                    return super().state_dict(*args, destination=destination, prefix=prefix, **options)
+                found = {} if destination is None else destination
+                found[f"{prefix}weight"] = self.weight
+                if self.bias is not None:
+                    found[f"{prefix}bias"] = self.bias
+                return found
+
+    return Operations
+
+
+def _emulated() -> set[str]:
+    """Formats this device does not multiply in, which ComfyUI then decodes."""
+    import comfy.model_management as mm
+
+    return set() if mm.supports_fp8_compute(mm.get_torch_device()) else {"float8_e4m3fn", "float8_e5m2"}
+
+
+def fill_small(
+    module: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    source: str | Path,
+    like: nn.Module,
+) -> None:
+    """Give a module of `operations_for` its weights; arguments and errors as of the core's `fill`."""
+    check_fit(like, state_dict, source)
+    dtype = weights_dtype(state_dict, dtype, source)
+    linear = {name for name, part in like.named_modules() if isinstance(part, nn.Linear)}
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in state_dict.items():
+        if not isinstance(tensor, QuantisedTensor):
+            tensors[key] = tensor.to(device=device, dtype=dtype)
+        elif key.removesuffix(".weight") in linear:
+            tensors |= _host_parts(key, tensor.to(device=device, dtype=dtype))
+        else:
+            tensors[key] = tensor.to(device).dequantise(dtype)
+    module.load_state_dict(tensors, assign=True)
+    module.requires_grad_(False).eval()
+
+
+def _host_parts(key: str, tensor: QuantisedTensor) -> dict[str, Tensor]:
+    """What ComfyUI's layers take for a matrix of few bits."""
+    data = tensor.stored["data"]
+    if tensor.codec not in _NATIVE:
+        layouts = _layouts()
+        assert layouts is not None
+        params = layouts.Params(None, tensor.dtype, tuple(tensor.shape), tensor.codec)
+        return {key: comfy.quant_ops.QuantizedTensor(data, _BLOCKS, params)}
+    name = str(data.dtype).removeprefix("torch.") if tensor.codec == "fp8" else _NATIVE[tensor.codec]
+    note: dict[str, Any] = {"format": name}
+    if tensor.codec == "fp8":
+        note["full_precision_matrix_mult"] = True  # 8-bit activations would cost more than the weights did
+    scale = tensor.stored.get("scale", torch.ones((), device=data.device)).float()
+    module = key.removesuffix(".weight")
+    return {
+        key: data,
+        f"{module}.weight_scale": scale,
+        f"{module}.comfy_quant": torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8),
+    }
+
+
+def is_block_tensor(tensor: Any) -> bool:
+    """Whether a weight on a layer is stored in blocks."""
+    return isinstance(tensor, comfy.quant_ops.QuantizedTensor) and tensor._layout_cls == _BLOCKS
+
+
+def stored_blocks(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict to save: blocks under the keys that say so, everything else as it is."""
+    saved = {}
+    for key, tensor in state_dict.items():
+        if is_block_tensor(tensor):
+            saved[f"{key.removesuffix('.weight')}.{tensor._params.codec}_qweight"] = tensor._qdata
+        else:
+            saved[key] = tensor
+    return saved
+
+
+_found: Any = None
+
+
+def _layouts() -> Any:
+    """Our layout, registered with ComfyUI's package when it is first needed; None where that is missing."""
+    global _found
+    if _found is None:
+        try:
+            from comfy_kitchen.tensor import BaseLayoutParams, QuantizedLayout, register_layout_class
+        except ImportError:
+            return None
+        _found = _block_layout(BaseLayoutParams, QuantizedLayout)
+        register_layout_class(_BLOCKS, _found)
+    return _found
+
+
+def _block_layout(params_class: Any, layout_class: Any) -> Any:
+    @dataclass(frozen=True)
+    class BlockParams(params_class):
+        """`scale` is None: scales stand inside the blocks."""
+
+        codec: str = ""
+
+        def _tensor_fields(self) -> list[str]:
+            return []
+
+    class BlockLayout(layout_class):
+        """Rows of blocks, as `codecs` describes them."""
+
+        Params = BlockParams
+
+        @classmethod
+        def quantize(cls, tensor: Tensor, **options: Any) -> Any:
+            raise NotImplementedError("blocks are read and not written here; convert the file instead")
+
+        @classmethod
+        def dequantize(cls, qdata: Tensor, params: Any) -> Tensor:
+            return CODECS[params.codec].decode({"data": qdata}).to(params.orig_dtype)
+
+        @classmethod
+        def get_plain_tensors(cls, qtensor: Any) -> tuple[Tensor, ...]:
+            return (qtensor._qdata,)
+
+        @classmethod
+        def state_dict_tensors(cls, qdata: Tensor, params: Any) -> dict[str, Tensor]:
+            return {f".{params.codec}_qweight": qdata}
+
+    return BlockLayout

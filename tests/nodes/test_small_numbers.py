@@ -1,0 +1,124 @@
+"""Weights of few bits on ComfyUI's layers, in this process: the same numbers as in the core, and LoRA on top."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import make_checkpoint, random_transformer, toy_transformer_config
+from forms import QUANTISED, gguf_t5_name, true_gguf
+from parity import assert_parity, relative_difference, snr_db
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cogvideox_core import load_lora, load_text_encoder, load_transformer
+
+KIND = "CogVideoX1.5-5B"
+BLOCKS = ["Q8_0 in safetensors", "Q4_0 in safetensors", "Q8_0.gguf", "Q5_0.gguf"]
+
+
+@pytest.fixture(scope="module")
+def host(pack: ModuleType) -> Any:
+    def module(name: str) -> ModuleType:
+        return importlib.import_module(f"{pack.__name__}.nodes.host.{name}")
+
+    return module
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return random_transformer(toy_transformer_config(KIND, text_embed_dim=64)).state_dict()
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    latents, prompt = torch.randn(1, 16, 4, 6, 8, generator=generator), torch.randn(1, 9, 64, generator=generator)
+    return latents, torch.tensor([500.0]), prompt
+
+
+def run(model: Any) -> Tensor:
+    """A model of the core, or the diffusion model of a patcher."""
+    latents, timestep, prompt = inputs()
+    with torch.no_grad():
+        if hasattr(model, "model"):
+            return model.model.diffusion_model(latents, timestep, prompt)
+        return model(latents, prompt, timestep)
+
+
+def loaded(patcher: Any) -> Any:
+    """A patcher with its patches in its weights, as ComfyUI's sampling makes it."""
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([patcher])
+    return patcher
+
+
+@pytest.mark.parametrize("form", QUANTISED)
+def test_the_host_computes_what_the_core_computes(form: str, host: Any, state: dict, tmp_path: Path) -> None:
+    path = QUANTISED[form][0](state, tmp_path)
+    ours = run(host("model").load_model(path, torch.float32))
+    reference = run(load_transformer(path, dtype="float32"))
+    if form == "int8":  # ComfyUI rounds activations to 8 bits as well
+        assert snr_db(ours, reference) > 30
+    else:
+        assert_parity(ours, reference, 2e-5, f"{form} in the host")
+
+
+@pytest.mark.parametrize("form", BLOCKS)
+def test_blocks_stay_blocks_in_memory_and_when_saved(form: str, host: Any, state: dict, tmp_path: Path) -> None:
+    path = QUANTISED[form][0](state, tmp_path)
+    patcher = host("model").load_model(path, torch.float32)
+    layer = patcher.model.diffusion_model.transformer_blocks[0].ff.net[2]
+    assert host("small_numbers").is_block_tensor(layer.weight) and layer.weight.shape == (128, 512)
+    assert layer.weight.nbytes < 0.3 * 4 * 128 * 512
+    tensors = patcher.model.diffusion_model.state_dict()
+    saved = patcher.model.model_config.process_unet_state_dict_for_saving(tensors)
+    save_file({key: tensor.contiguous() for key, tensor in saved.items()}, tmp_path / "saved.safetensors")
+    assert_parity(run(load_transformer(tmp_path / "saved.safetensors", dtype="float32")), run(patcher), 1e-6, form)
+
+
+@pytest.mark.parametrize("form", ["16 bits", "fp8_scaled", "int8", "Q8_0.gguf", "Q4_0 in safetensors"])
+def test_a_lora_goes_on_top(form: str, host: Any, state: dict, tmp_path: Path) -> None:
+    save_file(state, tmp_path / "16 bits.safetensors")
+    path = tmp_path / "16 bits.safetensors" if form == "16 bits" else QUANTISED[form][0](state, tmp_path)
+    generator, lora = torch.Generator().manual_seed(1), {}
+    for name in ("attn1.to_q", "attn1.to_out.0", "ff.net.0.proj"):
+        rows, columns = state[f"transformer_blocks.1.{name}.weight"].shape
+        own = f"transformer.transformer_blocks.1.{name}"
+        lora[f"{own}.lora_A.weight"] = 0.5 * torch.randn(4, columns, generator=generator)
+        lora[f"{own}.lora_B.weight"] = 0.5 * torch.randn(rows, 4, generator=generator)
+    save_file(lora, tmp_path / "lora.safetensors")
+    core = load_transformer(path, dtype="float32")
+    plain = run(core)
+    load_lora(core, tmp_path / "lora.safetensors", 0.6)
+    wanted = run(core)
+    assert relative_difference(wanted, plain) > 0.05
+    base = host("model").load_model(path, torch.float32)
+    patched, report = host("lora").add_lora(base, tmp_path / "lora.safetensors", 0.6)
+    assert report == "6 keys matched, for 3 layers"
+    if form in ("int8", "fp8_scaled"):  # the layer is rounded again with the LoRA in it
+        assert snr_db(run(loaded(patched)), wanted) > 22
+    else:
+        assert_parity(run(loaded(patched)), wanted, 5e-5, f"LoRA over {form}")
+
+
+def test_a_t5_of_few_bits_encodes_as_in_the_core(host: Any, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model", KIND, text_width=64)
+    state = load_file(folder / "text_encoder" / "model.safetensors")
+    state = {key: tensor for key, tensor in state.items() if key != "encoder.embed_tokens.weight"}
+    reference = load_text_encoder(folder)(["a red circle"])
+    for name, least in (("Q8_0", 35), ("F16", 55)):
+        place = tmp_path / name / "text_encoder"
+        place.mkdir(parents=True)
+        (place.parent / "tokenizer").symlink_to(folder / "tokenizer")
+        path = true_gguf(name, gguf_t5_name, "t5encoder")(state, place)
+        clip = host("clip")
+        tokens, _, _ = clip.tokenize(opened := clip.load_clip(path), "a red circle")
+        embeds = opened.encode_from_tokens(tokens)
+        core = load_text_encoder(path)(["a red circle"])
+        assert_parity(embeds.float(), core.float(), 2e-2, f"T5 in {name} in the host")
+        assert snr_db(core, reference) > least
