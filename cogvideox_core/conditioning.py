@@ -113,6 +113,54 @@ def image_latents(first: Tensor, last: Tensor | None, size: LatentSize) -> Tenso
     return torch.cat([first, between, *ends[1:]], dim=2)
 
 
+def control_latents(z: Tensor, size: LatentSize) -> Tensor:
+    """Latents of a control video, for the channels behind the noise; a single one goes on every frame.
+
+    Args: z: [B, C, T, h, w], or T = 1.
+    Returns: [B, C, T, h, w], leading frames like the first.
+    """
+    clip = z.expand(-1, -1, size.frames - size.leading, -1, -1) if z.shape[2] == 1 else z
+    return pad_leading(clip, size.leading)
+
+
+def masked_video(video: Tensor, mask: Tensor) -> Tensor:
+    """A video with everything black that is to be made anew.
+
+    Args: video: [B, 3, F, H, W] in [-1, 1]. mask: [B, 1, F, H, W], above 0.5 where it is made anew.
+    """
+    return video.masked_fill(mask > 0.5, -1.0)
+
+
+def inpaint_latents(mask: Tensor, z_masked: Tensor, size: LatentSize) -> Tensor:
+    """What a model of the kind "inpaint" has behind the noise: one channel of what is known, then the masked video.
+
+    Args:
+        mask: [B, 1, F, H, W], above 0.5 where the video is made anew.
+        z_masked: [B, C, T, h, w], the mean of the VAE for `masked_video`.
+    Returns: [B, 1 + C, T, h, w]; all zeros if nothing is known. Times the VAE's scaling factor, mask too, it is what
+        the transformer takes.
+    Source: VideoX-Fun's `resize_mask`: the first frame is resized on its own, as the VAE encodes it on its own.
+    """
+    if mask.amin() > 0.5:
+        return pad_leading(torch.zeros_like(torch.cat([z_masked[:, :1], z_masked], dim=1)), size.leading)
+    known = 1.0 - (mask > 0.5).to(z_masked)
+    frames, rows, columns = z_masked.shape[2:]
+    parts = [_resized(known[:, :, :1], (1, rows, columns))]
+    if frames > 1:
+        parts.append(_resized(known[:, :, 1:], (frames - 1, rows, columns)))
+    return pad_leading(torch.cat([torch.cat(parts, dim=2), z_masked], dim=1), size.leading)
+
+
+def quadmask_latents(z_known: Tensor, z_masked: Tensor, size: LatentSize) -> Tensor:
+    """What a model of the kind "quadmask" has behind the noise: latents of the known part as a grey video, then of the
+    masked video. Each [B, C, T, h, w]."""
+    return pad_leading(torch.cat([z_known, z_masked], dim=1), size.leading)
+
+
+def _resized(video: Tensor, size: tuple[int, int, int]) -> Tensor:
+    return F.interpolate(video, size, mode="trilinear", align_corners=False)
+
+
 def pad_leading(latents: Tensor, leading: int) -> Tensor:
     """Repeat the first latent frame of [B, C, T, h, w] in front, as 1.5's training does."""
     return torch.cat([latents[:, :, :1].expand(-1, -1, leading, -1, -1), latents], dim=2)

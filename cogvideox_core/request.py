@@ -156,7 +156,12 @@ class Request:
                 )
 
     def _check_pictures(self, size: VideoSize, config: TransformerConfig, variant: Variant) -> None:
-        takes_image = config.image_channels > 0
+        if variant.conditioning not in ("text", "image"):
+            raise ValueError(
+                f"{variant.name} makes a video from another one ({variant.conditioning}), which only the ComfyUI nodes "
+                "do; load a text-to-video or image-to-video model"
+            )
+        takes_image = variant.conditioning == "image"
         if takes_image and self.image is None:
             raise ValueError(f"no image; {variant.name} makes a video from an image and a prompt; give image")
         if not takes_image and (self.image is not None or self.last_image is not None):

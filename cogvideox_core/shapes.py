@@ -105,7 +105,8 @@ def size_advice(size: VideoSize, config: TransformerConfig, variant: Variant) ->
     trained = default_size(config, variant)
     short, long = sorted((size.height, size.width))
     trained_short, trained_long = sorted((trained.height, trained.width))
-    if config.patch_size_t is not None and config.image_channels and short == trained_short and long <= trained_long:
+    any_shape = config.patch_size_t is not None and variant.conditioning == "image"
+    if any_shape and short == trained_short and long <= trained_long:
         return None
     if (size.height, size.width) == (trained.height, trained.width):
         return None

@@ -1,4 +1,4 @@
-"""The five released CogVideoX models as rows of data; everything that differs between them stands here.
+"""The released CogVideoX models, and those made from them, as rows of data; all that differs stands here.
 
 Code asks what a model *has* (`config.patch_size_t`, `config.image_channels`), never what it is called. A new model is
 a new row plus a golden file in `tests/golden`.
@@ -15,6 +15,12 @@ from typing import Literal
 from .config import ScheduleConfig, TransformerConfig, VAEConfig
 
 SamplerName = Literal["ddim", "dpm"]
+Conditioning = Literal["text", "image", "control", "inpaint", "quadmask"]
+"""What stands in the channels behind the noise.
+
+"text": nothing. "image": latents of a first and a last image. "control": latents of a control video. "inpaint": a mask
+and the latents of a masked video. "quadmask": latents of a mask video, and of a masked video.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Variant:
     Attributes:
         name: how people call it; for messages and menus only.
         max_frames: most pixel frames it was trained for; legal counts are 8n + 1.
+        conditioning: what it is given beside the prompt.
     """
 
     name: str
@@ -48,11 +55,12 @@ class Variant:
     defaults: Defaults
     max_frames: int
     source: str
+    conditioning: Conditioning = "text"
 
     @property
     def task(self) -> str:
-        """ "image-to-video" when image latents are concatenated to the noise, else "text-to-video"."""
-        return "image-to-video" if self.transformer.image_channels else "text-to-video"
+        """What diffusers would call it."""
+        return {"text": "text-to-video", "image": "image-to-video"}.get(self.conditioning, "video-to-video")
 
 
 _5B_TRANSFORMER = TransformerConfig(num_attention_heads=48, num_layers=42)
@@ -78,24 +86,25 @@ _15_5B = replace(
     source="zai-org/CogVideoX1.5-5B",
 )
 
+_2B = replace(
+    _5B,
+    name="CogVideoX-2B",
+    transformer=replace(_5B_TRANSFORMER, num_attention_heads=30, num_layers=30, use_rotary_positional_embeddings=False),
+    vae=VAEConfig(scaling_factor=1.15258426),
+    schedule=ScheduleConfig(snr_shift_scale=3.0),
+    defaults=Defaults(sampler="ddim", use_dynamic_cfg=False, dtype="float16"),
+    source="zai-org/CogVideoX-2b",
+)
+
 _ROWS = (
-    replace(
-        _5B,
-        name="CogVideoX-2B",
-        transformer=replace(
-            _5B_TRANSFORMER, num_attention_heads=30, num_layers=30, use_rotary_positional_embeddings=False
-        ),
-        vae=VAEConfig(scaling_factor=1.15258426),
-        schedule=ScheduleConfig(snr_shift_scale=3.0),
-        defaults=Defaults(sampler="ddim", use_dynamic_cfg=False, dtype="float16"),
-        source="zai-org/CogVideoX-2b",
-    ),
+    _2B,
     _5B,
     replace(
         _5B,
         name="CogVideoX-5B-I2V",
         transformer=replace(_5B_TRANSFORMER, in_channels=32, use_learned_positional_embeddings=True),
         source="zai-org/CogVideoX-5b-I2V",
+        conditioning="image",
     ),
     _15_5B,
     replace(
@@ -103,7 +112,36 @@ _ROWS = (
         name="CogVideoX1.5-5B-I2V",
         transformer=replace(_15_TRANSFORMER, in_channels=32, ofs_embed_dim=512),
         source="zai-org/CogVideoX1.5-5B-I2V",
+        conditioning="image",
     ),
 )
 
 VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}
+"""The five released models."""
+
+
+def _derived(base: Variant, name: str, conditioning: Conditioning, in_channels: int, source: str) -> Variant:
+    """A model that differs from `base` in what stands behind the noise."""
+    transformer = replace(base.transformer, in_channels=in_channels)
+    return replace(base, name=name, transformer=transformer, conditioning=conditioning, source=source)
+
+
+_FUN_15 = _derived(_15_5B, "CogVideoX-Fun-V1.5-5B-InP", "inpaint", 33, "alibaba-pai/CogVideoX-Fun-V1.5-5b-InP")
+_FUN_15 = replace(_FUN_15, defaults=replace(_FUN_15.defaults, height=384, width=672, fps=8), max_frames=85)
+
+_DERIVED_ROWS = (
+    _derived(_2B, "CogVideoX-Fun-2B-InP", "inpaint", 33, "alibaba-pai/CogVideoX-Fun-V1.1-2b-InP"),
+    _derived(_5B, "CogVideoX-Fun-5B-InP", "inpaint", 33, "alibaba-pai/CogVideoX-Fun-V1.1-5b-InP"),
+    _FUN_15,
+    # NimVideo's 2B is built the same: its control video is one image on every frame.
+    _derived(_2B, "CogVideoX-Fun-2B-Control", "control", 32, "alibaba-pai/CogVideoX-Fun-V1.1-2b-Control"),
+    _derived(_5B, "CogVideoX-Fun-5B-Control", "control", 32, "alibaba-pai/CogVideoX-Fun-V1.1-5b-Control"),
+    replace(
+        _derived(_FUN_15, "VOID", "quadmask", 48, "VOID, void_pass1.safetensors"),
+        defaults=replace(_FUN_15.defaults, fps=12),
+        max_frames=197,
+    ),
+)
+
+DERIVED: dict[str, Variant] = {row.name: row for row in _DERIVED_ROWS}
+"""Models that others made from them. Sources: their configurations as quoted in VideoX-Fun and in ComfyUI's nodes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .conditioning import CogVideoXEmptyLatent, CogVideoXImageToVideo
+from .conditioning import CogVideoXControl, CogVideoXEmptyLatent, CogVideoXImageToVideo, CogVideoXInpaint
 from .host.lora import teach_names
 from .loaders import CogVideoXLoadModel, CogVideoXLoadT5, CogVideoXLoadVAE
 from .lora import CogVideoXLoadLoRA
@@ -21,6 +21,8 @@ NODES: list[type[io.ComfyNode]] = [
     CogVideoXT5Encode,
     CogVideoXEmptyLatent,
     CogVideoXImageToVideo,
+    CogVideoXControl,
+    CogVideoXInpaint,
     CogVideoXVAEEncode,
     CogVideoXVAEDecode,
     CogVideoXSampler,

@@ -7,8 +7,18 @@ import node_helpers
 import torch
 from comfy_api.latest import io
 
-from ..cogvideox_core.conditioning import Fit, image_latents, image_pixels
+from ..cogvideox_core.conditioning import (
+    Fit,
+    control_latents,
+    image_latents,
+    image_pixels,
+    inpaint_latents,
+    masked_video,
+    quadmask_latents,
+    video_pixels,
+)
 from ..cogvideox_core.shapes import LatentSize, VideoSize, check_size, latent_size
+from ..cogvideox_core.variants import Conditioning
 from .host.model import cogvideox_model
 from .host.vae import cogvideox_vae
 from .sizes import size_fault, size_inputs
@@ -66,14 +76,7 @@ class CogVideoXImageToVideo(io.ComfyNode):
                 io.Image.Input("start_image", tooltip="The first frame."),
                 io.Image.Input("end_image", optional=True, tooltip="The last frame; leave empty for a free ending."),
                 *size_inputs(),
-                io.Combo.Input(
-                    "image_fit",
-                    options=["refuse", "crop", "stretch"],
-                    default="refuse",
-                    optional=True,
-                    tooltip="Images of another aspect ratio than width and height: stop with an error, keep their "
-                    "middle, or distort them.",
-                ),
+                _fit_input(),
                 io.Combo.Input(
                     "image_scale",
                     options=["diffusers", "sat", "scaled"],
@@ -84,11 +87,7 @@ class CogVideoXImageToVideo(io.ComfyNode):
                     "(z / 0.7), SAT (z), or 0.7 z as most fine-tuning code trains. No effect on 5B-I2V.",
                 ),
             ],
-            outputs=[
-                io.Conditioning.Output("positive", tooltip="The prompt with the images."),
-                io.Conditioning.Output("negative", tooltip="What to avoid, with the images."),
-                io.Latent.Output(tooltip="An empty latent of this size, for the sampler."),
-            ],
+            outputs=_conditioning_outputs("the images"),
             search_aliases=["i2v", "first frame", "last frame", "CogVideoImageEncode"],
         )
 
@@ -121,9 +120,7 @@ class CogVideoXImageToVideo(io.ComfyNode):
         first, last = (
             None if image is None else _encode(vae, image, size, image_fit) for image in (start_image, end_image)
         )
-        ratio = vae.first_stage_model.config.spatial_compression_ratio
-        frames = vae.downscale_ratio[0](length)
-        z = image_latents(first, last, LatentSize(frames, height // ratio, width // ratio, leading=0))
+        z = image_latents(first, last, _clip_size(vae, size))
         values = {"concat_latent_image": z, "cogvideox_image_scale": image_scale}
         return io.NodeOutput(
             node_helpers.conditioning_set_values(positive, values),
@@ -136,3 +133,165 @@ def _encode(vae, image: torch.Tensor, size: VideoSize, fit: Fit) -> torch.Tensor
     """z [1, 16, 1, h, w] of an IMAGE [1, H, W, C]."""
     pixels = image_pixels(image[..., :3].movedim(-1, 1), size, fit=fit)  # [1, 3, 1, H, W] in -1 to 1
     return vae.encode((pixels[:, :, 0].movedim(1, -1) + 1.0) / 2.0)
+
+
+class CogVideoXControl(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CogVideoXControl",
+            display_name="CogVideoX Control",
+            category="CogVideoX/conditioning",
+            description=(
+                "Makes a video follow another one (poses, edges, depth): for CogVideoX-Fun Control and Pose models. "
+                "With a single image, which then stands on every frame, also for NimVideo's image to video."
+            ),
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="The prompt."),
+                io.Conditioning.Input("negative", tooltip="What to avoid."),
+                io.Vae.Input("vae", tooltip="From CogVideoX Load VAE."),
+                io.Image.Input("control_video", tooltip="The video to follow, or one image for all frames."),
+                *size_inputs(),
+                _fit_input(),
+            ],
+            outputs=_conditioning_outputs("the control video"),
+            search_aliases=["controlnet", "pose", "canny", "depth", "CogVideoXFunControl"],
+        )
+
+    @classmethod
+    def validate_inputs(cls, width: int, height: int, length: int) -> bool | str:
+        return size_fault(width, height, length) or True
+
+    @classmethod
+    def execute(
+        cls,
+        positive,
+        negative,
+        vae,
+        control_video: torch.Tensor,
+        width: int,
+        height: int,
+        length: int,
+        image_fit: Fit = "refuse",
+    ) -> io.NodeOutput:
+        vae, size = cogvideox_vae(vae), VideoSize(height, width, length)
+        pixels = _pixels(control_video, size, image_fit, "control_video", single=True)
+        z = control_latents(_encode_video(vae, pixels), _clip_size(vae, size))
+        return _conditioned(positive, negative, z, "control")
+
+
+class CogVideoXInpaint(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CogVideoXInpaint",
+            display_name="CogVideoX Inpaint",
+            category="CogVideoX/conditioning",
+            description=(
+                "Makes the masked part of a video anew: for CogVideoX-Fun InP models, and for VOID, which removes "
+                "objects. With frames masked as a whole, a video continues an image or connects two."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="The model it is for; only its rules are used."),
+                io.Conditioning.Input("positive", tooltip="The prompt."),
+                io.Conditioning.Input("negative", tooltip="What to avoid."),
+                io.Vae.Input("vae", tooltip="From CogVideoX Load VAE."),
+                io.Image.Input("video", tooltip="The video to change."),
+                io.Mask.Input(
+                    "mask",
+                    tooltip="White where it is made anew, one mask or one per frame. For VOID: from VOID Quadmask "
+                    "Preprocessor.",
+                ),
+                *size_inputs(),
+                _fit_input(),
+            ],
+            outputs=_conditioning_outputs("the masked video"),
+            search_aliases=["inpaint", "mask", "InP", "VOID", "object removal", "CogVideoXFunInp"],
+        )
+
+    @classmethod
+    def validate_inputs(cls, width: int, height: int, length: int) -> bool | str:
+        return size_fault(width, height, length) or True
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        positive,
+        negative,
+        vae,
+        video: torch.Tensor,
+        mask: torch.Tensor,
+        width: int,
+        height: int,
+        length: int,
+        image_fit: Fit = "refuse",
+    ) -> io.NodeOutput:
+        kind = cogvideox_model(model).variant.conditioning
+        vae, size = cogvideox_vae(vae), VideoSize(height, width, length)
+        pixels = _pixels(video, size, image_fit, "video")
+        hidden = _mask_pixels(mask, size)
+        if kind == "quadmask":
+            grey = (1.0 - hidden).expand(-1, 3, -1, -1, -1) * 2.0 - 1.0
+            masked = (pixels + 1.0) * (1.0 - hidden) - 1.0
+            z = quadmask_latents(_encode_video(vae, grey), _encode_video(vae, masked), _clip_size(vae, size))
+        else:
+            z = inpaint_latents(hidden, _encode_video(vae, masked_video(pixels, hidden)), _clip_size(vae, size))
+        return _conditioned(positive, negative, z, "quadmask" if kind == "quadmask" else "inpaint")
+
+
+def _fit_input():
+    return io.Combo.Input(
+        "image_fit",
+        options=["refuse", "crop", "stretch"],
+        default="refuse",
+        optional=True,
+        tooltip="Frames of another aspect ratio than width and height: stop with an error, keep their middle, or "
+        "distort them.",
+    )
+
+
+def _conditioning_outputs(what: str) -> list:
+    return [
+        io.Conditioning.Output("positive", tooltip=f"The prompt with {what}."),
+        io.Conditioning.Output("negative", tooltip=f"What to avoid, with {what}."),
+        io.Latent.Output(tooltip="An empty latent of this size, for the sampler."),
+    ]
+
+
+def _pixels(video: torch.Tensor, size: VideoSize, fit: Fit, name: str, *, single: bool = False) -> torch.Tensor:
+    """[1, 3, F, H, W] in -1 to 1 of an IMAGE [F, H, W, C]; `single` allows one frame for all."""
+    if len(video) < size.num_frames and not (single and len(video) == 1):
+        raise ValueError(
+            f"{name} has {len(video)} frames for length={size.num_frames}; give as many, or a smaller length"
+        )
+    return video_pixels(video[..., :3].movedim(-1, 1), size, fit=fit)
+
+
+def _mask_pixels(mask: torch.Tensor, size: VideoSize) -> torch.Tensor:
+    """[1, 1, F, H, W] in 0 to 1 of a MASK [F, H, W] or [H, W]; one mask goes on every frame."""
+    masks = mask.reshape(-1, 1, *mask.shape[-2:]).float()
+    if len(masks) not in (1, size.num_frames) and len(masks) < size.num_frames:
+        raise ValueError(f"mask has {len(masks)} frames for length={size.num_frames}; give one, or one per frame")
+    masks = torch.nn.functional.interpolate(masks[: size.num_frames], (size.height, size.width), mode="nearest")
+    return masks.expand(size.num_frames, -1, -1, -1).transpose(0, 1)[None].clamp(0.0, 1.0)
+
+
+def _encode_video(vae, pixels: torch.Tensor) -> torch.Tensor:
+    """z [1, 16, T, h, w], the mean, of [1, 3, F, H, W] in -1 to 1."""
+    return vae.encode((pixels[0].movedim(0, -1) + 1.0) / 2.0)
+
+
+def _clip_size(vae, size: VideoSize) -> LatentSize:
+    """Latents of a clip without leading frames, which belong to the sampling."""
+    ratio = vae.first_stage_model.config.spatial_compression_ratio
+    return LatentSize(vae.downscale_ratio[0](size.num_frames), size.height // ratio, size.width // ratio, leading=0)
+
+
+def _conditioned(positive, negative, z: torch.Tensor, kind: Conditioning) -> io.NodeOutput:
+    values = {"concat_latent_image": z, "cogvideox_conditioning": kind, "cogvideox_image_scale": "scaled"}
+    return io.NodeOutput(
+        node_helpers.conditioning_set_values(positive, values),
+        node_helpers.conditioning_set_values(negative, values),
+        {"samples": torch.zeros_like(z[:, :16])},
+    )

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 
 from ..cogvideox_core.noise import draw_latents
 from ..cogvideox_core.shapes import size_advice
-from .host.model import CogVideoXModel, cogvideox_model
+from .host.model import CogVideoXModel, cogvideox_model, given_beside
 from .host.sampler import OfficialSampler
 
 logger = logging.getLogger("cogvideox")
@@ -102,7 +102,7 @@ class CogVideoXSampler(io.ComfyNode):
             logger.warning(advice)
         for conditioning in (positive, negative):
             for embeds, values in conditioning:
-                rules.check_conditioning(embeds, "concat_latent_image" in values)
+                rules.check_conditioning(embeds, given_beside(values))
         sigmas = official_sigmas(rules, steps, denoise)
         leading = -samples.shape[2] % rules.config.frame_patch
         batch, channels, frames, *sides = samples.shape

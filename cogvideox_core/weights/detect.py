@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import TransformerConfig, VAEConfig
-from ..variants import VARIANTS, Variant
+from ..variants import DERIVED, VARIANTS, Variant
 from .declared import check_fixed, declared_fields
 from .errors import CheckpointError
 from .kinds import expect_kind
@@ -173,7 +173,8 @@ def _check_agreement(said: Mapping[str, Any], shown_by_shapes: Mapping[str, Any]
 def _rotary_by_width(known: Mapping[str, Any]) -> bool:
     """Rotary, unless a released model of this width and build has none (width 1920 is CogVideoX-2B's alone)."""
     config = TransformerConfig(**known, use_rotary_positional_embeddings=False)
-    alike = [row.transformer for row in VARIANTS.values() if _build(row.transformer) == _build(config)]
+    rows = (*VARIANTS.values(), *DERIVED.values())
+    alike = [row.transformer for row in rows if _build(row.transformer) == _build(config)]
     return not any(row.width == config.width for row in alike)
 
 
@@ -189,28 +190,22 @@ def _build(config: TransformerConfig) -> tuple[Any, ...]:
 
 
 def _row(config: TransformerConfig, source: str | Path) -> Variant:
-    for row in VARIANTS.values():
+    for row in (*VARIANTS.values(), *DERIVED.values()):
         if _build(row.transformer) == _build(config):
             return row
     raise CheckpointError(f"{source} {_seems(config)}; supported are {', '.join(VARIANTS)} and models built like them")
 
 
 def _seems(config: TransformerConfig) -> str:
-    """What a model of unknown build probably is, by its input channels (counted in latents of 16)."""
+    """What a model of unknown build is like."""
     family = "1.0" if config.patch_size_t is None else "1.5"
-    table, ofs = config.use_learned_positional_embeddings, config.ofs_embed_dim is not None
-    whole, rest = divmod(config.in_channels, config.out_channels)
-    if (whole, rest) == (2, 1):
-        guess = "seems to be CogVideoX-Fun InP (noise, mask and masked video)"
-    elif (whole, rest) == (3, 0):
-        guess = "seems to be VOID (noise, mask video and masked video)"
-    elif (whole, rest) == (2, 0) and not table and not ofs:
-        guess = "seems to be CogVideoX-Fun Control or Pose, or another control model"
-    else:
-        positions = "rotary" if config.use_rotary_positional_embeddings else "sincos"
-        extras = f"{positions} positions, {'a' if table else 'no'} position table, {'an' if ofs else 'no'} offset"
-        guess = f"is built like no known model ({extras})"
-    return f"has {config.in_channels} input channels in the {family} family, {guess}, which is not supported yet"
+    positions = "rotary" if config.use_rotary_positional_embeddings else "sincos"
+    table = "a" if config.use_learned_positional_embeddings else "no"
+    offset = "an" if config.ofs_embed_dim is not None else "no"
+    return (
+        f"has {config.in_channels} input channels in the {family} family, {positions} positions, {table} position "
+        f"table and {offset} offset, like no known model"
+    )
 
 
 def _check_table(shapes: Shapes, config: TransformerConfig, source: str | Path) -> None:

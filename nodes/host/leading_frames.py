@@ -22,6 +22,11 @@ def spread_image_latents(z: Tensor, frames: int) -> Tensor:
     return torch.cat([z[:, :, :1], torch.zeros_like(z[:, :, :1]).expand(-1, -1, missing, -1, -1), z[:, :, 1:]], dim=2)
 
 
+def pad_to(z: Tensor, frames: int) -> Tensor:
+    """Latents of a video for a clip with leading frames: the first frame again, in front."""
+    return pad_leading(z, max(0, frames - z.shape[2]))
+
+
 def pad_sampling(
     executor: Any,
     noise: Tensor,

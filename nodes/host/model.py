@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,25 @@ from ...cogvideox_core.config import TransformerConfig
 from ...cogvideox_core.schedulers import NoiseSchedule
 from ...cogvideox_core.shapes import VideoSize, check_size
 from ...cogvideox_core.transformer import CogVideoXTransformer3D
-from ...cogvideox_core.variants import Variant
+from ...cogvideox_core.variants import Conditioning, Variant
 from ...cogvideox_core.weights import fill, folder_variant, layers, named_dtype, read_transformer, weights_dtype
-from .leading_frames import pad_sampling, spread_image_latents
+from .leading_frames import pad_sampling, pad_to, spread_image_latents
 from .small_numbers import fill_small, holds_small_numbers, operations_for, stored_blocks
 from .transformer import HostTransformer
+
+# What a model may be given beside the prompt, in words, and the node that gives it.
+_GIVEN: dict[Conditioning, str] = {
+    "image": "an image",
+    "control": "a control video",
+    "inpaint": "a masked video",
+    "quadmask": "a masked video",
+}
+_NODES: dict[Conditioning, str] = {
+    "image": "CogVideoX Image to Video",
+    "control": "CogVideoX Control",
+    "inpaint": "CogVideoX Inpaint",
+    "quadmask": "CogVideoX Inpaint",
+}
 
 # The last a(t) is 0, which has no finite sigma; ComfyUI's own zero-SNR schedules put this in its place.
 TERMINAL_ALPHA = 4.8973451890853435e-08
@@ -106,37 +121,43 @@ class CogVideoXModel(comfy.model_base.BaseModel):
         check_size(size, self.config, self.variant)
         return size
 
-    def check_conditioning(self, cross_attn: Tensor | None, has_image: bool) -> None:
-        """Raises: ValueError if text embeddings or the presence of an image do not fit this model."""
-        width = self.config.text_embed_dim
+    def check_conditioning(self, cross_attn: Tensor | None, given: Conditioning) -> None:
+        """Raises: ValueError if text embeddings, or what is given beside the prompt, do not fit this model."""
+        width, takes = self.config.text_embed_dim, self.variant.conditioning
         if cross_attn is not None and cross_attn.shape[-1] != width:
             raise ValueError(
                 f"the conditioning is {cross_attn.shape[-1]} wide; {self.variant.name} takes {width}: encode the "
                 "prompt with the text encoder that belongs to it"
             )
-        if has_image and not self.config.image_channels:
+        if given == takes:
+            return
+        if takes == "text":
             raise ValueError(
-                f"an image for {self.variant.name}, which makes a video from a prompt alone; take CogVideoX Empty "
-                "Latent in place of Image to Video, or load an image-to-video model"
+                f"{_GIVEN[given]} for {self.variant.name}, which makes a video from a prompt alone; take CogVideoX "
+                f"Empty Latent in place of {_NODES[given]}, or load a model that takes {_GIVEN[given]}"
             )
-        if self.config.image_channels and not has_image:
+        if given == "text":
             raise ValueError(
-                f"no image for {self.variant.name}, which makes a video from an image and a prompt; put CogVideoX "
-                "Image to Video before the sampler"
+                f"no {_GIVEN[takes].split(maxsplit=1)[1]} for {self.variant.name}, which makes a video from "
+                f"{_GIVEN[takes]} and a prompt; put {_NODES[takes]} before the sampler"
             )
+        raise ValueError(
+            f"{_GIVEN[given]} for {self.variant.name}, which takes {_GIVEN[takes]}; put {_NODES[takes]} before the "
+            f"sampler in place of {_NODES[given]}"
+        )
 
     def concat_cond(self, **kwargs: Any) -> Tensor | None:
-        """Image latents for the channels behind the noise, in the model's scale; [B, 16, T, h, w]."""
-        z, noise = kwargs.get("concat_latent_image"), kwargs["noise"]
-        self.check_conditioning(kwargs.get("cross_attn"), z is not None)
+        """Latents for the channels behind the noise, in the model's scale; [B, C, T, h, w]."""
+        z, noise, given = kwargs.get("concat_latent_image"), kwargs["noise"], given_beside(kwargs)
+        self.check_conditioning(kwargs.get("cross_attn"), given)
         if z is None:
             return None
         scale: ImageScale = kwargs.get("cogvideox_image_scale", "diffusers")
-        z = spread_image_latents(z, noise.shape[2])
+        z = (spread_image_latents if given == "image" else pad_to)(z, noise.shape[2])
         if z.shape[2:] != noise.shape[2:]:
             raise ValueError(
                 f"image latents of {tuple(z.shape[2:])} (frames, rows, columns) for a latent of "
-                f"{tuple(noise.shape[2:])}; take the latent from the same CogVideoX Image to Video node"
+                f"{tuple(noise.shape[2:])}; take the latent from the same {_NODES[given]} node"
             )
         z = z.expand(noise.shape[0], -1, -1, -1, -1) if len(z) == 1 else z
         return z.to(kwargs["device"]) * image_latent_factor(self.variant.vae, scale)
@@ -152,6 +173,11 @@ class CogVideoXModel(comfy.model_base.BaseModel):
             # Not CONDCrossAttn: that repeats a shorter prompt's tokens, which changes a joint attention.
             out["c_crossattn"] = comfy.conds.CONDRegular(kwargs["cross_attn"])
         return out
+
+
+def given_beside(values: Mapping[str, Any]) -> Conditioning:
+    """What a conditioning with these values brings beside the prompt."""
+    return "text" if values.get("concat_latent_image") is None else values.get("cogvideox_conditioning", "image")
 
 
 def load_model(path: str | Path, dtype: torch.dtype | None = None, disable_dynamic: bool = False) -> Any:
