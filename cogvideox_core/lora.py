@@ -168,6 +168,9 @@ def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, norma
         if addition is None:
             file.unmatched.extend(parts.values())
             continue
+        for part in ("down", "up"):
+            if not getattr(addition, part).float().isfinite().all():
+                raise CheckpointError(f"{path} has NaN or infinite numbers for {name}; download it again")
         addition.scale = _scale(weights, parts, addition.rank, scales.get(name, scales.get("")), normalise)
         file.additions[name] = addition
         file.matched.extend(parts.values())

@@ -72,6 +72,6 @@ def denoise(
         if guidance.active:
             v_pred = guide(*v_pred.chunk(2), guidance.at(step, index, len(steps)))
         latents = sampler.step(latents, v_pred, step)
-        check_finite(latents, step, dtype)
+        check_finite(latents, step, dtype, transformer)
         on_step(index + 1, latents)
     return latents

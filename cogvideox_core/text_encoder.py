@@ -222,7 +222,8 @@ def _load_t5(encoder: TextEncoderWeights, dtype: torch.dtype | None, device: tor
     if dtype == torch.float16:
         for name, layer in model.named_modules():
             if name.endswith(".wo"):
-                layer.weight.data = tensors[f"{name}.weight"].to(device, torch.float32)
+                wide = tensors[f"{name}.weight"].to(device, torch.float32)
+                layer.weight = torch.nn.Parameter(wide, requires_grad=False)
     return model
 
 

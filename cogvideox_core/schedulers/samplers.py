@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .noise_schedule import Step, predict_x0
 
@@ -90,13 +90,29 @@ def make_sampler(name: str, draw: Draw) -> Sampler:
     return SAMPLERS[name](draw)
 
 
-def check_finite(latents: Tensor, step: Step, dtype: torch.dtype) -> None:
-    """Raises: FloatingPointError naming step and dtype if latents hold NaN or infinity."""
-    if not torch.isfinite(latents).all():
+def check_finite(latents: Tensor, step: Step, dtype: torch.dtype, model: nn.Module | None = None) -> None:
+    """Raises: FloatingPointError if latents hold NaN or infinity: which weight does, or else step and dtype.
+
+    Args: model: whose weights are looked through then; a file may be damaged.
+    """
+    if torch.isfinite(latents).all():
+        return
+    if isinstance(model, nn.Module) and (key := _unfinite_weight(model)):
         raise FloatingPointError(
-            f"latents became NaN or infinite at timestep {step.timestep}; the likely cause is the model's dtype "
-            f"{str(dtype).removeprefix('torch.')}: the 5B and 1.5 models need bfloat16 or float32"
+            f"latents became NaN or infinite, and so are numbers in the model's own weights: {key} is damaged in its "
+            "file; download it again"
         )
+    raise FloatingPointError(
+        f"latents became NaN or infinite at timestep {step.timestep}; the likely cause is the model's dtype "
+        f"{str(dtype).removeprefix('torch.')}: the 5B and 1.5 models need bfloat16 or float32"
+    )
+
+
+def _unfinite_weight(model: nn.Module) -> str | None:
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.is_meta and not (tensor + 0).isfinite().all():  # + 0 decodes it
+            return key
+    return None
 
 
 def _log_snr_ratio(alpha: float, alpha_next: float) -> float:

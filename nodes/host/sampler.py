@@ -78,7 +78,7 @@ class OfficialSampler(comfy.samplers.Sampler):
                 seed=extra_args.get("seed"),
             )
             x = rule.step(x, _v_pred(x, x0, sigma), step)
-            check_finite(x, step, dtype)
+            check_finite(x, step, dtype, model.diffusion_model)
             if callback is not None:
                 callback(index, rule.x0_pred, x, len(steps))
         # A run that stops early hands its latent on as ComfyUI's samplers do: scaled by sqrt(1 + sigma^2).

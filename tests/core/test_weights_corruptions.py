@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import random_transformer, toy_transformer_config
+from forms import QUANTISED, RENAMED, Writer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cogvideox_core import load_lora, load_pipeline
 from cogvideox_core.weights import CheckpointError, load_transformer, load_vae
 
 SEEDS = range(4)
@@ -22,6 +25,10 @@ SHOWN = ("num_layers", "num_attention_heads", "in_channels", "text_embed_dim", "
 Corruption = Callable[[Path, random.Random], None]
 ONE: dict[str, Corruption] = {}
 SHARDS: dict[str, Corruption] = {}
+
+
+def resident_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 
 def corruption(table: dict[str, Corruption]) -> Callable[[Corruption], Corruption]:
@@ -287,3 +294,131 @@ def test_a_damaged_vae_ends_in_one_sentence(copied: Callable[..., Path], name: s
     load_vae(folder)
     ONE[name](folder, random.Random(name))
     ends_in_one_sentence(folder, load_vae)
+
+
+# --- Other forms ----------------------------------------------------------------------------------------------------
+
+FORMS: dict[str, Writer] = {
+    "prefix": RENAMED["prefix model.diffusion_model."],
+    "comfyui": RENAMED["comfyui"],
+    "sat": RENAMED["sat"],
+    **{name: QUANTISED[name][0] for name in ("fp8", "fp8_scaled", "int8", "Q4_0 in safetensors", "Q5_0.gguf")},
+}
+STATES: dict[str, Callable[[dict[str, Tensor], str], object]] = {
+    "lost": lambda state, key: state.pop(key),
+    "renamed": lambda state, key: state.update({key[::-1]: state.pop(key)}),
+    "strange": lambda state, key: state.update({"transformer_blocks.0.strange.weight": torch.zeros(2, 64)}),
+    "short": lambda state, key: state.update({key: state[key][:-1]}),
+}
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    config = toy_transformer_config("CogVideoX1.5-5B", text_width=64)
+    return random_transformer(config).state_dict()
+
+
+def one_file(path: Path) -> Path:
+    """The file that holds the weights: SAT's lies in a folder."""
+    return path if path.is_file() else next(path.rglob("*.pt"))
+
+
+# SAT's file is made of the others' tensors, so that only their shapes can be wrong on the way there.
+DAMAGED = [(form, damage) for form in FORMS for damage in STATES if form != "sat" or damage == "short"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("form", "damage"), DAMAGED)
+def test_wrong_tensors_in_any_form_end_in_one_sentence(
+    state: dict[str, Tensor], form: str, damage: str, seed: int, tmp_path: Path
+) -> None:
+    changed = dict(state)
+    matrices = [key for key in sorted(state) if ".attn1.to_" in key or ".ff." in key]
+    STATES[damage](changed, random.Random(f"{form} {damage} {seed}").choice(matrices))
+    ends_in_one_sentence(FORMS[form](changed, tmp_path), load_transformer)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("damage", ["lost", "renamed", "strange"])
+def test_wrong_tensors_of_sat_end_in_one_sentence(
+    state: dict[str, Tensor], damage: str, seed: int, tmp_path: Path
+) -> None:
+    path = FORMS["sat"](dict(state), tmp_path)
+    content = torch.load(one_file(path), weights_only=True)
+    needed = [key for key in content["module"] if "pos_embed" not in key and "word_embeddings" not in key]
+    STATES[damage](content["module"], random.Random(f"{damage} {seed}").choice(needed))
+    if damage == "strange":
+        content["module"]["model.diffusion_model.strange"] = torch.zeros(2)
+    torch.save(content, one_file(path))
+    ends_in_one_sentence(path, load_transformer)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_of_any_form_cut_anywhere_ends_in_one_sentence(
+    state: dict[str, Tensor], form: str, seed: int, tmp_path: Path
+) -> None:
+    path = FORMS[form](dict(state), tmp_path)
+    load_transformer(path)
+    file = one_file(path)
+    content = file.read_bytes()
+    file.write_bytes(content[: random.Random(f"{form} {seed}").randrange(len(content) - 64)])
+    ends_in_one_sentence(path, load_transformer)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("name", ["a.safetensors", "a.gguf", "a.pt", "a.bin", "a.ckpt"])
+def test_noise_of_any_name_ends_in_one_sentence(name: str, seed: int, tmp_path: Path) -> None:
+    draw = random.Random(f"{name} {seed}")
+    beginning = draw.choice([b"", b"GGUF\x03\0\0\0", b"PK\x03\x04", b"\x80\x02", b"\x80\x04"])
+    (tmp_path / name).write_bytes(beginning + draw.randbytes(draw.randrange(40, 4000)))
+    ends_in_one_sentence(tmp_path / name, load_transformer)
+
+
+@pytest.mark.parametrize("count", [2**20, 2**40, 2**63])
+def test_a_header_that_announces_more_than_there_is_takes_no_memory(count: int, tmp_path: Path) -> None:
+    announced = count.to_bytes(8, "little")
+    header = announced + b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
+    gguf = b"GGUF\x03\0\0\0" + announced + announced + bytes(64)
+    before = resident_mib()
+    for name, content in (("a.safetensors", header), ("a.gguf", gguf)):
+        (tmp_path / name).write_bytes(content)
+        ends_in_one_sentence(tmp_path / name, load_transformer)
+    assert resident_mib() - before < 64
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("damage", ["cut", "code", "nothing", "not a number"])
+def test_a_damaged_lora_ends_in_one_sentence_and_leaves_the_model_alone(
+    checkpoint: Callable[..., Path], damage: str, seed: int, tmp_path: Path
+) -> None:
+    model = load_transformer(checkpoint("CogVideoX-5B"), dtype="float32")
+    key = "transformer.transformer_blocks.0.attn1.to_q.lora_{}.weight"
+    draw = random.Random(f"{damage} {seed}")
+    tensors = {key.format("A"): torch.randn(4, 128), key.format("B"): torch.randn(128, 4)}
+    path = tmp_path / f"lora{draw.choice(['.safetensors', '.pt'])}"
+    if damage == "not a number":
+        tensors[draw.choice(sorted(tensors))].view(-1)[draw.randrange(512)] = float("nan")
+    if damage == "nothing":
+        tensors = {"x.lora_A.weight": torch.ones(2, 2)}
+    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[: draw.randrange(path.stat().st_size - 300)])
+    if damage == "code":
+        trap = type("Trap", (), {"__reduce__": lambda self: (Path.touch, (tmp_path / "executed",))})
+        path.write_bytes(pickle.dumps(trap()))
+    ends_in_one_sentence(path, lambda file: load_lora(model, file))
+    assert not any(module._forward_hooks for module in model.modules())
+    assert not (tmp_path / "executed").exists()
+
+
+def test_numbers_that_are_none_are_named_when_a_run_meets_them(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint("CogVideoX-5B"), folder)
+    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["transformer_blocks.1.ff.net.2.weight"][3, 5] = float("inf")
+    save_file(tensors, path)
+    pipeline = load_pipeline(folder, device="cpu")
+    with pytest.raises(FloatingPointError, match=r"transformer_blocks\.1\.ff\.net\.2\.weight .*download it again"):
+        pipeline("a cat", height=32, width=32, num_frames=9, num_inference_steps=1)

@@ -1,0 +1,106 @@
+"""Where the loaders look: ComfyUI's folders, those of extra_model_paths.yaml, and the CogVideoX wrapper's downloads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from forms import blocks_in_safetensors, sat, true_gguf
+from graphs import node, saved_latent, text_to_video
+from host import Host
+from parity import assert_parity
+from safetensors.torch import load_file
+
+KIND = "CogVideoX-5B"
+
+
+def choices(host: Host, loader: str, field: str) -> list[str]:
+    return host.object_info(loader)["input"]["required"][field][1]["options"]
+
+
+def models(host: Host) -> list[str]:
+    return choices(host, "CogVideoXLoadModel", "model_name")
+
+
+@pytest.fixture(scope="module")
+def state(toys: dict[str, Path]) -> dict[str, torch.Tensor]:
+    return load_file(toys[KIND] / "transformer" / "diffusion_pytorch_model.safetensors")
+
+
+def put(host: Host, path: Path, place: str) -> None:
+    target = host.folder / "models" / place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(path)
+
+
+def test_the_wrappers_downloads_are_found(host: Host, toys: dict[str, Path], state: dict, tmp_path: Path) -> None:
+    put(host, toys[KIND], "CogVideo/CogVideoX-5b")
+    put(host, toys[KIND], "CogVideoX_Fun/CogVideoX-Fun-5b")
+    put(host, blocks_in_safetensors("Q4_0")(state, tmp_path), "CogVideo/GGUF/CogVideoX_5b_Q4_0.safetensors")
+    put(host, toys[KIND] / "vae" / "diffusion_pytorch_model.safetensors", "CogVideo/VAE/cogvideox_vae.safetensors")
+    (tmp_path / "one.safetensors").write_bytes(b"")
+    put(host, tmp_path / "one.safetensors", "CogVideo/loras/orbit.safetensors")
+    assert {"CogVideoX-5b", "CogVideoX-Fun-5b", "GGUF/CogVideoX_5b_Q4_0.safetensors"} <= set(models(host))
+    vaes = choices(host, "CogVideoXLoadVAE", "vae_name")
+    assert {"VAE/cogvideox_vae.safetensors", "CogVideoX-5b"} <= set(vaes)
+    assert "CogVideoX-5b" in choices(host, "CogVideoXLoadT5", "text_encoder_name")
+    assert "loras/orbit.safetensors" in choices(host, "CogVideoXLoadLoRA", "lora_name")
+    assert not [name for name in models(host) if "loras" in name or "VAE" in name]
+
+
+def test_every_form_is_offered_and_runs(host: Host, toys: dict[str, Path], state: dict, tmp_path: Path) -> None:
+    wanted = saved_latent(host, host.run(text_to_video(KIND)))
+    folder = sat(state, tmp_path / "sat")
+    put(host, true_gguf("F16")(state, tmp_path), "diffusion_models/small/模型 F16.gguf")
+    put(host, folder / "1000" / "mp_rank_00_model_states.pt", "diffusion_models/states.pt")
+    for name, bound in (("small/模型 F16.gguf", 5e-3), ("states.pt", 1e-5)):
+        assert name in models(host)
+        graph = text_to_video(KIND)
+        graph["model"]["inputs"]["model_name"] = name
+        assert_parity(saved_latent(host, host.run(graph)), wanted, bound, name)
+
+
+def test_a_workflow_from_windows_opens(host: Host, toys: dict[str, Path]) -> None:
+    put(host, toys[KIND], "diffusers/ordner/unterordner/Modell")
+    graph = text_to_video(KIND)
+    for loader, field in (("model", "model_name"), ("vae", "vae_name"), ("t5", "text_encoder_name")):
+        graph[loader]["inputs"][field] = "ordner\\unterordner\\Modell"
+    assert host.run(graph).status == "success"
+
+
+def test_extra_model_paths_are_looked_through(
+    start_host: Callable[..., Host], toys: dict[str, Path], tmp_path: Path
+) -> None:
+    for place in ("unet", "wrapper"):
+        (tmp_path / place).mkdir()
+    os.symlink(
+        toys[KIND] / "transformer" / "diffusion_pytorch_model.safetensors", tmp_path / "unet" / "far.safetensors"
+    )
+    os.symlink(toys[KIND], tmp_path / "wrapper" / "CogVideoX-far")
+    settings = tmp_path / "extra.yaml"
+    settings.write_text(f"mine:\n  base_path: {tmp_path}\n  diffusion_models: unet\n  CogVideo: wrapper\n")
+    found = models(start_host("--extra-model-paths-config", str(settings)))
+    assert {"far.safetensors", "CogVideoX-far"} <= set(found)
+
+
+def test_links_that_lead_in_circles_end(host: Host) -> None:
+    loop = host.folder / "models" / "diffusion_models" / "loop"
+    loop.symlink_to(loop.parent)
+    try:
+        assert not [name for name in models(host) if name.count("loop") > 1]
+    finally:
+        loop.unlink()
+
+
+def test_a_choice_that_is_gone_is_told(host: Host) -> None:
+    from host import PromptRejected
+
+    graph = {
+        "model": node("CogVideoXLoadModel", model_name="gone.safetensors"),
+        "any": node("PreviewAny", source=["model", 0]),
+    }
+    with pytest.raises(PromptRejected, match="'gone.safetensors' is not among the models any more; choose another"):
+        host.run(graph)

@@ -1,0 +1,151 @@
+"""LoRA in the real host: our node and ComfyUI's own on our MODEL, in whole and in part, against the core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from forms import QUANTISED
+from graphs import HEIGHT, LENGTH, NEGATIVE, PROMPT, WIDTH, Graph, node, saved_latent, text_to_video
+from host import ExecutionFailed, Host, PromptRejected
+from parity import assert_parity, relative_difference, snr_db
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cogvideox_core import CogVideoXPipeline, load_lora, load_pipeline
+
+KIND, STRENGTH = "CogVideoX-5B", 0.6
+LAYERS = ("attn1.to_q", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj")
+
+
+@pytest.fixture(scope="module")
+def files(host: Host, toys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One LoRA in three forms in models/loras, and one that fits nothing."""
+    folder, generator = tmp_path_factory.mktemp("loras"), torch.Generator().manual_seed(4)
+    state = load_file(toys[KIND] / "transformer" / "diffusion_pytorch_model.safetensors")
+    peft, kohya = {}, {}
+    for block in range(2):
+        for layer in LAYERS:
+            name = f"transformer_blocks.{block}.{layer}"
+            rows, columns = state[f"{name}.weight"].shape
+            up, down = (
+                0.4 * torch.randn(rows, 4, generator=generator),
+                0.4 * torch.randn(4, columns, generator=generator),
+            )
+            peft |= {f"transformer.{name}.lora_A.weight": down, f"transformer.{name}.lora_B.weight": up}
+            flat = "lora_unet__" + name.replace(".", "_")
+            kohya |= {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up}
+            kohya[f"{flat}.alpha"] = torch.tensor(4.0)
+    bare = {key.removeprefix("transformer."): tensor for key, tensor in peft.items()}
+    strange = {"transformer.other.lora_A.weight": torch.ones(2, 2), "transformer.other.lora_B.weight": torch.ones(2, 2)}
+    made = {}
+    for name, tensors in {"peft": peft, "VideoX-Fun": kohya, "Ordner/bare 模型": bare, "strange": strange}.items():
+        made[name] = folder / f"{name}.safetensors"
+        made[name].parent.mkdir(exist_ok=True)
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, made[name])
+        host.add_model("loras", made[name], f"{name}.safetensors")
+    return made
+
+
+@pytest.fixture(scope="module")
+def wanted(toys: dict[str, Path], files: dict[str, Path]) -> Callable[[float], Tensor]:
+    """z of the core with the LoRA at a strength."""
+    made: dict[float, Tensor] = {}
+
+    def get(strength: float) -> Tensor:
+        if strength not in made:
+            pipeline: CogVideoXPipeline = load_pipeline(toys[KIND], device="cpu")
+            load_lora(pipeline.transformer, files["peft"], strength)
+            made[strength] = (
+                pipeline(
+                    PROMPT,
+                    NEGATIVE,
+                    height=HEIGHT,
+                    width=WIDTH,
+                    num_frames=LENGTH,
+                    num_inference_steps=4,
+                    generator=torch.Generator().manual_seed(7),
+                    sampler="ddim",
+                    output_type="latent",
+                )
+                / pipeline.variant.vae.scaling_factor
+            )
+        return made[strength]
+
+    return get
+
+
+def with_lora(node_type: str, name: str, *strengths: float, **more: str) -> Graph:
+    graph = text_to_video(KIND)
+    link = ["model", 0]
+    field = "strength" if node_type == "CogVideoXLoadLoRA" else "strength_model"
+    for index, strength in enumerate(strengths or (STRENGTH,)):
+        graph[f"lora{index}"] = node(
+            node_type, model=link, lora_name=f"{name}.safetensors", **{field: strength}, **more
+        )
+        link = [f"lora{index}", 0]
+    graph["sampler"]["inputs"]["model"] = link
+    return graph
+
+
+@pytest.mark.parametrize("node_type", ["CogVideoXLoadLoRA", "LoraLoaderModelOnly"])
+@pytest.mark.parametrize("name", ["peft", "VideoX-Fun", "Ordner/bare 模型"])
+def test_both_nodes_do_what_the_core_does(host: Host, files, wanted, node_type: str, name: str) -> None:
+    latent = saved_latent(host, host.run(with_lora(node_type, name)))
+    assert relative_difference(wanted(STRENGTH), wanted(0.0)) > 0.05
+    assert_parity(latent, wanted(STRENGTH), 2e-5, f"{name} by {node_type}")
+
+
+def test_loras_stack_and_change_their_strength(host: Host, files, wanted) -> None:
+    for strengths in ((0.2, 0.4), (1.0, -0.4), (0.0,), (STRENGTH,)):
+        latent = saved_latent(host, host.run(with_lora("CogVideoXLoadLoRA", "peft", *strengths)))
+        assert_parity(latent, wanted(round(sum(strengths), 6)), 3e-5, f"strengths {strengths}")
+    assert host.log_text().count("model_type V_PREDICTION") < 12, "a change of strength has loaded the model again"
+
+
+def test_it_tells_what_it_did(host: Host, files) -> None:
+    graph = with_lora("CogVideoXLoadLoRA", "peft")
+    graph["report"] = node("PreviewAny", source=["lora0", 1])
+    assert host.run(graph).outputs["report"]["text"] == ["16 keys matched, for 8 layers"]
+
+
+def test_a_model_that_is_loaded_in_part_has_it_too(host: Host, files, wanted) -> None:
+    graph = with_lora("CogVideoXLoadLoRA", "peft")
+    graph["part"] = node("ProbePartialLoad", model=["lora0", 0], loaded_bytes=100_000)
+    graph["sampler"]["inputs"]["model"] = ["part", 0]
+    graph["streamed"] = node("ProbeStreamedModules", model=["part", 0], after=["sampler", 0])
+    history = host.run(graph)
+    assert len(history.outputs["streamed"]["streamed"]) > 10
+    assert_parity(saved_latent(host, history), wanted(STRENGTH), 2e-5, "LoRA under partial load")
+
+
+@pytest.mark.parametrize("form", ["Q8_0.gguf", "int8"])
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_quantised_model_takes_one(
+    host: Host, toys: dict, files, wanted, tmp_path: Path, form: str, partial: bool
+) -> None:
+    state = load_file(toys[KIND] / "transformer" / "diffusion_pytorch_model.safetensors")
+    path = QUANTISED[form][0](state, tmp_path)
+    name = f"{partial} {path.name}"
+    host.add_model("diffusion_models", path, name)
+    graph = with_lora("CogVideoXLoadLoRA", "peft")
+    graph["model"]["inputs"]["model_name"] = name
+    if partial:
+        graph["part"] = node("ProbePartialLoad", model=["lora0", 0], loaded_bytes=50_000)
+        graph["sampler"]["inputs"]["model"] = ["part", 0]
+    assert snr_db(saved_latent(host, host.run(graph)), wanted(STRENGTH)) > 20
+
+
+def test_a_lora_of_another_model_is_told_and_the_queue_goes_on(host: Host, files, wanted) -> None:
+    with pytest.raises(ExecutionFailed, match="holds a LoRA of which nothing fits this transformer"):
+        host.run(with_lora("CogVideoXLoadLoRA", "strange"))
+    with pytest.raises(PromptRejected, match="'gone.safetensors' is not among the LoRAs any more; choose another"):
+        host.run(with_lora("CogVideoXLoadLoRA", "gone"))
+    assert_parity(saved_latent(host, host.run(with_lora("CogVideoXLoadLoRA", "peft"))), wanted(STRENGTH), 2e-5, "after")
+
+
+def test_names_with_backslashes_are_those_of_windows(host: Host, files, wanted) -> None:
+    graph = with_lora("CogVideoXLoadLoRA", "Ordner\\bare 模型")
+    assert_parity(saved_latent(host, host.run(graph)), wanted(STRENGTH), 2e-5, "a workflow from Windows")
