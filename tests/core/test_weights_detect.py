@@ -12,7 +12,7 @@ import torch
 from cogvideox_core.config import TransformerConfig, VAEConfig
 from cogvideox_core.transformer import CogVideoXTransformer3D
 from cogvideox_core.vae import AutoencoderCausal3D
-from cogvideox_core.variants import VARIANTS
+from cogvideox_core.variants import DERIVED, VARIANTS
 from cogvideox_core.weights import CheckpointError, expect_kind, find_variant, transformer_config, vae_config
 
 Shapes = dict[str, tuple[int, ...]]
@@ -102,6 +102,32 @@ def test_a_released_model_is_found_from_its_shapes_alone(name: str) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
+# FACTS 1.2: parameters of the models that others made, at full size.
+DERIVED_PARAMETERS = {
+    "CogVideoX-Fun-2B-InP": 1_693_914_432,
+    "CogVideoX-Fun-5B-InP": 5_570_491_968,
+    "CogVideoX-Fun-V1.5-5B-InP": 5_571_094_144,
+    "CogVideoX-Fun-5B-Control": 5_570_479_680,
+}
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_a_derived_model_finds_its_row_by_its_shapes_alone(name: str) -> None:
+    row = DERIVED[name]
+    model = CogVideoXTransformer3D(row.transformer, device="meta")
+    found = transformer_config(shapes_of(model))
+    assert find_variant(found) is row and found.in_channels == row.transformer.in_channels
+    if name in DERIVED_PARAMETERS:
+        assert sum(parameter.numel() for parameter in model.parameters()) == DERIVED_PARAMETERS[name]
+
+
+def test_a_derived_model_takes_what_its_channels_are_for() -> None:
+    assert {row.conditioning for row in VARIANTS.values()} == {"text", "image"}
+    for row in (*VARIANTS.values(), *DERIVED.values()):
+        extra = {"text": 0, "image": 16, "control": 16, "inpaint": 17, "quadmask": 32}[row.conditioning]
+        assert row.transformer.image_channels == extra, row.name
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_toy_finds_its_row_with_what_its_config_declares(name: str) -> None:
     config = toy_of(name)
@@ -170,14 +196,12 @@ def test_a_declaration_that_would_change_the_maths_is_refused(field: str, value:
 @pytest.mark.parametrize(
     ("changes", "guess"),
     [
-        (dict(in_channels=33), "33 input channels.*1.0 family.*InP.*not supported yet"),
-        (dict(in_channels=33, patch_size_t=2), "33 input channels.*1.5 family.*InP.*not supported yet"),
-        (dict(in_channels=48, patch_size_t=2), "48 input channels.*VOID.*not supported yet"),
-        (dict(in_channels=32), "32 input channels.*1.0 family.*Control or Pose.*not supported yet"),
-        (dict(in_channels=32, patch_size_t=2), "32 input channels.*1.5 family.*Control or Pose.*not supported yet"),
-        (dict(in_channels=20), "built like no known model"),
-        (dict(in_channels=32, ofs_embed_dim=24), "built like no known model.*no position table, an offset"),
-        (dict(ofs_embed_dim=24), "built like no known model.*an offset"),
+        (dict(in_channels=33, use_learned_positional_embeddings=True, **TABLE), "33 input channels.*like no known"),
+        (dict(in_channels=32, patch_size_t=2), "32 input channels.*1.5 family.*like no known model"),
+        (dict(in_channels=48), "48 input channels.*1.0 family.*like no known model"),
+        (dict(in_channels=20), "like no known model"),
+        (dict(in_channels=32, ofs_embed_dim=24), "no position table and an offset, like no known model"),
+        (dict(ofs_embed_dim=24), "an offset, like no known model"),
     ],
 )
 def test_models_of_an_unknown_build_are_named_and_refused(changes: dict[str, object], guess: str) -> None:
