@@ -1,0 +1,118 @@
+"""The demo model in every form of file: what each costs in decibels and bytes; written to docs/forms.md.
+
+    python benchmarks/forms.py [--threads 1] [--output FILE]
+
+The transformer of the demo model is written in each form by the writers of tests/forms.py, opened again, and run on
+noised latents of scenes no training clip shows. Exits with 1 if an aim is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO / "tests"))
+
+from forms import QUANTISED, RENAMED, Writer  # noqa: E402
+from parity import snr_db  # noqa: E402
+
+from cogvideox_core import CogVideoXTransformer3D, NoiseSchedule, load_pipeline, load_transformer  # noqa: E402
+from cogvideox_core.demo import DEMO_MODEL  # noqa: E402
+from cogvideox_core.demo.captions import prompt_of  # noqa: E402
+from cogvideox_core.demo.world import make_scene, render  # noqa: E402
+
+REPORT = REPO / "docs" / "forms.md"
+TIMESTEPS = (200, 500, 800, 999)
+SCENES = 8
+# What each form must keep, in dB of the transformer's output.
+AIMS = {"fp8_scaled": 30, "fp8_scaled_older": 30, "int8": 40, "Q8_0": 40, "Q5_0": 20, "Q4_0": 15, "F16": 50, "BF16": 40}
+HEAD = """# What each form of file costs
+
+Written by `python benchmarks/forms.py`: the demo model's transformer (float16 in the repository) in every form, against
+its diffusers form, both computed in float32, on {scenes} noised scenes at timesteps {timesteps}. Names
+cost nothing; few bits cost what their rounding costs.
+
+"""
+
+
+class Inputs(NamedTuple):
+    latents: Tensor
+    prompts: Tensor
+    timesteps: Tensor
+
+
+def main() -> int:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    inputs = make_inputs()
+    path = DEMO_MODEL / "transformer"
+    state = load_file(path / "diffusion_pytorch_model.safetensors")
+    reference, size = output(load_transformer(path, dtype="float32"), inputs), nbytes(path)
+    rows, reached = [], True
+    writers: dict[str, Writer] = {**RENAMED, **{name: writer for name, (writer, _) in QUANTISED.items()}}
+    for name, write in writers.items():
+        with tempfile.TemporaryDirectory() as folder:
+            file = write(state, Path(folder))
+            if file.is_file():  # by this name it is known that the config.json beside it is its own
+                file = file.rename(file.with_name(f"diffusion_pytorch_model{file.suffix}"))
+            place = file if file.is_dir() else file.parent
+            (place / "config.json").write_text((path / "config.json").read_text())
+            measured = snr_db(output(load_transformer(file, dtype="float32"), inputs), reference)
+            aim = AIMS.get(name.split(".")[0].split(" ")[0], float("inf") if name in RENAMED else 0)
+            ratio = nbytes(file) / size
+        reached &= measured >= aim
+        asked = "the same" if name in RENAMED else f"{aim} dB" if aim else ""
+        told = "the same" if measured == float("inf") else f"{measured:.1f} dB"
+        rows.append(f"| {name} | {asked} | {told} | {ratio:.2f} |")
+    text = "\n".join(["| form | asked | output | bytes, of the 16-bit file |", "|---|---|---|---|", *rows])
+    print(text)
+    options.output.write_text(HEAD.format(scenes=SCENES, timesteps=", ".join(map(str, TIMESTEPS))) + text + "\n")
+    return 0 if reached else 1
+
+
+def make_inputs() -> Inputs:
+    """Noised latents of held-out scenes, with their prompts."""
+    pipeline = load_pipeline(dtype=torch.float32, device="cpu")
+    scenes = [make_scene(seed, held_out=True) for seed in range(SCENES)]
+    video = torch.stack([render(scene) for scene in scenes]) * 2 - 1
+    schedule = NoiseSchedule(pipeline.variant.schedule)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        clean = pipeline.vae.encode(video).mean * pipeline.variant.vae.scaling_factor
+        prompts = pipeline.text_encoder([prompt_of(scene) for scene in scenes])
+    latents = []
+    for timestep in TIMESTEPS:
+        alpha, noise = schedule.alpha(timestep), torch.randn(clean.shape, generator=generator)
+        latents.append(alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise)
+    repeated = torch.tensor(TIMESTEPS).repeat_interleave(SCENES)
+    return Inputs(torch.cat(latents), prompts.repeat(len(TIMESTEPS), 1, 1), repeated)
+
+
+@torch.no_grad()
+def output(model: CogVideoXTransformer3D, inputs: Inputs) -> Tensor:
+    parts = zip(*(part.split(SCENES) for part in inputs), strict=True)
+    return torch.cat([model(*part) for part in parts])
+
+
+def nbytes(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.suffix in (".safetensors", ".pt")]
+    return sum(file.stat().st_size for file in files)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="The demo model in every form of file.")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=REPORT)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
