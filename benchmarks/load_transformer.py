@@ -1,9 +1,11 @@
 """Opening a full-size transformer: resident memory and time, ours beside diffusers, each in a process of its own.
 
-Writes random bf16 weights in the official shards once (11 GB for a 5B model), then opens them, runs one forward on a
-small latent, and prints what was measured. Needs about as much free memory as the weights take.
+Writes random bf16 weights once (11 GB for a 5B model) in the forms asked for, then opens each, runs one forward on a
+small latent, and prints what was measured; diffusers opens the official shards. Needs about as much free memory as the
+weights take, and the disk for one form at a time beside the shards.
 
-    python benchmarks/load_transformer.py [--variant CogVideoX-5B] [--folder FOLDER] [--keep] [--no-peer]
+    python benchmarks/load_transformer.py [--variant CogVideoX-5B] [--forms sharded single sat q4_0]
+        [--folder FOLDER] [--keep] [--no-peer]
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from safetensors.torch import save_file
 
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D, load_transformer
 from cogvideox_core.config import TransformerConfig
+from cogvideox_core.convert import convert
+from cogvideox_core.weights import open_weights
 
 SHARD_BYTES = 5_000_000_000
 LIMIT = 1.1  # resident growth, in sizes of the files
@@ -35,23 +39,69 @@ def main() -> int:
         print(json.dumps(_measure(options.measure, Path(options.folder))))
         return 0
     folder = Path(options.folder or tempfile.mkdtemp(prefix="cogvideox-load-"))
+    shards = folder / "sharded"
+    rows: dict[str, dict[str, float]] = {}
     try:
-        size = write_checkpoint(folder, VARIANTS[options.variant].transformer)
-        rows = {who: _in_a_new_process(who, folder) for who in ("ours", *(() if options.no_peer else ("diffusers",)))}
+        size = write_checkpoint(shards, VARIANTS[options.variant].transformer)
+        for form in options.forms:
+            place = FORMS[form](shards, folder / form)
+            rows[f"ours, {form}"] = _in_a_new_process("ours", place) | {"size": _bytes(place)}
+            if place != shards and not options.keep:
+                shutil.rmtree(folder / form)
+        if not options.no_peer:
+            rows["diffusers, sharded"] = _in_a_new_process("diffusers", shards) | {"size": size}
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
-    print(f"{options.variant}: {size / 1e9:.2f} GB of tensors in official shards, bf16, CPU")
-    print("| | open, s | resident after opening | of it anonymous | resident after a forward | forward, s |")
-    print("|---|---|---|---|---|---|")
+    print(f"{options.variant}, bf16 or what the form stores, CPU; memory in sizes of the file")
+    print("| | file, GB | open, s | resident after opening | of it anonymous | resident after a forward | forward, s |")
+    print("|---|---|---|---|---|---|---|")
     for who, row in rows.items():
-        memory = [f"{row[name] / size:.2f}x" for name in ("opened", "opened_anonymous", "forwarded")]
-        print(f"| {who} | {row['open_s']:.1f} | {' | '.join(memory)} | {row['forward_s']:.1f} |")
-    if "diffusers" in rows:
-        print(f"opening, ours / diffusers: {rows['ours']['open_s'] / rows['diffusers']['open_s']:.2f}")
-    growth = max(rows["ours"]["opened"], rows["ours"]["forwarded"]) / size
-    print(f"resident growth {growth:.2f}x of the tensors; the limit is {LIMIT}x")
+        memory = [f"{row[name] / row['size']:.2f}x" for name in ("opened", "opened_anonymous", "forwarded")]
+        print(
+            f"| {who} | {row['size'] / 1e9:.2f} | {row['open_s']:.2f} | {' | '.join(memory)} | {row['forward_s']:.1f} |"
+        )
+    ours = [row for who, row in rows.items() if who.startswith("ours")]
+    if "diffusers, sharded" in rows and "ours, sharded" in rows:
+        print(
+            f"opening, ours / diffusers: {rows['ours, sharded']['open_s'] / rows['diffusers, sharded']['open_s']:.2f}"
+        )
+    growth = max(max(row["opened"], row["forwarded"]) / row["size"] for row in ours)
+    print(f"resident growth at most {growth:.2f}x of the file; the limit is {LIMIT}x")
     return 0 if growth < LIMIT else 1
+
+
+def _bytes(place: Path) -> int:
+    files = (
+        [place] if place.is_file() else [file for file in place.rglob("*") if file.suffix in (".safetensors", ".pt")]
+    )
+    return sum(file.stat().st_size for file in files)
+
+
+def _single(shards: Path, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return convert(shards, folder / "model.safetensors", "single")
+
+
+def _q4_0(shards: Path, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return convert(shards, folder / "model.safetensors", "q4_0")
+
+
+def _sat(shards: Path, folder: Path) -> Path:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from forms import sat
+
+    return sat(dict(open_weights(shards)), folder)
+
+
+# From the shards to another form.
+FORMS: dict[str, Callable[[Path, Path], Path]] = {
+    "sharded": lambda shards, folder: shards,
+    "single": _single,
+    "sat": _sat,
+    "q4_0": _q4_0,
+}
 
 
 def write_checkpoint(folder: Path, config: TransformerConfig) -> int:
@@ -145,6 +195,7 @@ def _resident() -> dict[str, int]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Opening a full-size transformer: resident memory and time.")
     parser.add_argument("--variant", choices=[*VARIANTS], default="CogVideoX-5B")
+    parser.add_argument("--forms", nargs="+", choices=[*FORMS], default=["sharded"], help="default: sharded")
     parser.add_argument("--folder", help="where the weights are written; a temporary folder otherwise")
     parser.add_argument("--keep", action="store_true", help="leave the weights in the folder")
     parser.add_argument("--no-peer", action="store_true", help="measure ours only")
