@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from cogvideox_core import load_pipeline
-from cogvideox_core.demo import DEMO_STEPS
+from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_STEPS
 from cogvideox_core.demo.world import FPS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -55,7 +55,7 @@ def make_videos() -> list[Tensor]:
         video = pipeline(
             prompt,
             num_inference_steps=DEMO_STEPS,
-            guidance_scale=defaults.guidance_scale,
+            guidance_scale=DEMO_GUIDANCE,
             use_dynamic_cfg=defaults.use_dynamic_cfg,
             sampler=defaults.sampler,
             generator=torch.Generator().manual_seed(1),

@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cogvideox_core import CogVideoXPipeline, load_pipeline, load_vae
-from cogvideox_core.demo import DEMO_MODELS, DEMO_STEPS
+from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
 from cogvideox_core.demo.captions import prompt_of
 from cogvideox_core.demo.judge import Verdict, judge
 from cogvideox_core.demo.world import (
@@ -154,7 +154,7 @@ def _videos(pipeline: CogVideoXPipeline, scenes: Sequence[Scene], **pictures: li
             yield from pipeline(
                 [prompt_of(scenes[place]) for place in places],
                 num_inference_steps=DEMO_STEPS,
-                guidance_scale=defaults.guidance_scale,
+                guidance_scale=DEMO_GUIDANCE,
                 use_dynamic_cfg=defaults.use_dynamic_cfg,
                 sampler=defaults.sampler,
                 generator=[torch.Generator().manual_seed(place) for place in places],

@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from . import __version__
-from .demo import DEMO_MODELS, DEMO_NOTICE, DEMO_STEPS
+from .demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_NOTICE, DEMO_STEPS
 from .file_commands import COMMANDS
 from .load import check_folder, load_pipeline
 from .lora import load_lora, read_lora, weight_shapes
@@ -103,7 +103,7 @@ def _make_video(options: Namespace) -> Path:
 
     settings = _settings(options, request, variant, size, fps)
     logger.info(_summary(settings))
-    if not options.model:
+    if model == DEMO_MODELS["image-to-video"]:
         logger.warning(DEMO_NOTICE)
     pipeline = load_pipeline(model, dtype=options.dtype, device=options.device)
     for path, lora_strength in loras:
@@ -150,7 +150,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--height", type=int, metavar="H", help="pixels (default: the model's)")
     add("--width", type=int, metavar="W", help="pixels (default: the model's)")
     add("--steps", type=int, metavar="N", help="sampling steps (default: 50; 25 for the demo model)")
-    add("--guidance", type=float, metavar="G", help="how closely the prompt is followed (default: the model's, 6)")
+    add(
+        "--guidance",
+        type=float,
+        metavar="G",
+        help="how closely to follow the prompt (default: 6; 3 for the demo model)",
+    )
     add("--dynamic-cfg", action=BooleanOptionalAction, help="vary the guidance over the steps (default: the model's)")
     add("--sampler", choices=tuple(SAMPLERS), help="default: the model's")
     add("--seed", type=int, metavar="S", help="the same seed gives the same video (default: a random one)")
@@ -225,7 +230,7 @@ def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
         width=options.width,
         num_frames=options.frames,
         num_inference_steps=_given(options.steps, defaults.num_inference_steps if options.model else DEMO_STEPS),
-        guidance_scale=_given(options.guidance, defaults.guidance_scale),
+        guidance_scale=_given(options.guidance, defaults.guidance_scale if options.model else DEMO_GUIDANCE),
         use_dynamic_cfg=_given(options.dynamic_cfg, defaults.use_dynamic_cfg),
         sampler=_given(options.sampler, defaults.sampler),
         generator=torch.Generator().manual_seed(options.seed),

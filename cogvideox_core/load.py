@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import torch
 
-from .demo import DEMO_MODEL, DEMO_NOTICE
+from .demo import DEMO_MODEL
 from .pipeline import CogVideoXPipeline
 from .text_encoder import load_text_encoder, text_encoder_width
 from .variants import Variant
@@ -22,8 +21,6 @@ from .weights import (
     read_vae,
     weights_dtype,
 )
-
-logger = logging.getLogger("cogvideox")
 
 _SETTINGS = (
     "transformer/config.json",
@@ -51,7 +48,6 @@ def load_pipeline(
     """
     if path is None:
         path = DEMO_MODEL
-        logger.warning(DEMO_NOTICE)
     weights, variant = check_folder(path)
     device = torch.device(device) if device is not None else default_device()
     wanted = named_dtype(dtype) if dtype is not None else _own_dtype(weights, path, device)

@@ -139,10 +139,9 @@ def from_inputs(title: str, inputs: Box) -> Boxes:
     return row(column(NOTE, Group(title, BROWN, inputs)), SETUP, SAMPLING, RESULT)
 
 
-DEMO = DEMO_NOTICE.partition(". ")[0] + "." if DEMO_NOTICE else "The demo models know a few coloured shapes."
 MODEL_FOLDERS = (
-    f"### With the official models\n\n{DEMO} For real videos, download the **whole folder** of a model into "
-    "*models/diffusers*, press **R**, choose it in all three loaders, and set 50 **steps** and:"
+    "### With the official models\n\n{demo} For real videos, download the **whole folder** of a model into "
+    "*models/diffusers*, press **R**, choose it in all three loaders, and set 50 **steps**, 6 **cfg** and:"
 )
 
 
@@ -161,7 +160,10 @@ class Workflow:
     def note(self) -> str:
         """Markdown: what the graph does, then what to set for the official models."""
         variants = [variant for variant in VARIANTS.values() if variant.task == self.task]
-        return "\n\n".join(filter(None, [self.about, MODEL_FOLDERS, settings(variants), self.more]))
+        demo = "The demo models know a few coloured shapes, backgrounds and motions."
+        if self.task == "image-to-video" and DEMO_NOTICE:
+            demo = DEMO_NOTICE.partition(". ")[0] + "."
+        return "\n\n".join(filter(None, [self.about, MODEL_FOLDERS.format(demo=demo), settings(variants), self.more]))
 
 
 def settings(variants: list[Variant]) -> str:
