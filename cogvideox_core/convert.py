@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from .text_encoder import t5_config
-from .weights import CheckpointError, Weights, open_component, open_weights, transformer_config, vae_config
+from .weights import CheckpointError, Weights, kinds, open_component, open_weights, transformer_config, vae_config
 from .weights.codecs import CODECS
-from .weights.kinds import COMPONENTS, Component, recognise
+from .weights.kinds import Component, recognise
 from .weights.load import declared_config
 from .weights.official_layout import describe, write_json
 from .weights.quantised import QuantisedTensor, quantise
@@ -111,7 +111,7 @@ def converted_bytes(source: str | Path) -> int:
 def component_of(path: Path) -> Component:
     """Which component a file or folder holds. Raises: CheckpointError if it holds none, or something else."""
     kind = recognise(open_weights(path))
-    found = next((name for name, row in COMPONENTS.items() if row is kind), None)
+    found = kinds.component_of(kind)
     if found is None:
         told = f"is {kind.what}" if kind else "holds nothing that is known"
         raise CheckpointError(f"{path} {told}; give a transformer, a VAE or a T5 text encoder")

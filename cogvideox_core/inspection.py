@@ -27,7 +27,7 @@ from .weights import (
     vae_config,
 )
 from .weights.codecs import CODECS
-from .weights.kinds import COMPONENTS, Component
+from .weights.kinds import COMPONENTS, Component, component_of
 from .weights.load import declared_config
 from .weights.writing import entry_bytes
 
@@ -77,7 +77,7 @@ def inspect(path: str | Path) -> list[Inspection]:
 def _inspect(path: Path) -> Inspection:
     weights = open_weights(path)
     kind = recognise(weights)
-    component = next((name for name, row in COMPONENTS.items() if row is kind), None)
+    component = component_of(kind)
     if component is None:
         return _described(Inspection(path, _other(weights, kind)), weights)
     found = Inspection(path, COMPONENTS[component].what)

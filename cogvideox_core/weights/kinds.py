@@ -85,6 +85,14 @@ def recognise(keys: Iterable[str]) -> Kind | None:
     return next((kind for kind in _KINDS if re.search(kind.telling, text, re.MULTILINE)), None)
 
 
+def component_of(kind: Kind | None) -> Component | None:
+    """Which component a kind of weights is; None for everything else."""
+    for name, row in COMPONENTS.items():
+        if row is kind:
+            return name
+    return None
+
+
 def expect_kind(keys: Iterable[str], component: Component, source: str | Path) -> None:
     """Refuse weights that are something else than the component asked for.
 

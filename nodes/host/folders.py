@@ -134,15 +134,14 @@ def _files(root: Path, place: _Place) -> Iterator[tuple[str, Path]]:
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """os.walk through links, but not in circles."""
-    seen: set[str] = set()
+    """os.walk through links, but not into a folder that it is in already."""
     for folder, below, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
+        path = Path(folder)
+        way = [os.path.realpath(place) for place in (path, *path.parents) if place.is_relative_to(root)]
+        if way[0] in way[1:]:
             below.clear()
-            continue
-        seen.add(real)
-        yield Path(folder), below, files
+        else:
+            yield path, below, files
 
 
 def _diffusers_folders(root: Path, component: ComponentName) -> list[tuple[str, Path]]:

@@ -21,6 +21,9 @@ WIDTH, HEIGHT, FRAMES, FPS = 96, 96, 17, 8
 UNUSED = {
     "CogVideoXScheduler": "a part for SamplerCustom graphs; CogVideoX Sampler has it built in",
     "CogVideoXSamplerSelect": "a part for SamplerCustom graphs; CogVideoX Sampler has it built in",
+    "CogVideoXLoadLoRA": "takes a file of the user's",
+    "CogVideoXControl": "for models made from CogVideoX, and none of them travels with the nodes",
+    "CogVideoXInpaint": "for models made from CogVideoX, and none of them travels with the nodes",
 }
 
 every_workflow = pytest.mark.parametrize("title", TITLES)
