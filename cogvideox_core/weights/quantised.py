@@ -56,7 +56,8 @@ class QuantisedTensor(Tensor):
         return CODECS[self.codec].decode(self.stored).to(dtype or self.dtype)
 
     def _with(self, stored: Stored, dtype: torch.dtype | None = None) -> QuantisedTensor:
-        return QuantisedTensor(self.codec, stored, dtype or self.dtype)
+        with torch.inference_mode(False):  # PyTorch takes no tensor made in that mode for the alias of another
+            return QuantisedTensor(self.codec, stored, dtype or self.dtype)
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
         for name, part in self.stored.items():
@@ -137,6 +138,16 @@ def _moved(
     return tensor._with(stored, dtype)
 
 
+def _to_dtype(tensor: QuantisedTensor, dtype: torch.dtype, *options: Any, **more: Any) -> QuantisedTensor | None:
+    return _moved(tensor, dtype=dtype)
+
+
+def _to_device(
+    tensor: QuantisedTensor, device: torch.device, dtype: torch.dtype, *options: Any, **more: Any
+) -> QuantisedTensor | None:
+    return _moved(tensor, dtype=dtype, device=device)
+
+
 def _rows(
     tensor: QuantisedTensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> QuantisedTensor | None:
@@ -173,6 +184,10 @@ _KEEPING = {
     _aten.alias.default: _same,
     _aten.clone.default: _cloned,
     _aten._to_copy.default: _moved,
+    # In inference mode `to` arrives as itself.
+    _aten.to.dtype_layout: _moved,
+    _aten.to.dtype: _to_dtype,
+    _aten.to.device: _to_device,
     _aten.slice.Tensor: _rows,
     _aten.embedding.default: _embedded,
 }

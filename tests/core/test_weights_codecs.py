@@ -99,6 +99,15 @@ def test_moving_casting_and_copying_keep_it_small(small: QuantisedTensor) -> Non
     assert small.to(torch.float16) is not small and small.to(torch.float16).dtype == torch.float16
 
 
+def test_moving_and_casting_keep_it_small_in_inference_mode_too(small: QuantisedTensor) -> None:
+    with torch.inference_mode():
+        for moved in (small.to(torch.float16), small.to("cpu", torch.float16), small.half()):
+            assert isinstance(moved, QuantisedTensor) and moved.dtype == torch.float16
+            assert torch.equal(moved.dequantise(torch.float32), small.dequantise(torch.float32))
+        assert isinstance(small.to(device="cpu", dtype=torch.float16), QuantisedTensor)
+        assert isinstance(small[:3], QuantisedTensor)
+
+
 def test_rows_are_cut_and_joined_without_decoding(small: QuantisedTensor) -> None:
     numbers = small.dequantise()
     first, second = small[:3], small[3:]

@@ -99,10 +99,12 @@ def test_both_nodes_do_what_the_core_does(host: Host, files, wanted, node_type: 
 
 
 def test_loras_stack_and_change_their_strength(host: Host, files, wanted) -> None:
+    loaded = host.log_text().count("model_type V_PREDICTION")
     for strengths in ((0.2, 0.4), (1.0, -0.4), (0.0,), (STRENGTH,)):
         latent = saved_latent(host, host.run(with_lora("CogVideoXLoadLoRA", "peft", *strengths)))
         assert_parity(latent, wanted(round(sum(strengths), 6)), 3e-5, f"strengths {strengths}")
-    assert host.log_text().count("model_type V_PREDICTION") < 12, "a change of strength has loaded the model again"
+    again = host.log_text().count("model_type V_PREDICTION") - loaded
+    assert again <= 1, "a change of strength has loaded the model again"
 
 
 def test_it_tells_what_it_did(host: Host, files) -> None:
@@ -113,6 +115,7 @@ def test_it_tells_what_it_did(host: Host, files) -> None:
 
 def test_a_model_that_is_loaded_in_part_has_it_too(host: Host, files, wanted) -> None:
     graph = with_lora("CogVideoXLoadLoRA", "peft")
+    host.post("/free", {"unload_models": True, "free_memory": True})  # a model that is loaded whole stays so
     graph["part"] = node("ProbePartialLoad", model=["lora0", 0], loaded_bytes=100_000)
     graph["sampler"]["inputs"]["model"] = ["part", 0]
     graph["streamed"] = node("ProbeStreamedModules", model=["part", 0], after=["sampler", 0])
