@@ -177,7 +177,7 @@ class CogVideoXControl(io.ComfyNode):
         vae, size = cogvideox_vae(vae), VideoSize(height, width, length)
         pixels = _pixels(control_video, size, image_fit, "control_video", single=True)
         z = control_latents(_encode_video(vae, pixels), _clip_size(vae, size))
-        return _conditioned(positive, negative, z, "control")
+        return _conditioned(positive, negative, z, "control", vae)
 
 
 class CogVideoXInpaint(io.ComfyNode):
@@ -237,7 +237,7 @@ class CogVideoXInpaint(io.ComfyNode):
             z = quadmask_latents(_encode_video(vae, grey), _encode_video(vae, masked), _clip_size(vae, size))
         else:
             z = inpaint_latents(hidden, _encode_video(vae, masked_video(pixels, hidden)), _clip_size(vae, size))
-        return _conditioned(positive, negative, z, "quadmask" if kind == "quadmask" else "inpaint")
+        return _conditioned(positive, negative, z, "quadmask" if kind == "quadmask" else "inpaint", vae)
 
 
 def _fit_input():
@@ -271,7 +271,7 @@ def _pixels(video: torch.Tensor, size: VideoSize, fit: Fit, name: str, *, single
 def _mask_pixels(mask: torch.Tensor, size: VideoSize) -> torch.Tensor:
     """[1, 1, F, H, W] in 0 to 1 of a MASK [F, H, W] or [H, W]; one mask goes on every frame."""
     masks = mask.reshape(-1, 1, *mask.shape[-2:]).float()
-    if len(masks) not in (1, size.num_frames) and len(masks) < size.num_frames:
+    if 1 < len(masks) < size.num_frames:
         raise ValueError(f"mask has {len(masks)} frames for length={size.num_frames}; give one, or one per frame")
     masks = torch.nn.functional.interpolate(masks[: size.num_frames], (size.height, size.width), mode="nearest")
     return masks.expand(size.num_frames, -1, -1, -1).transpose(0, 1)[None].clamp(0.0, 1.0)
@@ -288,10 +288,10 @@ def _clip_size(vae, size: VideoSize) -> LatentSize:
     return LatentSize(vae.downscale_ratio[0](size.num_frames), size.height // ratio, size.width // ratio, leading=0)
 
 
-def _conditioned(positive, negative, z: torch.Tensor, kind: Conditioning) -> io.NodeOutput:
+def _conditioned(positive, negative, z: torch.Tensor, kind: Conditioning, vae) -> io.NodeOutput:
     values = {"concat_latent_image": z, "cogvideox_conditioning": kind, "cogvideox_image_scale": "scaled"}
     return io.NodeOutput(
         node_helpers.conditioning_set_values(positive, values),
         node_helpers.conditioning_set_values(negative, values),
-        {"samples": torch.zeros_like(z[:, :16])},
+        {"samples": torch.zeros_like(z[:, : vae.latent_channels])},
     )
