@@ -154,10 +154,10 @@ def random_vae(config: dict[str, Any], *, seed: int = 0) -> AutoencoderKLCogVide
     return _randomised(AutoencoderKLCogVideoX(**config), seed)
 
 
-def random_text_encoder(text_width: int = TOY_TEXT_WIDTH, *, seed: int = 0) -> T5EncoderModel:
+def random_text_encoder(text_width: int = TOY_TEXT_WIDTH, *, vocab_size: int = 256, seed: int = 0) -> T5EncoderModel:
     """transformers' T5 encoder, two layers of the v1.1 kind, with every weight drawn."""
     config = T5Config(
-        vocab_size=256,
+        vocab_size=vocab_size,
         d_model=text_width,
         num_heads=2,
         d_kv=16,

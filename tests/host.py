@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -139,6 +140,8 @@ class Host:
         self._process: subprocess.Popen[bytes] | None = None
         for name in BASE_FOLDERS:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for picture in (self.comfyui / "input").glob("*.png"):  # what every installation's workflows can count on
+            shutil.copy(picture, self.folder / "input")  # ComfyUI follows no link out of this folder
         if link_pack:
             link(provision.REPO, self.folder / "custom_nodes" / PACK_NAME)
         for pack in extra_packs:

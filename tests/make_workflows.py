@@ -1,7 +1,8 @@
 """Write the canvas workflows of `workflows/` and their thumbnails from the API workflows in `workflows/api/`.
 
 The API files are written by hand and say what runs; this file says how that looks on the canvas. A real ComfyUI with
-its real frontend makes the canvas files, so they are what a user would have saved. The thumbnails are frames of a run.
+its real frontend makes the canvas files, so they are what a user would have saved. The thumbnails are frames of a run,
+or, where a run takes weights that must be downloaded, a card that says which.
 
     python tests/make_workflows.py [--no-thumbnails]
 """
@@ -20,9 +21,19 @@ from typing import Any
 import av
 import browser
 from host import PACK_NAME, Host, frontend_version
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from workflow_files import (
+    DOWNLOADS,
+    OUR_PREFIX,
+    TITLE_BAR,
+    Download,
+    api_workflow,
+    canvas_file,
+    downloads,
+    is_link,
+    thumbnail_file,
+)
 from workflow_files import NOTE as NOTE_TYPE
-from workflow_files import OUR_PREFIX, TITLE_BAR, api_workflow, canvas_file, is_link, thumbnail_file
 
 from cogvideox_core.demo import DEMO_NOTICE
 from cogvideox_core.variants import VARIANTS, Variant
@@ -54,6 +65,7 @@ SIZES: dict[str, Point] = {
     "EmptyImage": (260, 166),
     "ImageCompositeMasked": (260, 170),
     "PreviewImage": (260, 230),
+    "LoadImage": (280, 330),
     "GenerateTracks": (260, 400),
     "WanMoveVisualizeTracks": (300, 166),
     "source_video": (300, 440),
@@ -122,7 +134,7 @@ def row(*boxes: Box) -> Boxes:
     return Boxes(boxes, down=False)
 
 
-# ---- the four workflows
+# ---- the workflows
 
 BLUE, GREEN, GREY, PURPLE, BROWN = "#3f789e", "#48754a", "#666666", "#6d4f8a", "#9a6b3c"
 
@@ -158,12 +170,28 @@ class Workflow:
 
     @property
     def note(self) -> str:
-        """Markdown: what the graph does, then what to set for the official models."""
+        """Markdown: what the graph does, then which files it needs, or what to set for the official models."""
+        if needed := downloads(self.title):
+            return "\n\n".join(filter(None, [self.about, file_table(needed), self.more]))
         variants = [variant for variant in VARIANTS.values() if variant.task == self.task]
         demo = "The demo models know a few coloured shapes, backgrounds and motions."
         if self.task == "image-to-video" and DEMO_NOTICE:
             demo = DEMO_NOTICE.partition(". ")[0] + "."
         return "\n\n".join(filter(None, [self.about, MODEL_FOLDERS.format(demo=demo), settings(variants), self.more]))
+
+
+def file_table(needed: list[Download]) -> str:
+    """Where the files of a workflow come from and where they go."""
+    lines = [
+        "### Files",
+        "",
+        "ComfyUI names what is missing and offers to download it. By hand:",
+        "",
+        "| file | folder in *models* | GB |",
+        "|---|---|---|",
+    ]
+    lines += [f"| [{file.name}]({file.url}) | {file.directory} | {file.gigabytes:g} |" for file in needed]
+    return "\n".join(lines)
 
 
 def settings(variants: list[Variant]) -> str:
@@ -248,6 +276,48 @@ WORKFLOWS = [
         ),
         note_size=(630, 400),
     ),
+    Workflow(
+        title="Text to Video CogVideoX1.5-5B",
+        task="text-to-video",
+        about=(
+            "Makes a video of 5 seconds from a prompt, 1360 × 768 pixels at 16 frames a second, with the weights of "
+            "[CogVideoX1.5-5B](https://huggingface.co/zai-org/CogVideoX1.5-5B) in one file each."
+        ),
+        more=(
+            "Prompts: long English descriptions of what is seen, how it moves, light, camera. Too large for the card? "
+            "Take a smaller **width** and **height** first, then **length**."
+        ),
+        layout=row(NOTE, SETUP, SAMPLING, RESULT),
+        note_size=(560, 330),
+    ),
+    Workflow(
+        title="Image to Video CogVideoX1.5-5B-I2V",
+        task="image-to-video",
+        about=(
+            "Makes a video of 5 seconds that starts with your image, 1360 × 768 pixels at 16 frames a second, with the "
+            "weights of [CogVideoX1.5-5B-I2V](https://huggingface.co/zai-org/CogVideoX1.5-5B-I2V) in one file each. "
+            "Where the image has another shape, *image_fit* decides: crop keeps the middle."
+        ),
+        more=(
+            "The prompt should describe the image and what happens next. Other sizes work too: the short side 768, the "
+            "long one up to 1360, in multiples of 16."
+        ),
+        layout=from_inputs("Image", column("start_image")),
+        note_size=(560, 350),
+    ),
+    Workflow(
+        title="First and Last Frame CogVideoX-Interpolation",
+        task="image-to-video",
+        about=(
+            "Makes a video of 6 seconds from one image to another, 720 × 480 pixels at 8 frames a second, with "
+            "[CogvideoX-Interpolation](https://huggingface.co/feizhengcong/CogvideoX-Interpolation), which was made "
+            "from CogVideoX-5b-I2V, in 4 bits. Where an image has another shape, *image_fit* decides: crop keeps the "
+            "middle."
+        ),
+        more="The prompt should describe the way from one image to the other.",
+        layout=from_inputs("First and last image", column("start_image", "end_image")),
+        note_size=(600, 340),
+    ),
 ]
 NOTE_COLOURS = {"color": "#2a2e35", "bgcolor": "#1a1c20"}  # on its usual brown, links and tables are hard to read
 
@@ -330,7 +400,14 @@ def wanted_nodes(prompt: dict[str, Any], comfyui: str) -> dict[str, dict[str, An
             "links": {name: [ids[value[0]], value[1]] for name, value in inputs.items() if is_link(value)},
             "properties": {"Node name for S&R": kind, "cnr_id": package, "ver": version},
         }
+        if files := [DOWNLOADS[value].metadata for value in inputs.values() if is_download(value)]:
+            nodes[key]["properties"]["models"] = files
     return nodes
+
+
+def is_download(value: Any) -> bool:
+    """Whether an input of an API file names a file to download."""
+    return isinstance(value, str) and value in DOWNLOADS
 
 
 def comfyui_version(host: Host) -> str:
@@ -349,9 +426,27 @@ def thumbnail(video: Path, target: Path) -> None:
     sheet = Image.new("RGB", (2 * width, 2 * height))
     for place in range(4):
         sheet.paste(frames[place * (len(frames) - 1) // 3], (place % 2 * width, place // 2 * height))
-    sheet = sheet.resize(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
+    save_thumbnail(sheet.resize(THUMBNAIL_SIZE, Image.Resampling.LANCZOS), target)
+
+
+def card(title: str, target: Path) -> None:
+    """What a workflow is for and how much must be downloaded, in words."""
+    picture = Image.new("RGB", THUMBNAIL_SIZE, "#1b2430")
+    draw = ImageDraw.Draw(picture)
+    task, model = title.rsplit(" ", 1)
+    total = sum(file.gigabytes for file in downloads(title))
+    lines = [(task, 34, "#ffffff"), (model, 22, "#8ec9ff"), (f"{total:.0f} GB to download", 20, "#9aa7b5")]
+    middle, top = THUMBNAIL_SIZE[0] // 2, 140
+    for text, size, colour in lines:
+        draw.text((middle, top), text, fill=colour, font=ImageFont.load_default(size), anchor="mm")
+        top += 56
+    save_thumbnail(picture, target)
+
+
+def save_thumbnail(picture: Image.Image, target: Path) -> None:
+    """As good a JPEG as the limit allows."""
     for quality in range(90, 20, -5):
-        sheet.save(target, quality=quality, optimize=True)
+        picture.save(target, quality=quality, optimize=True)
         if target.stat().st_size <= THUMBNAIL_LIMIT:
             return
     raise ValueError(f"{target.name} takes more than {THUMBNAIL_LIMIT:,} bytes")
@@ -368,7 +463,11 @@ def main() -> None:
             text = json.dumps(draw(workflow, canvas), indent=2, ensure_ascii=False)
             canvas_file(workflow.title).write_text(text + "\n", encoding="utf-8")
             print(canvas_file(workflow.title).name)
-            if not arguments.no_thumbnails:
+            if arguments.no_thumbnails:
+                continue
+            if downloads(workflow.title):
+                card(workflow.title, thumbnail_file(workflow.title))
+            else:
                 (video,) = host.run(api_workflow(workflow.title)).files("video")
                 thumbnail(video, thumbnail_file(workflow.title))
         canvas.check()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import provision
 
@@ -14,7 +14,46 @@ FOLDER = provision.REPO / "workflows"
 OUR_PREFIX = "CogVideoX"
 NOTE = "MarkdownNote"
 TITLE_BAR = 30  # height of a node's title, which stands above its position
-TITLES = ("Text to Video", "Image to Video", "First and Last Frame", "Video to Video")
+
+DEMO_TITLES = ("Text to Video", "Image to Video", "First and Last Frame", "Video to Video")  # need nothing downloaded
+FILE_TITLES = (  # for files that ComfyUI offers to download
+    "Text to Video CogVideoX1.5-5B",
+    "Image to Video CogVideoX1.5-5B-I2V",
+    "First and Last Frame CogVideoX-Interpolation",
+)
+TITLES = DEMO_TITLES + FILE_TITLES
+
+
+class Download(NamedTuple):
+    """A model file on the hub: its repository, the folder of ComfyUI it belongs in, its size in 10^9 bytes."""
+
+    name: str
+    repository: str
+    directory: str
+    gigabytes: float
+
+    @property
+    def url(self) -> str:
+        return f"https://huggingface.co/{self.repository}/resolve/main/{self.name}"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What ComfyUI reads from `properties.models` of a node."""
+        return {"name": self.name, "url": self.url, "directory": self.directory}
+
+
+# The frontend offers single files only, so these are the official weights as repacked into one file each.
+_REPACKED = "Kijai/CogVideoX-comfy"
+DOWNLOADS = {
+    file.name: file
+    for file in (
+        Download("CogVideoX_1_5_5b_T2V_bf16.safetensors", _REPACKED, "diffusion_models", 11.1),
+        Download("CogVideoX_1_5_5b_I2V_bf16.safetensors", _REPACKED, "diffusion_models", 11.1),
+        Download("CogVideoX_5b_Interpolation_GGUF_Q4_0.safetensors", "Kijai/CogVideoX_GGUF", "diffusion_models", 3.54),
+        Download("cogvideox_vae_bf16.safetensors", _REPACKED, "vae", 0.431),
+        Download("t5xxl_fp16.safetensors", "comfyanonymous/flux_text_encoders", "text_encoders", 9.79),
+    )
+}
 
 
 def canvas_file(title: str) -> Path:
@@ -27,6 +66,12 @@ def thumbnail_file(title: str) -> Path:
 
 def api_file(title: str) -> Path:
     return FOLDER / "api" / f"{title.lower().replace(' ', '-')}.json"
+
+
+def downloads(title: str) -> list[Download]:
+    """The files a workflow needs, in the order of its nodes."""
+    values = [value for node in api_workflow(title).values() for value in node["inputs"].values()]
+    return [DOWNLOADS[value] for value in values if isinstance(value, str) and value in DOWNLOADS]
 
 
 def canvas_workflow(title: str) -> dict[str, Any]:

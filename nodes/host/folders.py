@@ -111,7 +111,9 @@ def fault_of(component: ComponentName | None, name: str) -> str | None:
 def _looked_up(name: str, found: Found, what: str) -> Path:
     path = found.get(name) or found.get(name.replace("\\", "/"))
     if path is None:
-        raise ValueError(f"{name!r} is not among the {what} any more; choose another, or put it back and refresh")
+        raise ValueError(
+            f"{name!r} is not among the {what}; put the file into its folder and press R, or choose another"
+        )
     return path
 
 

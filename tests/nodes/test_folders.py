@@ -102,5 +102,5 @@ def test_a_choice_that_is_gone_is_told(host: Host) -> None:
         "model": node("CogVideoXLoadModel", model_name="gone.safetensors"),
         "any": node("PreviewAny", source=["model", 0]),
     }
-    with pytest.raises(PromptRejected, match="'gone.safetensors' is not among the models any more; choose another"):
+    with pytest.raises(PromptRejected, match="'gone.safetensors' is not among the models; put the file"):
         host.run(graph)

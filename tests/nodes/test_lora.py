@@ -144,7 +144,7 @@ def test_a_quantised_model_takes_one(
 def test_a_lora_of_another_model_is_told_and_the_queue_goes_on(host: Host, files, wanted) -> None:
     with pytest.raises(ExecutionFailed, match="holds a LoRA of which nothing fits this transformer"):
         host.run(with_lora("CogVideoXLoadLoRA", "strange"))
-    with pytest.raises(PromptRejected, match="'gone.safetensors' is not among the LoRAs any more; choose another"):
+    with pytest.raises(PromptRejected, match="'gone.safetensors' is not among the LoRAs; put the file"):
         host.run(with_lora("CogVideoXLoadLoRA", "gone"))
     assert_parity(saved_latent(host, host.run(with_lora("CogVideoXLoadLoRA", "peft"))), wanted(STRENGTH), 2e-5, "after")
 

@@ -9,7 +9,17 @@ import pytest
 from browser import Canvas
 from host import PACK_NAME, Host
 from PIL import Image
-from workflow_files import TITLE_BAR, TITLES, api_workflow, by_title, canvas_workflow, overlapping, thumbnail_file
+from workflow_files import (
+    FILE_TITLES,
+    TITLE_BAR,
+    TITLES,
+    api_workflow,
+    by_title,
+    canvas_workflow,
+    downloads,
+    overlapping,
+    thumbnail_file,
+)
 
 # Of every node: type, title, values of the widgets that are saved, and left, top, right and bottom as drawn.
 READ_NODES = """
@@ -74,6 +84,24 @@ def test_template_opens_from_the_gallery(open_page: Canvas):
     page.get_by_test_id(f"template-workflow-{title}").click()
     count = len(canvas_workflow(title)["nodes"])
     page.wait_for_function("(count) => app.rootGraph.nodes.length === count", arg=count)
+    open_page.check()
+
+
+@pytest.mark.parametrize("title", FILE_TITLES)
+def test_comfyui_offers_to_download_what_is_missing(open_page: Canvas, title: str):
+    """Each button of the list leads to the file's address."""
+    page, asked = open_page.page, []
+    page.context.on("request", lambda request: asked.append(request.url))
+    open_page.load_workflow(canvas_workflow(title), title)
+    page.get_by_role("button", name="View details").click()
+    buttons = page.get_by_test_id("missing-model-download")
+    buttons.first.wait_for()
+    assert buttons.count() == len(downloads(title))
+    asked.clear()
+    for button in buttons.all():
+        with page.context.expect_page():
+            button.click()
+    assert set(asked) >= {file.url for file in downloads(title)}
     open_page.check()
 
 

@@ -8,6 +8,8 @@ from importlib import metadata
 import pytest
 from PIL import Image
 from workflow_files import (
+    DEMO_TITLES,
+    FILE_TITLES,
     FOLDER,
     NOTE,
     OUR_PREFIX,
@@ -17,6 +19,7 @@ from workflow_files import (
     api_workflow,
     by_title,
     canvas_workflow,
+    downloads,
     is_link,
     note,
     overlapping,
@@ -37,6 +40,8 @@ TASKS = {
 }
 
 every_workflow = pytest.mark.parametrize("title", TITLES)
+every_demo_workflow = pytest.mark.parametrize("title", DEMO_TITLES)
+every_file_workflow = pytest.mark.parametrize("title", FILE_TITLES)
 
 
 def box(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
@@ -71,7 +76,7 @@ def test_api_file_reads_well(title: str):
     assert set(links) <= set(prompt)
 
 
-@every_workflow
+@every_demo_workflow
 def test_workflow_needs_no_file_of_the_user(title: str):
     prompt = api_workflow(title)
     assert {node["class_type"] for node in prompt.values()} & {"LoadImage", "LoadVideo"} == set()
@@ -106,7 +111,42 @@ def test_nodes_stand_apart_and_inside_their_group(title: str):
         assert len(inside) == len(touched) == (name != "Read Me"), name
 
 
-@every_workflow
+@every_file_workflow
+def test_workflow_says_where_its_files_come_from_and_where_they_go(title: str):
+    """ComfyUI offers to download what `properties.models` of a node names, if a widget of that node asks for it."""
+    folders = {
+        "CogVideoXLoadModel": "diffusion_models",
+        "CogVideoXLoadVAE": "vae",
+        "CogVideoXLoadT5": "text_encoders",
+    }
+    offered = {}
+    for node in canvas_workflow(title)["nodes"]:
+        for model in node["properties"].get("models", ()):
+            assert model["name"] in node["widgets_values"]
+            assert model["directory"] == folders[node["type"]]
+            offered[model["name"]] = model["url"]
+    assert offered == {file.name: file.url for file in downloads(title)}
+    assert len(offered) == len(folders)
+    for file in downloads(title):
+        assert file.url.startswith("https://huggingface.co/")  # the frontend downloads from few places and few endings
+        assert file.name.endswith(".safetensors")
+        assert f"| [{file.name}]({file.url}) | {file.directory} | {file.gigabytes:g} |" in note(title)
+
+
+@every_file_workflow
+def test_workflow_for_files_has_the_settings_of_its_model(title: str):
+    model = title.split()[-1]
+    use = VARIANTS["CogVideoX-5B-I2V" if model == "CogVideoX-Interpolation" else model].defaults
+    prompt = api_workflow(title)
+    latent, sampler = prompt["latent"]["inputs"], prompt["sampler"]["inputs"]
+    assert (latent["width"], latent["height"], latent["length"]) == (use.width, use.height, use.num_frames)
+    assert (sampler["steps"], sampler["cfg"]) == (use.num_inference_steps, use.guidance_scale)
+    assert (sampler["sampler"], sampler["dynamic_cfg"]) == ("dpm++ 2m sde", "published")
+    assert use.use_dynamic_cfg
+    assert prompt["video"]["inputs"]["fps"] == use.fps
+
+
+@every_demo_workflow
 def test_note_names_the_official_models_and_their_settings(title: str):
     text = note(title)
     assert "models/diffusers" in text
