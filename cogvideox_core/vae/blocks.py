@@ -6,6 +6,7 @@ apart (it is the clip's first), and only the others are paired or doubled in tim
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VAEConfig
-from .causal_conv import Carry, CausalConv3d, PointwiseConv3d, per_frame
+from .causal_conv import Carry, CausalConv3d, PointwiseConv3d
+from .feature_maps import FeatureMap, Mapped, Stored, bands, collect, normalised
 
 
 def first_stands_apart(num_frames: int) -> bool:
@@ -34,9 +36,14 @@ class SpatialNorm3D(nn.Module):
         self.conv_y = PointwiseConv3d(config.latent_channels, channels, operations, **factory)
         self.conv_b = PointwiseConv3d(config.latent_channels, channels, operations, **factory)
 
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        size = x.shape[2:]
-        return self.norm_layer(x) * _resize(self.conv_y(z), size) + _resize(self.conv_b(z), size)
+    def forward(self, x: FeatureMap, z: Tensor) -> FeatureMap:
+        """x: [B, C, T, H, W]; z: the latents of the chunk."""
+        size, scale, shift = x.shape[2:], self.conv_y(z), self.conv_b(z)
+
+        def modulate(rows: Tensor, start: int, stop: int) -> Tensor:
+            return torch.addcmul(_resized(shift, size, start, stop), rows, _resized(scale, size, start, stop))
+
+        return Mapped(normalised(x, self.norm_layer), modulate)
 
 
 class ResnetBlock3D(nn.Module):
@@ -68,10 +75,21 @@ class ResnetBlock3D(nn.Module):
             self.conv_shortcut = operations.Conv3d(in_channels, out_channels, 1, **factory)
 
     def forward(self, x: Tensor, carry: Carry, *z: Tensor) -> Tensor:
-        """x: [B, C, T, H, W]; z: the latents of the chunk in the decoder, nothing in the encoder."""
-        hidden = self.conv1(F.silu(self.norm1(x, *z)), carry)
-        hidden = self.conv2(F.silu(self.norm2(hidden, *z)), carry)
-        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        """x: [B, C, T, H, W], which may be overwritten; z: the latents of the chunk in the decoder, else nothing."""
+        hidden = self.conv1(activated(Stored(x), self.norm1, *z), carry)
+        if self.conv_shortcut is not None:
+            x = self._shortcut(x)
+        return self.conv2(activated(Stored(hidden), self.norm2, *z), carry, onto=x)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        shape = torch.Size((x.shape[0], self.conv2.channels[1], *x.shape[2:]))
+        return collect(shape, ((start, self.conv_shortcut(x[:, :, :, start:stop])) for start, stop in bands(x.shape)))
+
+
+def activated(x: FeatureMap, norm: nn.Module, *z: Tensor) -> FeatureMap:
+    """Norm, conditioned where there are latents, and SiLU."""
+    normed = norm(x, *z) if z else normalised(x, norm)
+    return Mapped(normed, lambda rows, start, stop: F.silu(rows))
 
 
 class Downsample3D(nn.Module):
@@ -83,11 +101,20 @@ class Downsample3D(nn.Module):
         self.conv = operations.Conv2d(channels, channels, 3, stride=2, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[3] // 2, x.shape[4] // 2
+        frames = (x.shape[2] + 1) // 2 if self.halve_time else x.shape[2]
+        shape = torch.Size((*x.shape[:2], frames, height, width))
+        per_row = 2 * x.numel() / x.shape[3]
+        return collect(shape, ((start, self._rows(x, start, stop)) for start, stop in bands(shape, per_row)))
+
+    def _rows(self, x: Tensor, start: int, stop: int) -> Tensor:
+        rows = x[:, :, :, 2 * start : 2 * stop + 1]
         if self.halve_time and x.shape[2] > 1:
             single = x.shape[2] % 2
-            pairs = x[:, :, single:].unflatten(2, (-1, 2)).mean(dim=3)
-            x = torch.cat([x[:, :, :single], pairs], dim=2)
-        return per_frame(lambda frames: self.conv(F.pad(frames, (0, 1, 0, 1))), x)
+            pairs = rows[:, :, single:].unflatten(2, (-1, 2)).mean(dim=3)
+            rows = torch.cat([rows[:, :, :single], pairs], dim=2)
+        below = 2 * stop + 1 - x.shape[3]
+        return per_frame(lambda frames: self.conv(F.pad(frames, (0, 1, 0, max(below, 0)))), rows)
 
 
 class Upsample3D(nn.Module):
@@ -102,11 +129,22 @@ class Upsample3D(nn.Module):
         self.conv = operations.Conv2d(channels, channels, 3, padding=1, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = per_frame(lambda frames: self.conv(F.interpolate(frames, scale_factor=2.0, mode="nearest")), x, growth=4)
-        if not self.double_time or x.shape[2] == 1:
-            return x
+        doubled = self.double_time and x.shape[2] > 1
+        frames = 2 * x.shape[2] - x.shape[2] % 2 if doubled else x.shape[2]
+        shape = torch.Size((*x.shape[:2], frames, 2 * x.shape[3], 2 * x.shape[4]))
+        return collect(shape, ((start, self._rows(x, start, stop, doubled)) for start, stop in bands(shape)))
+
+    def _rows(self, x: Tensor, start: int, stop: int, doubled: bool) -> Tensor:
+        """Rows of the result; the convolution takes one more on each side, and what it pads there is cut off."""
+        top, bottom = max(start - 1, 0) // 2, min(stop // 2 + 1, x.shape[3])
+        rows = per_frame(
+            lambda frames: self.conv(F.interpolate(frames, scale_factor=2.0, mode="nearest")), x[:, :, :, top:bottom]
+        )
+        rows = rows[:, :, :, start - 2 * top : stop - 2 * top]
+        if not doubled:
+            return rows
         single = x.shape[2] % 2
-        return torch.cat([x[:, :, :single], x[:, :, single:].repeat_interleave(2, dim=2)], dim=2)
+        return torch.cat([rows[:, :, :single], rows[:, :, single:].repeat_interleave(2, dim=2)], dim=2)
 
 
 class Stage(nn.Module):
@@ -134,10 +172,22 @@ def residual_stage(
     return Stage([ResnetBlock3D(width, out_channels, config, operations, **options) for width in widths])
 
 
-def _resize(z: Tensor, size: torch.Size) -> Tensor:
-    """Nearest resize of [B, C, T, H, W] to `size`, first frame to first frame where it stands apart."""
-    if not first_stands_apart(size[0]):
-        return F.interpolate(z, size=size, mode="nearest")
-    first = F.interpolate(z[:, :, :1], size=(1, *size[1:]), mode="nearest")
-    rest = F.interpolate(z[:, :, 1:], size=(size[0] - 1, *size[1:]), mode="nearest")
-    return torch.cat([first, rest], dim=2)
+def per_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a 2-D function to every frame of [B, C, T, H, W]."""
+    frames = function(x.transpose(1, 2).flatten(0, 1))
+    return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+
+def _resized(z: Tensor, size: torch.Size, start: int, stop: int) -> Tensor:
+    """Rows of the nearest resize of [B, C, T, H, W] to `size`, first frame to first where it stands apart."""
+    scale = size[1] // z.shape[3]
+    top, bottom = start // scale, -(-stop // scale)
+    rows = z[:, :, :, top:bottom]
+    full = (size[0], (bottom - top) * scale, size[2])
+    if first_stands_apart(size[0]):
+        first = F.interpolate(rows[:, :, :1], size=(1, *full[1:]), mode="nearest")
+        rest = F.interpolate(rows[:, :, 1:], size=(full[0] - 1, *full[1:]), mode="nearest")
+        rows = torch.cat([first, rest], dim=2)
+    else:
+        rows = F.interpolate(rows, size=full, mode="nearest")
+    return rows[:, :, :, start - top * scale : stop - top * scale]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-MAX_ELEMENTS = 2**31 - 1
-"""More than this in one tensor, and a convolution needs 64-bit indices, which GPU libraries do not have for all."""
+from .feature_maps import FeatureMap, bands, collect
 
 Carry = dict[nn.Module, Tensor]
 """The last input frames of every causal convolution; one dict per clip (and per tile), empty at its start."""
@@ -20,20 +19,43 @@ class CausalConv3d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, operations: Any, **factory: Any) -> None:
         super().__init__()
-        self.conv = operations.Conv3d(in_channels, out_channels, 3, padding=(0, 1, 1), **factory)
-        self.widening = out_channels / in_channels
+        self.conv = operations.Conv3d(in_channels, out_channels, 3, padding=(0, 0, 1), **factory)
+        self.channels = in_channels, out_channels
 
-    def forward(self, x: Tensor, carry: Carry) -> Tensor:
-        """x: [B, C, T, H, W] -> [B, out_channels, T, H, W]; `carry` is read and renewed."""
-        past = carry.get(self)
-        if past is None:
-            past = x[:, :, :1].expand(-1, -1, 2, -1, -1)
-        x = torch.cat([past, x], dim=2)
-        carry[self] = x[:, :, -2:].clone()  # a view would keep the whole chunk alive
-        frames = _frames_at_a_time(x.shape[2] - 2, x.numel() * max(1.0, self.widening))
-        starts = range(0, x.shape[2] - 2, frames)
-        parts = [self.conv(x[:, :, start : start + frames + 2]) for start in starts]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    def forward(self, source: FeatureMap, carry: Carry, onto: Tensor | None = None) -> Tensor:
+        """[B, C, T, H, W] -> [B, out_channels, T, H, W], or `onto` with that added; `carry` is read and renewed."""
+        batch, _, frames, height, width = source.shape
+        parts = self._bands(source, carry)
+        return collect(torch.Size((batch, self.channels[1], frames, height, width)), parts, onto)
+
+    def _bands(self, source: FeatureMap, carry: Carry) -> Iterator[tuple[int, Tensor]]:
+        """Every band of the result, with its first row."""
+        batch, channels, frames, height, width = source.shape
+        past, renewed = carry.get(self), None
+        for start, stop in bands(source.shape, batch * (frames + 2) * width * max(self.channels)):
+            top, bottom = max(start - 1, 0), min(stop + 1, height)
+            x = source.rows(top, bottom)
+            before = x[:, :, :1].expand(-1, -1, 2, -1, -1) if past is None else past[:, :, :, top:bottom]
+            # One buffer with everything around the band: the past above it in time, halo rows or zeros in space.
+            padded = torch.empty(
+                (batch, channels, frames + 2, stop - start + 2, width),
+                dtype=x.dtype,
+                device=x.device,
+                memory_format=torch.channels_last_3d,
+            )
+            inner = padded[:, :, :, top - start + 1 : bottom - start + 1]
+            inner[:, :, :2] = before
+            inner[:, :, 2:] = x
+            if top == start:
+                padded[:, :, :, 0] = 0
+            if bottom == stop:
+                padded[:, :, :, -1] = 0
+            if renewed is None:
+                renewed = x.new_empty((batch, channels, 2, height, width))
+            renewed[:, :, :, start:stop] = padded[:, :, -2:, 1:-1]
+            if stop == height:
+                carry[self] = renewed
+            yield start, self.conv(padded)
 
 
 class PointwiseConv3d(nn.Module):
@@ -45,16 +67,3 @@ class PointwiseConv3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
-
-
-def per_frame(function: Callable[[Tensor], Tensor], x: Tensor, *, growth: int = 1) -> Tensor:
-    """Apply a 2-D function to every frame of [B, C, T, H, W]; `growth` is how many times larger its results are."""
-    frames = x.transpose(1, 2).flatten(0, 1)
-    parts = [function(part) for part in frames.split(_frames_at_a_time(len(frames), x.numel() * growth))]
-    result = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return result.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
-
-
-def _frames_at_a_time(frames: int, elements: float) -> int:
-    """How many of `frames`, which make up `elements`, one convolution may see."""
-    return max(1, frames if elements <= MAX_ELEMENTS else int(frames * MAX_ELEMENTS / elements))

@@ -6,11 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..config import VAEConfig
-from .blocks import SpatialNorm3D, Stage, Upsample3D, residual_stage
+from .blocks import SpatialNorm3D, Stage, Upsample3D, activated, residual_stage
 from .causal_conv import Carry, CausalConv3d
+from .feature_maps import Stored
 
 
 class Decoder3D(nn.Module):
@@ -40,8 +40,8 @@ class Decoder3D(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], config.out_channels, operations, **factory)
 
     def forward(self, z: Tensor, carry: Carry) -> Tensor:
-        x = self.conv_in(z, carry)
+        x = self.conv_in(Stored(z), carry)
         x = self.mid_block(x, carry, z)
         for stage in self.up_blocks:
             x = stage(x, carry, z)
-        return self.conv_out(F.silu(self.norm_out(x, z)), carry)
+        return self.conv_out(activated(Stored(x), self.norm_out, z), carry)

@@ -6,11 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..config import VAEConfig
-from .blocks import Downsample3D, Stage, residual_stage
+from .blocks import Downsample3D, Stage, activated, residual_stage
 from .causal_conv import Carry, CausalConv3d
+from .feature_maps import Stored
 
 
 class Encoder3D(nn.Module):
@@ -40,8 +40,8 @@ class Encoder3D(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels, operations, **factory)
 
     def forward(self, x: Tensor, carry: Carry) -> Tensor:
-        x = self.conv_in(x, carry)
+        x = self.conv_in(Stored(x), carry)
         for stage in self.down_blocks:
             x = stage(x, carry)
         x = self.mid_block(x, carry)
-        return self.conv_out(F.silu(self.norm_out(x)), carry)
+        return self.conv_out(activated(Stored(x), self.norm_out), carry)
