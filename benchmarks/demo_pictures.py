@@ -107,7 +107,7 @@ def _draw_curves(folder: Path) -> None:
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4), layout="constrained")
     for axis, model in zip(axes, ("autoencoder", "text-to-video", "image-to-video"), strict=True):
         done = 0
-        for log in sorted(folder.glob(f"{model}-*/log.jsonl")):
+        for log in sorted(folder.glob(f"{model}*/log.jsonl")):
             lines = [json.loads(line) for line in log.read_text().splitlines()]
             axis.plot([done + line["step"] for line in lines], [line["loss"] for line in lines], label=log.parent.name)
             done += lines[-1]["step"]
