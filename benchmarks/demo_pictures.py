@@ -23,9 +23,9 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PROMPTS = (
     "a red ball bouncing in front of a meadow",
     "a white star moving right in front of the night sky",
-    "a yellow ring going in a circle in front of the sea",
     "a purple square growing in front of a sunset",
     "an orange triangle moving up in front of a desert",
+    "a yellow ring going in a circle in front of the sea",
     "a blue star shrinking in front of a wooden wall",
     "a big pink box slides to the left over the ocean",
     "a small green disc falls in front of planks",
