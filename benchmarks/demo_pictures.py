@@ -23,9 +23,9 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PROMPTS = (
     "a red ball bouncing in front of a meadow",
     "a white star moving right in front of the night sky",
-    "a yellow ring going in a circle in front of the sea",
     "a purple square growing in front of a sunset",
     "an orange triangle moving up in front of a desert",
+    "a yellow ring going in a circle in front of the sea",
     "a blue star shrinking in front of a wooden wall",
     "a big pink box slides to the left over the ocean",
     "a small green disc falls in front of planks",
@@ -107,7 +107,7 @@ def _draw_curves(folder: Path) -> None:
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4), layout="constrained")
     for axis, model in zip(axes, ("autoencoder", "text-to-video", "image-to-video"), strict=True):
         done = 0
-        for log in sorted(folder.glob(f"{model}-*/log.jsonl")):
+        for log in sorted(folder.glob(f"{model}*/log.jsonl")):
             lines = [json.loads(line) for line in log.read_text().splitlines()]
             axis.plot([done + line["step"] for line in lines], [line["loss"] for line in lines], label=log.parent.name)
             done += lines[-1]["step"]

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -63,40 +64,52 @@ def main() -> int:
     if options.measure:
         print(json.dumps(MEASURES[options.measure](Path(options.folder), not options.no_forward)))
         return 0
-    print("| | file, GB | open, s | of the peer's | copied by opening | copied after a forward |")
-    print("|---|---|---|---|---|---|")
-    reached = True
-    with tempfile.TemporaryDirectory(prefix="cogvideox-loading-", dir=options.folder) as temporary:
-        shards = Path(temporary) / "shards"
-        write_transformer(shards)
-        for name in options.forms:
-            form = FORMS[name]
-            folder = Path(temporary) / name
-            folder.mkdir()
-            reached &= _compare(name, form, form.make(shards, folder), options)
+    lines, reached = table(options.forms, options.repeats, forward=not options.no_forward, folder=options.folder)
+    print("\n".join(lines))
     return 0 if reached else 1
 
 
-def _compare(name: str, form: Form, place: Path, options: argparse.Namespace) -> bool:
-    """Print a line for ours, one for the peer where there is one; whether the aims are reached."""
+def table(
+    forms: Sequence[str], repeats: int = 5, *, forward: bool = True, folder: str | None = None
+) -> tuple[list[str], bool]:
+    """The table's lines, and whether every aim is reached. `folder`: where the files are made for a while."""
+    lines = ["| | file, GB | open, s | of the peer's | copied by opening | copied after a forward |", "|---" * 6 + "|"]
+    reached = True
+    with tempfile.TemporaryDirectory(prefix="cogvideox-loading-", dir=folder) as temporary:
+        shards = Path(temporary) / "shards"
+        write_transformer(shards)
+        for name in forms:
+            print(f"--- {name}", file=sys.stderr, flush=True)
+            made = Path(temporary) / name
+            made.mkdir()
+            place = FORMS[name].make(shards, made)
+            more, enough = _compared(name, FORMS[name], place, repeats, forward)
+            lines += more
+            reached &= enough
+            shutil.rmtree(made)
+    return lines, reached
+
+
+def _compared(name: str, form: Form, place: Path, repeats: int, forward: bool) -> tuple[list[str], bool]:
+    """A line for ours and one for the peer where there is one; whether the aims are reached."""
     size = _bytes(place)
     who = {"ours": f"ours {form.component}", **({"peer": form.peer} if form.peer else {})}
     times: dict[str, list[float]] = {one: [] for one in who}
-    for _ in range(options.repeats):
+    for _ in range(repeats):
         for one, measure in who.items():
             times[one].append(_in_a_new_process(measure, place, forward=False)["seconds"])
     seconds = {one: statistics.median(runs) for one, runs in times.items()}
-    reached = True
+    lines, reached = [], True
     for one, measure in who.items():
-        run = _in_a_new_process(measure, place, forward=not options.no_forward)
+        run = _in_a_new_process(measure, place, forward=forward)
         opened, forwarded = run["opened"] / size, run["forwarded"] / size
         ratio = seconds["ours"] / seconds["peer"] if one == "ours" and "peer" in seconds else None
         cells = [f"{size / 1e9:.2f}", f"{seconds[one]:.2f}", f"{ratio:.2f}x" if ratio else "", f"{opened:.2f}x"]
-        cells.append("" if options.no_forward else f"{forwarded:.2f}x")
-        print(f"| {name}, {'ours' if one == 'ours' else measure} | {' | '.join(cells)} |", flush=True)
+        cells.append(f"{forwarded:.2f}x" if forward else "")
+        lines.append(f"| {name}, {'ours' if one == 'ours' else measure} | {' | '.join(cells)} |")
         if one == "ours":
             reached = max(opened, forwarded) <= GROWTH_LIMIT and (ratio is None or ratio <= TIME_LIMIT)
-    return reached
+    return lines, reached
 
 
 # --- Making the files ------------------------------------------------------------------------------------------------
@@ -119,7 +132,7 @@ def _t5(_: Path, folder: Path) -> Path:
     _write_shards(place, "model", shapes, torch.float32)
     declared = {**model.config.to_dict(), "architectures": ["T5EncoderModel"], "is_encoder_decoder": False}
     (place / "config.json").write_text(json.dumps(declared | {"dtype": "float32"}, default=str))
-    train_tokenizer(TEXT, folder / "tokenizer", 60, 226)
+    train_tokenizer(TEXT, folder / "tokenizer", 100, 226)
     return place
 
 

@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from . import __version__
-from .demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_NOTICE, DEMO_STEPS
+from .demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
 from .file_commands import COMMANDS
 from .load import check_folder, load_pipeline
 from .lora import load_lora, read_lora, weight_shapes
@@ -103,8 +103,6 @@ def _make_video(options: Namespace) -> Path:
 
     settings = _settings(options, request, variant, size, fps)
     logger.info(_summary(settings))
-    if model == DEMO_MODELS["image-to-video"]:
-        logger.warning(DEMO_NOTICE)
     pipeline = load_pipeline(model, dtype=options.dtype, device=options.device)
     for path, lora_strength in loras:
         load_lora(pipeline.transformer, path, lora_strength)

@@ -138,6 +138,12 @@ def fp8(state: State, folder: Path) -> Path:
     return _save({key: tensor.to(torch.float8_e4m3fn) for key, tensor in state.items()}, folder / "fp8.safetensors")
 
 
+def fp8_matrices(state: State, folder: Path) -> Path:
+    """Plain e4m3fn for the large matrices only."""
+    tensors = {key: tensor.to(torch.float8_e4m3fn) if is_large(key) else tensor for key, tensor in state.items()}
+    return _save(tensors, folder / "fp8_matrices.safetensors")
+
+
 def fp8_scaled(state: State, folder: Path) -> Path:
     """ComfyUI's: a scale and a note beside each weight."""
     tensors = dict(state)
@@ -236,6 +242,7 @@ RENAMED: dict[str, Writer] = {
 QUANTISED: dict[str, tuple[Writer, float]] = {
     # With the dB a whole model's output keeps at least, of random weights in two blocks.
     "fp8": (fp8, 22),
+    "fp8_matrices": (fp8_matrices, 26),
     "fp8_scaled": (fp8_scaled, 26),
     "fp8_scaled_older": (fp8_scaled_older, 26),
     "int8": (int8, 38),

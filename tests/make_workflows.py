@@ -35,7 +35,6 @@ from workflow_files import (
 )
 from workflow_files import NOTE as NOTE_TYPE
 
-from cogvideox_core.demo import DEMO_NOTICE
 from cogvideox_core.variants import VARIANTS, Variant
 
 THUMBNAIL_SIZE = (384, 384)
@@ -152,8 +151,9 @@ def from_inputs(title: str, inputs: Box) -> Boxes:
 
 
 MODEL_FOLDERS = (
-    "### With the official models\n\n{demo} For real videos, download the **whole folder** of a model into "
-    "*models/diffusers*, press **R**, choose it in all three loaders, and set 50 **steps**, 6 **cfg** and:"
+    "### With the official models\n\nThe demo models know a few coloured shapes, backgrounds and motions. For real "
+    "videos, download the **whole folder** of a model into *models/diffusers*, press **R**, choose it in all three "
+    "loaders, and set 50 **steps**, 6 **cfg** and:"
 )
 
 
@@ -174,10 +174,7 @@ class Workflow:
         if needed := downloads(self.title):
             return "\n\n".join(filter(None, [self.about, file_table(needed), self.more]))
         variants = [variant for variant in VARIANTS.values() if variant.task == self.task]
-        demo = "The demo models know a few coloured shapes, backgrounds and motions."
-        if self.task == "image-to-video" and DEMO_NOTICE:
-            demo = DEMO_NOTICE.partition(". ")[0] + "."
-        return "\n\n".join(filter(None, [self.about, MODEL_FOLDERS.format(demo=demo), settings(variants), self.more]))
+        return "\n\n".join(filter(None, [self.about, MODEL_FOLDERS, settings(variants), self.more]))
 
 
 def file_table(needed: list[Download]) -> str:

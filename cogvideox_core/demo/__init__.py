@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .captions import PROMPT_GRAMMAR
 
-__all__ = ["DEMO_GUIDANCE", "DEMO_MODEL", "DEMO_MODELS", "DEMO_NOTICE", "DEMO_STEPS", "PROMPT_GRAMMAR"]
+__all__ = ["DEMO_GUIDANCE", "DEMO_MODEL", "DEMO_MODELS", "DEMO_STEPS", "PROMPT_GRAMMAR"]
 
 _HERE = Path(__file__).resolve().parent
 
@@ -22,9 +22,3 @@ DEMO_STEPS = 25
 
 DEMO_GUIDANCE = 3.0
 """Guidance that suits them; the 6 of the released models exaggerates what they draw."""
-
-# Logged once as a warning by whoever opens the demo model that is not trained to the end.
-DEMO_NOTICE: str = (
-    "The image-to-video demo model of this version is still in training: it does not look at its image yet. "
-    "Give the folder of a CogVideoX checkpoint for a good one."
-)

@@ -118,14 +118,14 @@ def fill(
     """
     check_fit(model if like is None else like, tensors, source)
     dtype = weights_dtype(tensors, dtype, source)
-    model.requires_grad_(False).eval()
     # One tensor at a time: what is cast or moved is only ever held once.
     placed = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
     if like is None:
         _place(model, placed)
     else:
+        model.requires_grad_(False)
         model.load_state_dict(placed, assign=True)  # a host's layers may have their own way to take weights
-    return model
+    return model.eval()
 
 
 def _place(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -165,8 +165,8 @@ def declared_config(weights: Weights, path: str | Path) -> dict[str, Any] | None
 
 def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
     """Raises: CheckpointError if the keys and shapes of `tensors` are not those of the model."""
-    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    wanted = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    found = {key: tensor.shape for key, tensor in tensors.items()}
     misshapen = [
         f"{key} {list(found[key])} instead of {list(shape)}"
         for key, shape in wanted.items()

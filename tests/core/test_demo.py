@@ -12,12 +12,13 @@ import pytest
 import torch
 from parity import assert_parity
 from PIL import Image
+from torch import Tensor
 
 from cogvideox_core import load_pipeline
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_MODELS
 from cogvideox_core.demo.captions import prompt_of
 from cogvideox_core.demo.judge import judge
-from cogvideox_core.demo.world import HELD_OUT, scene_of
+from cogvideox_core.demo.world import HELD_OUT, render, scene_of
 from cogvideox_core.pipeline import CogVideoXPipeline
 
 PIPELINES = {"text-to-video": "CogVideoXPipeline", "image-to-video": "CogVideoXImageToVideoPipeline"}
@@ -77,6 +78,29 @@ def test_prompts_are_obeyed_whose_combination_was_never_trained(pipelines: dict[
     seen = [(verdict.colour, verdict.shape, verdict.motion) for verdict in verdicts]
     assert sum(found == wanted for found, wanted in zip(seen, OBEYED, strict=True)) >= len(OBEYED) - 1, seen
     assert [verdict.background for verdict in verdicts] == ["the sea"] * len(asked)
+
+
+def test_an_image_starts_a_video_that_obeys_its_prompt(pipelines: dict[str, CogVideoXPipeline]) -> None:
+    """From a first image, and from a first and a last one; benchmarks/demo_quality.py does it for many."""
+    scene = scene_of("white", "star", "moving right", background="the sea", seed=1)
+    clip = render(scene)
+    asked = {"num_inference_steps": 12, "guidance_scale": DEMO_GUIDANCE, "sampler": "dpm", "use_dynamic_cfg": True}
+    for last in (None, clip[None, :, -1]):
+        video = pipelines["image-to-video"](
+            prompt_of(scene),
+            image=clip[None, :, 0],
+            last_image=last,
+            generator=torch.Generator().manual_seed(1),
+            **asked,
+        )[0]
+        assert judge(video).matches(*scene.things[0].combination)
+        assert decibels(video[:, 0], clip[:, 0]) > 24
+        if last is not None:
+            assert decibels(video[:, -1], clip[:, -1]) > 21
+
+
+def decibels(found: Tensor, wanted: Tensor) -> float:
+    return -10 * (found - wanted).square().mean().log10().item()
 
 
 def test_the_demo_models_are_small_enough_to_travel() -> None:

@@ -26,7 +26,6 @@ from workflow_files import (
     thumbnail_file,
 )
 
-from cogvideox_core.demo import DEMO_NOTICE
 from cogvideox_core.variants import VARIANTS
 
 PACKAGE = "cogvideox-nodes"
@@ -150,8 +149,6 @@ def test_workflow_for_files_has_the_settings_of_its_model(title: str):
 def test_note_names_the_official_models_and_their_settings(title: str):
     text = note(title)
     assert "models/diffusers" in text
-    unfinished = bool(DEMO_NOTICE) and TASKS[title] == "image-to-video"
-    assert ("still in training" in text) == unfinished  # else run tests/make_workflows.py again
     variants = [variant for variant in VARIANTS.values() if variant.task == TASKS[title]]
     for variant in variants:
         (line,) = [line for line in text.splitlines() if f"(https://huggingface.co/{variant.source})" in line]
