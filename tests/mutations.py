@@ -36,6 +36,7 @@ SCHEDULE = "tests/core/test_schedulers.py"
 CONDITIONING = "tests/core/test_conditioning.py"
 RUNS = "tests/core/test_pipeline.py"
 SAMPLING = "tests/nodes/test_sampling.py"
+BATCHES = "tests/core/test_training_batches.py"
 TRAINING = "tests/core/test_training.py"
 
 MUTATIONS = [
@@ -83,14 +84,14 @@ MUTATIONS = [
         f"{CORE}/noise.py", "return draw((batch, rest[0], channels", "return draw((batch, channels, rest[0]", RUNS
     ),
     Mutation(
-        f"{CORE}/training/frame_pack.py", "cos.repeat(run.clips, 1)", "cos.repeat_interleave(run.clips, 0)", TRAINING
+        f"{CORE}/training/frame_pack.py", "cos.repeat(run.clips, 1)", "cos.repeat_interleave(run.clips, 0)", BATCHES
     ),
     Mutation(
-        f"{CORE}/training/frame_pack.py", "_unpack(part[index], run.clips)", "_unpack(part[0], run.clips)", TRAINING
+        f"{CORE}/training/frame_pack.py", "_unpack(part[index], run.clips)", "_unpack(part[0], run.clips)", BATCHES
     ),
-    Mutation(f"{CORE}/training/timesteps.py", "chance(seed, step).shuffle(intervals)", "pass", TRAINING),
-    Mutation(f"{CORE}/training/diffusion.py", "noise - (1 - alpha)", "noise + (1 - alpha)", TRAINING),
-    Mutation(f"{CORE}/training/diffusion.py", "clip.last[None] if", "clip.first[None] if", TRAINING),
+    Mutation(f"{CORE}/training/timesteps.py", "chance(seed, step).shuffle(intervals)", "pass", BATCHES),
+    Mutation(f"{CORE}/training/diffusion.py", "noise - (1 - alpha)", "noise + (1 - alpha)", BATCHES),
+    Mutation(f"{CORE}/training/diffusion.py", "clip.last[None] if", "clip.first[None] if", BATCHES),
     Mutation(f"{CORE}/training/loop.py", "            part.load_state_dict(state[name])", "            pass", TRAINING),
     Mutation(
         f"{HOST}/model.py", "CogVideoXLatentFormat(variant.vae.scaling_factor)", "CogVideoXLatentFormat(1.0)", SAMPLING
