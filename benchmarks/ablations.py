@@ -149,7 +149,8 @@ def _validate(objective: DiffusionObjective) -> float:
         alpha = objective.schedule.alpha(timestep)
         noisy = alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
         target = alpha**0.5 * noise - (1 - alpha) ** 0.5 * latents
-        group = Group(noisy, tokens, torch.full((UNSEEN,), timestep), target)
+        nothing_asked = torch.empty(UNSEEN, 0, 0, dtype=torch.int8)
+        group = Group(noisy, tokens, torch.full((UNSEEN,), timestep), target, nothing_asked)
         losses.append(objective([group])["loss"].item())
     return statistics.fmean(losses)
 

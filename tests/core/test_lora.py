@@ -170,12 +170,21 @@ def test_diffusers_and_peft_do_the_same_with_a_file(tmp_path: Path) -> None:
     config = toy_transformer_config("CogVideoX-2B", text_embed_dim=64, max_text_seq_length=7)
     random_transformer(config).save_pretrained(tmp_path / "model")
     model = load_transformer(tmp_path / "model", dtype="float32")
-    for name, write in (("plain", peft("transformer.")), ("declared", with_metadata)):
-        path = write(pairs_of(model), tmp_path / f"{name}.safetensors")
-        lora, reference = load_lora(model, path), random_transformer(config)
-        told = {"r": RANK, "lora_alpha": ALPHA, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
+    patterns = {
+        "rank_pattern": {"to_v": 2, "transformer_blocks.1.attn1.to_v": 3},  # the first that fits counts
+        "alpha_pattern": {"0.attn1.to_q": 16.0, r"attn1\..*": 4.0},
+        "use_rslora": True,
+    }
+    for name, more in (("plain", None), ("declared", {}), ("patterns", patterns)):
+        pairs = pairs_of(model)
+        if more:
+            pairs = {key: (up[:, :2], down[:2]) if "to_v" in key else (up, down) for key, (up, down) in pairs.items()}
+        told = {"r": RANK, "lora_alpha": ALPHA, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"], **(more or {})}
         told = {f"transformer.{key}": value for key, value in told.items()}
-        options = {"metadata": told} if name == "declared" else {}
+        header = {} if more is None else {"metadata": {"lora_adapter_metadata": json.dumps(told)}}
+        path = save(to_peft(pairs), tmp_path / f"{name}.safetensors", **header)
+        lora, reference = load_lora(model, path), random_transformer(config)
+        options = {} if more is None else {"metadata": told}
         reference.load_lora_adapter(load_file(path), prefix="transformer", adapter_name=name, **options)
         latents, prompt = torch.randn(2, 16, 4, 6, 8), torch.randn(2, 7, 64)
         theirs = reference(latents.transpose(1, 2), prompt, torch.tensor([300, 900])).sample.transpose(1, 2)
@@ -295,3 +304,23 @@ def test_a_lora_of_another_model_changes_nothing(base: Path, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="holds no LoRA: its keys begin with norm_final.bias"):
         load_lora(model, base)
     assert torch.equal(run(model), plain)
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"to_q": "8"}, {"to_q": 0}])
+def test_a_pattern_that_gives_no_numbers_is_told(value: Any, base: Path, tmp_path: Path) -> None:
+    model = load_transformer(base, dtype="float32")
+    told = {"transformer.r": RANK, "transformer.lora_alpha": ALPHA, "transformer.alpha_pattern": value}
+    header = {"lora_adapter_metadata": json.dumps(told)}
+    path = save(to_peft(pairs_of(model)), tmp_path / "a.safetensors", metadata=header)
+    with pytest.raises(CheckpointError, match="has a alpha_pattern that gives no number for each name"):
+        load_lora(model, path)
+
+
+@pytest.mark.parametrize("alpha", [torch.tensor(float("nan")), torch.zeros(0), torch.ones(2)])
+def test_an_alpha_that_is_no_number_is_told(alpha: Tensor, base: Path, tmp_path: Path) -> None:
+    model = load_transformer(base, dtype="float32")
+    path = kohya("lora_unet_")(pairs_of(model), tmp_path / "a.safetensors")
+    tensors = load_file(path)
+    key = next(key for key in tensors if key.endswith(".alpha"))
+    with pytest.raises(CheckpointError, match="has no single finite number under lora_unet_.*alpha"):
+        load_lora(model, save(tensors | {key: alpha}, path))

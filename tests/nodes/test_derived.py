@@ -202,3 +202,25 @@ def test_what_is_missing_or_of_another_kind_is_told(host: Host, derived, clip, n
     other["latent"] = node("CogVideoXControl", **inputs, control_video=batch(other, 1), **SIZE)
     with pytest.raises(ExecutionFailed, match="a control video for CogVideoX-Fun-5B-InP, which takes a masked video"):
         host.run(finished(other))
+
+
+@pytest.mark.parametrize("name", ["fun-control", "fun-inpaint"])
+def test_a_linked_size_is_checked_when_it_is_known(host: Host, derived, clip, name: str) -> None:
+    derived(name)
+    if name == "fun-inpaint":
+        graph = inpaint_graph(name, 0)
+    else:
+        graph = loaders(name)
+        inputs = dict(positive=["positive", 0], negative=["negative", 0], vae=["vae", 0])
+        graph["latent"] = node("CogVideoXControl", **inputs, control_video=batch(graph, 1), **SIZE)
+        graph = finished(graph)
+    graph["number"] = node("PrimitiveInt", value=100)
+    graph["latent"]["inputs"]["width"] = ["number", 0]
+    with pytest.raises(ExecutionFailed, match="width=100; CogVideoX takes multiples of 16 up to 4096; use 96"):
+        host.run(graph)
+
+
+def test_a_model_that_takes_no_mask_is_told_at_once(host: Host, derived, clip) -> None:
+    derived("fun-control")
+    with pytest.raises(ExecutionFailed, match="CogVideoX-Fun-5B-Control takes no mask; give a CogVideoX-Fun InP model"):
+        host.run(inpaint_graph("fun-control", 0))
