@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from .convert import FORMS, convert, converted_bytes
+from .convert import FORMS, convert
 from .inspection import inspect, report
 from .weights import named_dtype
 
@@ -35,10 +35,9 @@ def _convert(options: Namespace) -> str:
     dtype = None if options.dtype is None else named_dtype(options.dtype)
     with tqdm(desc="converting", unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
 
-        def progress(number: int) -> None:
-            if bar.total is None:
-                bar.reset(converted_bytes(options.source))
-            bar.update(number)
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
 
         return str(convert(options.source, options.target, options.to, dtype=dtype, progress=progress))
 

@@ -31,8 +31,6 @@ from .weights.kinds import COMPONENTS, Component, component_of
 from .weights.load import declared_config
 from .weights.writing import entry_bytes
 
-_IGNORED = ("v_pred",)  # ComfyUI's marker
-
 
 @dataclass
 class Inspection:
@@ -43,7 +41,7 @@ class Inspection:
         variant: name of the model they are built like, for a transformer.
         form: what they are stored in: endings, formats of small numbers, whose names.
         numbers: how many numbers there are of each dtype or small format.
-        nbytes: of all tensors.
+        nbytes: of all numbers, without the scales that small ones may have.
         missing, unexpected: keys a whole model of that build has and has not.
         fault: why they do not open, in a sentence; None if they do.
     """
@@ -91,7 +89,7 @@ def _inspect(path: Path) -> Inspection:
     if component == "text_encoder":
         wanted.pop("encoder.embed_tokens.weight", None)  # the same as shared.weight
     found.missing = [key for key in wanted if key not in weights]
-    found.unexpected = [key for key in weights if key not in wanted and key not in _IGNORED]
+    found.unexpected = [key for key in weights if key not in wanted]
     return _described(found, weights)
 
 

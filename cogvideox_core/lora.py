@@ -302,7 +302,7 @@ def _declared(weights: Weights, path: Path) -> _Declared | None:
     for name in ("rank_pattern", "alpha_pattern"):
         patterns[name] = told.get(name) or {}
         if not isinstance(patterns[name], dict) or not all(map(_is_number, patterns[name].values())):
-            raise CheckpointError(f"{place} has a {name} that gives no number for each name; download the file again")
+            raise CheckpointError(f"{place} has no number for each name in its {name}; download the file again")
     return _Declared(rank, alpha, **patterns, use_rslora=bool(told.get("use_rslora")))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -312,7 +313,7 @@ def test_a_pattern_that_gives_no_numbers_is_told(value: Any, base: Path, tmp_pat
     told = {"transformer.r": RANK, "transformer.lora_alpha": ALPHA, "transformer.alpha_pattern": value}
     header = {"lora_adapter_metadata": json.dumps(told)}
     path = save(to_peft(pairs_of(model)), tmp_path / "a.safetensors", metadata=header)
-    with pytest.raises(CheckpointError, match="has a alpha_pattern that gives no number for each name"):
+    with pytest.raises(CheckpointError, match="has no number for each name in its alpha_pattern"):
         load_lora(model, path)
 
 
