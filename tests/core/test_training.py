@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from training import DIFFUSION, command, losses, train, weights
+from training import AUTOENCODER, DIFFUSION, OPTIMISATION, command, losses, objective_of, train, weights
 
 from cogvideox_core import VARIANTS, load_pipeline, load_transformer
 from cogvideox_core.demo.captions import caption
@@ -129,11 +129,29 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
         ({"questions": {"depth": 3}}, "questions has no field depth; it takes after_block, weight"),
         ({"optimisation": 3}, "optimisation is 3; it takes an object"),
         ({"buckets": [{"num_frames": 9, "height": 8, "width": 8, "count": 1, "share": 0.5}]}, "add up to 0.5; make it"),
+        ({"timesteps": "some"}, "timesteps is 'some'; it is one of explicit_uniform, independent"),
+        ({"optimisation": OPTIMISATION | {"steps": "many"}}, "optimisation has steps 'many'; it takes a whole number"),
+        ({"recompute": 1}, "recipe has recompute 1; it takes true or false"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_told(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         parse_recipe(DIFFUSION | change)
+
+
+def test_phases_last_as_long_as_the_run() -> None:
+    with pytest.raises(ValueError, match="phases end at step 4 of 5; let the last one go on until 5"):
+        parse_recipe(AUTOENCODER | {"optimisation": OPTIMISATION | {"steps": 5}})
+
+
+def test_questions_come_after_a_block_there_is(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="questions after block 3 of 2; take one from 1 to 2"):
+        objective_of(DIFFUSION | {"questions": {"after_block": 3, "weight": 0.1}}, toy, tmp_path)
+
+
+def test_a_new_text_encoder_says_how_large_its_vocabulary_is(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="text_encoder has vocab_size None; it takes how many pieces"):
+        objective_of(DIFFUSION | {"text_encoder": {"d_model": 32}}, toy, tmp_path)
 
 
 def test_every_recipe_in_the_box_is_one() -> None:
