@@ -9,7 +9,7 @@ import provision
 import pytest
 import torch
 from checkpoints import make_checkpoint, random_text_encoder, random_vae, toy_vae_config
-from forms import QUANTISED, RENAMED, gguf_t5_name, sat_vae, true_gguf
+from forms import QUANTISED, RENAMED, gguf_t5_name, k_blocks, sat_vae, true_gguf
 from graphs import HEIGHT, LENGTH, NEGATIVE, PROMPT, WIDTH, loaders, node, saved_latent, saved_tensor, text_to_video
 from host import Host
 from parity import assert_parity, snr_db
@@ -26,11 +26,14 @@ def state(toys: dict[str, Path]) -> dict[str, torch.Tensor]:
     return load_file(toys[KIND] / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
-@pytest.mark.parametrize("form", [*RENAMED, *QUANTISED])
+K_QUANTS = ("Q4_K", "Q6_K")
+
+
+@pytest.mark.parametrize("form", [*RENAMED, *QUANTISED, *K_QUANTS])
 def test_a_transformer_of_every_form_samples_as_in_the_core(
     form: str, host: Host, core: Callable[[str], CogVideoXPipeline], state: dict, tmp_path: Path
 ) -> None:
-    writer = RENAMED[form] if form in RENAMED else QUANTISED[form][0]
+    writer = k_blocks(form) if form in K_QUANTS else RENAMED[form] if form in RENAMED else QUANTISED[form][0]
     written = writer(state, tmp_path)
     (file,) = [written] if written.is_file() else written.rglob("*.pt")
     name = f"form of {form.replace('.', ' ')}{file.suffix}"
