@@ -129,7 +129,7 @@ def report(found: Inspection) -> str:
     lines = [str(found.path), f"  {found.what}" + (f" of the build of {found.variant}" if found.variant else "")]
     lines.append(f"  stored as {', '.join(found.form)}")
     numbers = ", ".join(f"{_count(number)} {_name(name)}" for name, number in found.numbers.items())
-    lines.append(f"  {_count(found.parameters)} numbers ({numbers}), {found.nbytes / 1e9:.2f} GB")
+    lines.append(f"  {_count(found.parameters)} numbers ({numbers}), {_size(found.nbytes)}")
     if found.fault:
         lines.append(f"  does not open: {found.fault}")
     for told, keys in (("missing", found.missing), ("left over", found.unexpected)):
@@ -145,6 +145,13 @@ def report(found: Inspection) -> str:
 
 def _name(name: str) -> str:
     return f"{name} blocks" if name in CODECS and CODECS[name].block else name
+
+
+def _size(nbytes: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if nbytes >= size:
+            return f"{nbytes / size:.2f} {unit}"
+    return f"{nbytes / 1e3:.2f} kB"
 
 
 def _count(number: int) -> str:
