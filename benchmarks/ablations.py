@@ -149,7 +149,8 @@ def _validate(objective: DiffusionObjective) -> float:
         alpha = objective.schedule.alpha(timestep)
         noisy = alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
         target = alpha**0.5 * noise - (1 - alpha) ** 0.5 * latents
-        group = Group(noisy, tokens, torch.full((UNSEEN,), timestep), target)
+        nothing_asked = torch.empty(UNSEEN, 0, 0, dtype=torch.int8)
+        group = Group(noisy, tokens, torch.full((UNSEEN,), timestep), target, nothing_asked)
         losses.append(objective([group])["loss"].item())
     return statistics.fmean(losses)
 
@@ -170,17 +171,25 @@ def _scatter(losses: Sequence[float]) -> float:
     return (smooth - fit[:, 0]).square().mean().item()
 
 
+def _noise(losses: Sequence[float]) -> float:
+    """Variance of a step's loss about that of its neighbours, over the second half of a run: half that of differences,
+    so that no drift counts."""
+    steps = torch.tensor(losses[len(losses) // 2 :])
+    return steps.diff().square().mean().item() / 2
+
+
 def _table(results: dict[str, list[Result]], steps: int) -> str:
     lines = [
         f"| {steps} steps, {len(next(iter(results.values())))} seeds | parameters | loss on unseen clips | "
-        f"last {SMOOTHING} training losses | variance of the smoothed loss |",
-        "|---|---|---|---|---|",
+        f"last {SMOOTHING} training losses | variance of the smoothed loss | variance from step to step |",
+        "|---|---|---|---|---|---|",
     ]
     for name, runs in results.items():
         unseen = _spread([run.validation for run in runs])
         last = _spread([statistics.fmean(run.losses[-SMOOTHING:]) for run in runs])
         scatter = statistics.fmean(_scatter(run.losses) for run in runs)
-        lines.append(f"| {name} | {runs[0].parameters:,} | {unseen} | {last} | {scatter:.2e} |")
+        noise = statistics.fmean(_noise(run.losses) for run in runs)
+        lines.append(f"| {name} | {runs[0].parameters:,} | {unseen} | {last} | {scatter:.2e} | {noise:.2e} |")
     return "\n".join(lines)
 
 

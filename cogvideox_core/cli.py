@@ -53,6 +53,7 @@ _OPTIONS = {
     "height": "--height",
     "width": "--width",
 }
+_PHRASES = {"give image": "give --image", "ask for 'crop' or 'stretch'": "ask for --fit crop or --fit stretch"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> tuple[Callable[[Namespace], object], Namespace]:
-    """What to do, with its options: make a video, or one of COMMANDS if the first word names it and more follow."""
-    if len(argv) > 1 and argv[0] in COMMANDS:
+    """What to do, with its options: make a video, or one of COMMANDS if the first word names it."""
+    if argv and argv[0] in COMMANDS:
         add_arguments, act = COMMANDS[argv[0]]
         parser = _Parser(f"{PROGRAM} {argv[0]}", allow_abbrev=False)
         add_arguments(parser)
@@ -200,14 +201,14 @@ def _demo(options: Namespace) -> Path:
 
 
 def _lora(text: str) -> tuple[Path, float]:
-    """FILE or FILE:STRENGTH; a colon of a drive is none of a strength."""
+    """FILE or FILE:STRENGTH; a colon may belong to the file's name, or to a drive."""
     path, colon, strength = text.rpartition(":")
+    if not colon or "/" in strength or "\\" in strength or Path(text).exists():
+        return Path(text), 1.0
     try:
-        number = float(strength) if colon else math.nan
+        number = float(strength)
     except ValueError:
-        return Path(text), 1.0
-    if not colon:
-        return Path(text), 1.0
+        number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"--lora {text}; a strength is a number, such as 0.8")
     return Path(path), number
@@ -287,6 +288,8 @@ def _in_options(sentence: str) -> str:
     """A sentence of the core in the words of the command line: "num_frames=50" as "--frames 50"."""
     for argument, option in _OPTIONS.items():
         sentence = re.sub(rf"\b{argument}=", f"{option} ", sentence)
+    for phrase, option in _PHRASES.items():
+        sentence = sentence.replace(phrase, option)
     return sentence
 
 

@@ -52,6 +52,21 @@ def image_pixels(image: Any, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
     return torch.stack(images)[:, :, None] * 2.0 - 1.0
 
 
+def mask_pixels(mask: Tensor, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
+    """Masks as [1, 1, F, height, width] in [0, 1], fitted as the frames of their video are; one goes on every frame.
+
+    Args: mask: [F, H, W] or [H, W], from 0 to 1.
+    Raises: ValueError for too few masks, or for another aspect ratio with "refuse".
+    """
+    masks = mask.reshape(-1, 1, *mask.shape[-2:]).float()
+    if 1 < len(masks) < size.num_frames:
+        raise ValueError(f"mask has {len(masks)} frames for length={size.num_frames}; give one, or one per frame")
+    left, top, right, bottom = _box(mask.shape[-1], mask.shape[-2], size, fit)
+    masks = masks[: size.num_frames, :, top:bottom, left:right]
+    masks = F.interpolate(masks, (size.height, size.width), mode="nearest")
+    return masks.expand(size.num_frames, -1, -1, -1).transpose(0, 1)[None].clamp(0.0, 1.0)
+
+
 def check_pictures(pictures: Any) -> None:
     """Raises: ValueError unless this is None, a PIL image, a list of them, or a tensor with values from 0 to 1."""
     from PIL import Image as PIL
@@ -151,9 +166,23 @@ def inpaint_latents(mask: Tensor, z_masked: Tensor, size: LatentSize) -> Tensor:
     return pad_leading(torch.cat([torch.cat(parts, dim=2), z_masked], dim=1), size.leading)
 
 
+def quadmask_videos(video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """What a model of the kind "quadmask" is shown: how much is known as a grey video, and the video darkened by the
+    mask; both [B, 3, F, H, W] in [-1, 1].
+
+    Args: video: [B, 3, F, H, W] in [-1, 1]. mask: [B, 1, F, H, W]; 1 is made anew, the two values between partly.
+    Source: ComfyUI's `VOIDInpaintConditioning`.
+    """
+    known = 1.0 - mask
+    return known.expand_as(video) * 2.0 - 1.0, (video + 1.0) * known - 1.0
+
+
 def quadmask_latents(z_known: Tensor, z_masked: Tensor, size: LatentSize) -> Tensor:
-    """What a model of the kind "quadmask" has behind the noise: latents of the known part as a grey video, then of the
-    masked video. Each [B, C, T, h, w]."""
+    """What a model of the kind "quadmask" has behind the noise: latents of the two `quadmask_videos`.
+
+    Args: z_known, z_masked: [B, C, T, h, w].
+    Returns: [B, 2 C, T, h, w], leading frames like the first.
+    """
     return pad_leading(torch.cat([z_known, z_masked], dim=1), size.leading)
 
 

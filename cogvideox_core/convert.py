@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ from .weights.load import declared_config
 from .weights.official_layout import describe, write_json
 from .weights.quantised import QuantisedTensor, quantise
 from .weights.tensors import Entry
-from .weights.writing import Progress, entry_bytes, ignore_progress, write_gguf, write_safetensors
+from .weights.writing import GGUF_DTYPES, Progress, entry_bytes, write_gguf, write_safetensors
 
 _LARGE = re.compile(
     r".*\.(attn1\.(to_[qkv]|to_out\.0)|ff\.net\.0\.proj|ff\.net\.2|SelfAttention\.[qkvo]|DenseReluDense\.(wi_[01]|wo))"
@@ -68,7 +69,7 @@ def convert(
     to: str,
     *,
     dtype: torch.dtype | None = None,
-    progress: Progress = ignore_progress,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write the weights at `source` in another form.
 
@@ -77,7 +78,7 @@ def convert(
         target: the file or folder to make.
         to: a key of FORMS.
         dtype: of the numbers that are not made small; None keeps theirs.
-        progress: told the bytes of each tensor.
+        progress: told, after each tensor, how many bytes are written and how many there will be.
     Returns: target.
     Raises: CheckpointError if the weights cannot be read; ValueError if the target does not fit the form;
         FileExistsError if it is there; OSError if it cannot be written. Nothing half-written is left.
@@ -87,25 +88,29 @@ def convert(
     component = component_of(source)
     weights = open_component(source, component)
     config = config_of(weights, source, component)
-    if form.codec and component == "vae":
+    if component == "vae" and (form.codec or target.suffix == ".gguf"):
         raise ValueError(f"{source} is a VAE, whose convolutions are not stored in {to}; take diffusers or single")
+    if target.suffix == ".gguf" and dtype not in (None, *GGUF_DTYPES):
+        raise ValueError(f"dtype {dtype} for {target.name}; .gguf files hold float32, float16 and bfloat16")
     entries = {
         part: entry
         for key, entry in weights.entries.items()
         for part, entry in _converted(key, entry, form, target.suffix, dtype).items()
     }
+    done, total = 0, sum(map(entry_bytes, entries.values()))
+
+    def told(number: int) -> None:
+        nonlocal done
+        done += number
+        progress(done, total)
+
     if not form.suffix:
-        _write_folder(target, entries, component, config, progress)
+        _write_folder(target, entries, component, config, told)
     elif target.suffix == ".gguf":
-        write_gguf(target, entries, f"cogvideox_{component}", config, progress)
+        write_gguf(target, entries, f"cogvideox_{component}", config, told)
     else:
-        write_safetensors(target, entries, {"config": json.dumps(config)}, progress)
+        write_safetensors(target, entries, {"config": json.dumps(config)}, told)
     return target
-
-
-def converted_bytes(source: str | Path) -> int:
-    """What `progress` is told altogether, about; for a progress bar."""
-    return sum(map(entry_bytes, open_component(source, component_of(Path(source))).entries.values()))
 
 
 def component_of(path: Path) -> Component:
@@ -140,7 +145,7 @@ def _converted(key: str, entry: Entry, form: Form, suffix: str, dtype: torch.dty
     """The entries a file of that form has for a weight."""
     module = key.removesuffix(".weight")
     if form.codec is None or not _LARGE.fullmatch(key):
-        plain = dtype or (torch.float32 if suffix == ".gguf" and entry.dtype == torch.float64 else entry.dtype)
+        plain = dtype or (torch.float32 if suffix == ".gguf" and entry.dtype not in GGUF_DTYPES else entry.dtype)
         return {key: Entry(entry.shape, plain, partial(_plain, entry, plain))}
     read = lru_cache(maxsize=1)(partial(_small, entry, form.codec))  # the parts of a weight are asked for in turn
     if form.note is None and suffix == ".gguf":
@@ -213,8 +218,7 @@ def _write_folder(
     target: Path, entries: Mapping[str, Entry], component: Component, config: Mapping[str, Any], progress: Progress
 ) -> None:
     """One file, or parts of 5 GB with an index; the folder gets its name when it is complete."""
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     part.mkdir()
     try:
         stem = "model" if component == "text_encoder" else "diffusion_pytorch_model"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from tqdm import tqdm
 
-from .convert import FORMS, convert, converted_bytes
+from .convert import FORMS, convert
 from .inspection import inspect, report
 from .weights import named_dtype
 
@@ -33,12 +34,16 @@ def _add_convert(parser: ArgumentParser) -> None:
 
 def _convert(options: Namespace) -> str:
     dtype = None if options.dtype is None else named_dtype(options.dtype)
-    with tqdm(desc="converting", unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
+    with ExitStack() as bars:
+        bar: tqdm | None = None  # none before there is something to do, so that a refusal stands alone
 
-        def progress(number: int) -> None:
-            if bar.total is None:
-                bar.reset(converted_bytes(options.source))
-            bar.update(number)
+        def progress(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:
+                bar = bars.enter_context(
+                    tqdm(total=total, desc="converting", unit="B", unit_scale=True, file=sys.stderr, leave=False)
+                )
+            bar.update(done - bar.n)
 
         return str(convert(options.source, options.target, options.to, dtype=dtype, progress=progress))
 

@@ -31,8 +31,6 @@ from .weights.kinds import COMPONENTS, Component, component_of
 from .weights.load import declared_config
 from .weights.writing import entry_bytes
 
-_IGNORED = ("v_pred",)  # ComfyUI's marker
-
 
 @dataclass
 class Inspection:
@@ -43,7 +41,7 @@ class Inspection:
         variant: name of the model they are built like, for a transformer.
         form: what they are stored in: endings, formats of small numbers, whose names.
         numbers: how many numbers there are of each dtype or small format.
-        nbytes: of all tensors.
+        nbytes: of all numbers, without the scales that small ones may have.
         missing, unexpected: keys a whole model of that build has and has not.
         fault: why they do not open, in a sentence; None if they do.
     """
@@ -91,7 +89,7 @@ def _inspect(path: Path) -> Inspection:
     if component == "text_encoder":
         wanted.pop("encoder.embed_tokens.weight", None)  # the same as shared.weight
     found.missing = [key for key in wanted if key not in weights]
-    found.unexpected = [key for key in weights if key not in wanted and key not in _IGNORED]
+    found.unexpected = [key for key in weights if key not in wanted]
     return _described(found, weights)
 
 
@@ -131,7 +129,7 @@ def report(found: Inspection) -> str:
     lines = [str(found.path), f"  {found.what}" + (f" of the build of {found.variant}" if found.variant else "")]
     lines.append(f"  stored as {', '.join(found.form)}")
     numbers = ", ".join(f"{_count(number)} {_name(name)}" for name, number in found.numbers.items())
-    lines.append(f"  {_count(found.parameters)} numbers ({numbers}), {found.nbytes / 1e9:.2f} GB")
+    lines.append(f"  {_count(found.parameters)} numbers ({numbers}), {_size(found.nbytes)}")
     if found.fault:
         lines.append(f"  does not open: {found.fault}")
     for told, keys in (("missing", found.missing), ("left over", found.unexpected)):
@@ -147,6 +145,13 @@ def report(found: Inspection) -> str:
 
 def _name(name: str) -> str:
     return f"{name} blocks" if name in CODECS and CODECS[name].block else name
+
+
+def _size(nbytes: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if nbytes >= size:
+            return f"{nbytes / size:.2f} {unit}"
+    return f"{nbytes / 1e3:.2f} kB"
 
 
 def _count(number: int) -> str:

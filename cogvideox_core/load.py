@@ -66,6 +66,10 @@ def check_folder(path: str | Path) -> tuple[TransformerWeights, Variant]:
     Returns: its transformer, and the variant with what the folder's own JSON files declare.
     Raises: CheckpointError if a component is missing or another's; ValueError if components do not fit together.
     """
+    if Path(path).is_file():
+        raise CheckpointError(
+            f"{path} is a single file; give a whole CogVideoX folder, with transformer, VAE and text encoder in it"
+        )
     _check_settings(Path(path))
     weights = read_transformer(path)
     read_vae(path)

@@ -150,6 +150,8 @@ def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, norma
     Args: modules: the shape of each module's weight by its name.
     """
     path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a LoRA's .safetensors file, or the folder of a PEFT adapter")
     weights = open_weights(path)
     names = _Names(modules)
     found: dict[str, dict[str, str]] = {}
@@ -162,7 +164,7 @@ def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, norma
             found.setdefault(place[0], {})[place[1]] = key
         else:
             file.unmatched.append(key)
-    scales = _declared_scales(weights, path)
+    declared = _declared(weights, path)
     for name, parts in found.items():
         addition = _addition(weights, parts, modules[name])
         if addition is None:
@@ -171,7 +173,8 @@ def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, norma
         for part in ("down", "up"):
             if not getattr(addition, part).float().isfinite().all():
                 raise CheckpointError(f"{path} has NaN or infinite numbers for {name}; download it again")
-        addition.scale = _scale(weights, parts, addition.rank, scales.get(name, scales.get("")), normalise)
+        told = declared.scale(name) if declared else None
+        addition.scale = _scale(weights, parts, addition.rank, told, normalise)
         file.additions[name] = addition
         file.matched.extend(parts.values())
     _check(file, path)
@@ -236,7 +239,14 @@ def _addition(weights: Weights, parts: Mapping[str, str], shape: tuple[int, ...]
     if down_key is None or up_key is None:
         return None
     down, up = weights.shapes[down_key], weights.shapes[up_key]
-    if len(down) < 2 or len(up) < 2 or down[0] != up[1] or (up[0], *down[1:]) != shape or set(up[2:]) - {1}:
+    if (
+        len(down) < 2
+        or len(up) < 2
+        or not down[0]
+        or down[0] != up[1]
+        or (up[0], *down[1:]) != shape
+        or set(up[2:]) - {1}
+    ):
         return None
     return Addition(weights[down_key], weights[up_key], 1.0)
 
@@ -244,34 +254,58 @@ def _addition(weights: Weights, parts: Mapping[str, str], shape: tuple[int, ...]
 def _scale(weights: Weights, parts: Mapping[str, str], rank: int, declared: float | None, normalise: bool) -> float:
     """alpha / r; what the file declares; 1 / r for SAT's; else 1, or 1 / r if that is asked for."""
     if "alpha" in parts:
-        return float(weights[parts["alpha"]].float().flatten()[0]) / rank
+        alpha = weights[parts["alpha"]].float().flatten()
+        if alpha.numel() != 1 or not alpha.isfinite().all():
+            raise CheckpointError(
+                f"{weights.path} has no single finite number under {parts['alpha']}; download it again"
+            )
+        return alpha.item() / rank
     if declared is not None:
         return declared
     return 1 / rank if normalise or "down, SAT" in parts else 1.0
 
 
-def _declared_scales(weights: Weights, path: Path) -> dict[str, float]:
-    """Scales from PEFT's configuration: in the header, where diffusers leaves it, or beside the adapter.
+@dataclass(frozen=True)
+class _Declared:
+    """What PEFT's configuration says about scales; patterns are the ends of modules' names, as regular expressions."""
 
-    Returns: by module, and under "" for all others; empty where nothing is declared.
+    rank: float
+    alpha: float
+    rank_pattern: dict[str, float]
+    alpha_pattern: dict[str, float]
+    use_rslora: bool
+
+    def scale(self, module: str) -> float:
+        rank, alpha = (
+            next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
+            for patterns, default in ((self.rank_pattern, self.rank), (self.alpha_pattern, self.alpha))
+        )
+        return alpha / (sqrt(rank) if self.use_rslora else rank)
+
+
+def _declared(weights: Weights, path: Path) -> _Declared | None:
+    """PEFT's configuration: in the header, where diffusers leaves it, or beside the adapter; None if there is none.
+
+    Raises: CheckpointError if it is none.
     """
     beside = (path if path.is_dir() else path.parent) / "adapter_config.json"
     if _METADATA in weights.metadata:
-        told = parse_json(weights.metadata[_METADATA], f"the {_METADATA} in the header of {path}")
+        place = f"the {_METADATA} in the header of {path}"
+        told = parse_json(weights.metadata[_METADATA], place)
         told = {key.removeprefix("transformer."): value for key, value in told.items()}
     elif beside.is_file() and (path.is_dir() or path.stem == "adapter_model"):
-        told = read_json(beside)
+        place, told = str(beside), read_json(beside)
     else:
-        return {}
+        return None
     rank, alpha = told.get("r"), told.get("lora_alpha")
     if not _is_number(rank) or not _is_number(alpha):
-        return {}
-    ranks, alphas = (told.get(name) or {} for name in ("rank_pattern", "alpha_pattern"))
-    root = sqrt if told.get("use_rslora") else float
-    scales = {"": alpha / root(rank)}
-    for name in {*ranks, *alphas}:
-        scales[name] = alphas.get(name, alpha) / root(ranks.get(name, rank))
-    return scales
+        return None
+    patterns = {}
+    for name in ("rank_pattern", "alpha_pattern"):
+        patterns[name] = told.get(name) or {}
+        if not isinstance(patterns[name], dict) or not all(map(_is_number, patterns[name].values())):
+            raise CheckpointError(f"{place} has no number for each name in its {name}; download the file again")
+    return _Declared(rank, alpha, **patterns, use_rslora=bool(told.get("use_rslora")))
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

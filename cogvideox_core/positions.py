@@ -37,7 +37,7 @@ def rotary_table(grid: Grid, config: TransformerConfig, device: torch.device | s
     A head's channels are split 1/4 time, 3/8 rows, 3/8 columns.
 
     Returns: (cos, sin), each [T * H * W, head_dim / 2], float32.
-    Source: diffusers `get_3d_rotary_pos_embed`; grids in FACTS of the 1.0 ("linspace") and 1.5 ("slice") family.
+    Source: diffusers `get_3d_rotary_pos_embed`; its grids "linspace" for the 1.0 family, "slice" for 1.5.
     """
     head_dim = config.attention_head_dim
     sizes = (head_dim // 4, head_dim // 8 * 3, head_dim // 8 * 3)

@@ -13,15 +13,17 @@ from ..cogvideox_core.conditioning import (
     image_latents,
     image_pixels,
     inpaint_latents,
+    mask_pixels,
     masked_video,
     quadmask_latents,
+    quadmask_videos,
     video_pixels,
 )
 from ..cogvideox_core.shapes import LatentSize, VideoSize, check_size, latent_size
 from ..cogvideox_core.variants import Conditioning
 from .host.model import cogvideox_model
 from .host.vae import cogvideox_vae
-from .sizes import size_fault, size_inputs
+from .sizes import checked_size, size_fault, size_inputs
 
 
 class CogVideoXEmptyLatent(io.ComfyNode):
@@ -109,14 +111,13 @@ class CogVideoXImageToVideo(io.ComfyNode):
         image_fit: Fit = "refuse",
         image_scale: str = "diffusers",
     ) -> io.NodeOutput:
-        if fault := size_fault(width, height, length):
-            raise ValueError(fault)
+        size = checked_size(width, height, length)
         for name, image in (("start_image", start_image), ("end_image", end_image)):
             if image is not None and len(image) > 1:
                 raise ValueError(f"{name} holds {len(image)} images; give one (Image From Batch takes one out)")
         if end_image is not None and length == 1:
             raise ValueError("length=1 with an end image; a video from start to end takes at least 9 frames")
-        vae, size = cogvideox_vae(vae), VideoSize(height, width, length)
+        vae = cogvideox_vae(vae)
         first, last = (
             None if image is None else _encode(vae, image, size, image_fit) for image in (start_image, end_image)
         )
@@ -174,7 +175,7 @@ class CogVideoXControl(io.ComfyNode):
         length: int,
         image_fit: Fit = "refuse",
     ) -> io.NodeOutput:
-        vae, size = cogvideox_vae(vae), VideoSize(height, width, length)
+        vae, size = cogvideox_vae(vae), checked_size(width, height, length)
         pixels = _pixels(control_video, size, image_fit, "control_video", single=True)
         z = control_latents(_encode_video(vae, pixels), _clip_size(vae, size))
         return _conditioned(positive, negative, z, "control", vae)
@@ -227,17 +228,17 @@ class CogVideoXInpaint(io.ComfyNode):
         length: int,
         image_fit: Fit = "refuse",
     ) -> io.NodeOutput:
-        kind = cogvideox_model(model).variant.conditioning
-        vae, size = cogvideox_vae(vae), VideoSize(height, width, length)
+        variant = cogvideox_model(model).variant
+        if variant.conditioning not in ("inpaint", "quadmask"):
+            raise ValueError(f"{variant.name} takes no mask; give a CogVideoX-Fun InP model or VOID")
+        vae, size = cogvideox_vae(vae), checked_size(width, height, length)
         pixels = _pixels(video, size, image_fit, "video")
-        hidden = _mask_pixels(mask, size)
-        if kind == "quadmask":
-            grey = (1.0 - hidden).expand(-1, 3, -1, -1, -1) * 2.0 - 1.0
-            masked = (pixels + 1.0) * (1.0 - hidden) - 1.0
-            z = quadmask_latents(_encode_video(vae, grey), _encode_video(vae, masked), _clip_size(vae, size))
+        hidden, clip = mask_pixels(mask, size, fit=image_fit), _clip_size(vae, size)
+        if variant.conditioning == "quadmask":
+            z = quadmask_latents(*(_encode_video(vae, shown) for shown in quadmask_videos(pixels, hidden)), clip)
         else:
-            z = inpaint_latents(hidden, _encode_video(vae, masked_video(pixels, hidden)), _clip_size(vae, size))
-        return _conditioned(positive, negative, z, "quadmask" if kind == "quadmask" else "inpaint", vae)
+            z = inpaint_latents(hidden, _encode_video(vae, masked_video(pixels, hidden)), clip)
+        return _conditioned(positive, negative, z, variant.conditioning, vae)
 
 
 def _fit_input():
@@ -266,15 +267,6 @@ def _pixels(video: torch.Tensor, size: VideoSize, fit: Fit, name: str, *, single
             f"{name} has {len(video)} frames for length={size.num_frames}; give as many, or a smaller length"
         )
     return video_pixels(video[..., :3].movedim(-1, 1), size, fit=fit)
-
-
-def _mask_pixels(mask: torch.Tensor, size: VideoSize) -> torch.Tensor:
-    """[1, 1, F, H, W] in 0 to 1 of a MASK [F, H, W] or [H, W]; one mask goes on every frame."""
-    masks = mask.reshape(-1, 1, *mask.shape[-2:]).float()
-    if 1 < len(masks) < size.num_frames:
-        raise ValueError(f"mask has {len(masks)} frames for length={size.num_frames}; give one, or one per frame")
-    masks = torch.nn.functional.interpolate(masks[: size.num_frames], (size.height, size.width), mode="nearest")
-    return masks.expand(size.num_frames, -1, -1, -1).transpose(0, 1)[None].clamp(0.0, 1.0)
 
 
 def _encode_video(vae, pixels: torch.Tensor) -> torch.Tensor:

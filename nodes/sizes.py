@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..cogvideox_core.shapes import LARGEST_SIDE, size_steps
+from ..cogvideox_core.shapes import LARGEST_SIDE, VideoSize, size_steps
 from ..cogvideox_core.variants import VARIANTS
 
 ((MULTIPLE, GROUP),) = {size_steps(row.transformer, row) for row in VARIANTS.values()}  # the same for all models
@@ -54,3 +54,10 @@ def size_fault(width: int | None, height: int | None, length: int | None) -> str
         nearest = min(max(round((length - 1) / GROUP), 0) * GROUP + 1, LONGEST)
         return f"length={length}; CogVideoX takes {GROUP}n+1 frames; use {nearest}"
     return None
+
+
+def checked_size(width: int, height: int, length: int) -> VideoSize:
+    """The size these widgets, or what is linked to them, say. Raises: ValueError if it fits no CogVideoX model."""
+    if fault := size_fault(width, height, length):
+        raise ValueError(fault)
+    return VideoSize(height, width, length)

@@ -212,6 +212,34 @@ def true_gguf(name: str, rename: Callable[[str], str] = lambda key: key, arch: s
     return write
 
 
+def k_blocks(name: str) -> Writer:
+    """A .gguf file whose rows of 256 numbers and more are in K-quants, which the gguf package only reads: random bits
+    with small scales."""
+    scales = {"Q4_K": (0, 2), "Q6_K": (208,)}[name]  # where a block has its 16-bit scales
+
+    def write(state: State, folder: Path) -> Path:
+        writer = gguf.GGUFWriter(folder / f"{name}.gguf", "cogvideox")
+        kind = gguf.GGMLQuantizationType[name]
+        block, nbytes = gguf.GGML_QUANT_SIZES[kind]
+        draw = np.random.default_rng(0)
+        for key, tensor in state.items():
+            if not is_large(key) or tensor.shape[1] % block:
+                writer.add_tensor(key, np.ascontiguousarray(tensor.float().numpy()))
+                continue
+            blocks = draw.integers(0, 256, (tensor.shape[0], tensor.shape[1] // block, nbytes), dtype=np.uint8)
+            for start in scales:
+                small = draw.uniform(1e-5, 1e-4, blocks.shape[:2]).astype(np.float16)
+                blocks[..., start : start + 2] = small[..., None].view(np.uint8)
+            writer.add_tensor(key, blocks.reshape(tensor.shape[0], -1), raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return folder / f"{name}.gguf"
+
+    return write
+
+
 _GGUF_T5 = {
     "layer.0.layer_norm": "attn_norm",
     "layer.0.SelfAttention.relative_attention_bias": "attn_rel_b",

@@ -36,9 +36,28 @@ SCHEDULE = "tests/core/test_schedulers.py"
 CONDITIONING = "tests/core/test_conditioning.py"
 RUNS = "tests/core/test_pipeline.py"
 SAMPLING = "tests/nodes/test_sampling.py"
+BATCHES = "tests/core/test_training_batches.py"
 TRAINING = "tests/core/test_training.py"
+FORMS = "tests/core/test_weights_forms.py"
+CODECS = "tests/core/test_weights_codecs.py"
+LORA = "tests/core/test_lora.py"
+CONVERT = "tests/core/test_convert.py"
+DERIVED = "tests/nodes/test_derived.py"
+TYPES = "tests/nodes/test_host_types.py"
 
 MUTATIONS = [
+    Mutation(f"{CORE}/weights/codecs.py", "torch.cat([b & 0x0F, b >> 4]", "torch.cat([b >> 4, b & 0x0F]", CODECS),
+    Mutation(f"{CORE}/weights/codecs.py", "bits.flatten(1) << 4", "bits.flatten(1) << 3", CODECS),
+    Mutation(f"{CORE}/weights/codecs.py", "factors * groups.float() - offsets", "factors * groups.float()", CODECS),
+    Mutation(f"{CORE}/weights/layouts.py", "Rows((0, 1, 2, 6, 7, 8), 12)", "Rows((0, 1, 2, 3, 4, 5), 12)", FORMS),
+    Mutation(f"{CORE}/lora.py", "return alpha.item() / rank", "return alpha.item()", LORA),
+    Mutation(f"{CORE}/lora.py", "sqrt(rank) if self.use_rslora else rank", "rank", LORA),
+    Mutation(f"{CORE}/lora.py", r'rf"(.*\.)?({pattern})$"', r'rf"({pattern})$"', LORA),
+    Mutation(f"{CORE}/convert.py", "if tensor.codec == codec and _stores_alike(tensor, entry):", "if False:", CONVERT),
+    Mutation(f"{CORE}/conditioning.py", "known = 1.0 - (mask > 0.5)", "known = (mask > 0.5)", DERIVED),
+    Mutation(f"{CORE}/conditioning.py", "video.masked_fill(mask > 0.5", "video.masked_fill(mask <= 0.5", DERIVED),
+    Mutation(f"{CORE}/conditioning.py", "known = 1.0 - mask", "known = mask", TYPES),
+    Mutation(f"{CORE}/conditioning.py", "masks[: size.num_frames, :, top:bottom, left:right]", "masks", CONDITIONING),
     Mutation(f"{CORE}/conditioning.py", "[first, between, *ends[1:]]", "[first, *ends[1:], between]", CONDITIONING),
     Mutation(f"{CORE}/conditioning.py", "latents[:, :, :1].expand(-1", "latents[:, :, -1:].expand(-1", CONDITIONING),
     Mutation(f"{CORE}/transformer.py", "shift, scale, gate = per", "scale, shift, gate = per", TRANSFORMER),
@@ -83,14 +102,14 @@ MUTATIONS = [
         f"{CORE}/noise.py", "return draw((batch, rest[0], channels", "return draw((batch, channels, rest[0]", RUNS
     ),
     Mutation(
-        f"{CORE}/training/frame_pack.py", "cos.repeat(run.clips, 1)", "cos.repeat_interleave(run.clips, 0)", TRAINING
+        f"{CORE}/training/frame_pack.py", "cos.repeat(run.clips, 1)", "cos.repeat_interleave(run.clips, 0)", BATCHES
     ),
     Mutation(
-        f"{CORE}/training/frame_pack.py", "_unpack(part[index], run.clips)", "_unpack(part[0], run.clips)", TRAINING
+        f"{CORE}/training/frame_pack.py", "_unpack(part[index], run.clips)", "_unpack(part[0], run.clips)", BATCHES
     ),
-    Mutation(f"{CORE}/training/timesteps.py", "chance(seed, step).shuffle(intervals)", "pass", TRAINING),
-    Mutation(f"{CORE}/training/diffusion.py", "noise - (1 - alpha)", "noise + (1 - alpha)", TRAINING),
-    Mutation(f"{CORE}/training/diffusion.py", "clip.last[None] if", "clip.first[None] if", TRAINING),
+    Mutation(f"{CORE}/training/timesteps.py", "chance(seed, step).shuffle(intervals)", "pass", BATCHES),
+    Mutation(f"{CORE}/training/diffusion.py", "noise - (1 - alpha)", "noise + (1 - alpha)", BATCHES),
+    Mutation(f"{CORE}/training/diffusion.py", "clip.last[None] if", "clip.first[None] if", BATCHES),
     Mutation(f"{CORE}/training/loop.py", "            part.load_state_dict(state[name])", "            pass", TRAINING),
     Mutation(
         f"{HOST}/model.py", "CogVideoXLatentFormat(variant.vae.scaling_factor)", "CogVideoXLatentFormat(1.0)", SAMPLING

@@ -109,6 +109,9 @@ class DiffusionObjective(Objective):
         self.questions = questions
         if questions.weight and not clips.token_questions:
             raise ValueError(f"{type(clips).__name__} know nothing that tokens could be asked; leave out questions")
+        layers = len(transformer.transformer_blocks)
+        if questions.weight and not 1 <= questions.after_block <= layers:
+            raise ValueError(f"questions after block {questions.after_block} of {layers}; take one from 1 to {layers}")
         self.choices = list(clips.token_questions.values()) if questions.weight else []
         self.answer = nn.Linear(transformer.config.width, sum(self.choices)) if self.choices else None
         self.seed = seed

@@ -28,7 +28,7 @@ SHARD = 250
 _BATCH = 10
 
 IMAGE_NOISE = (-3.0, 0.5)
-"""Mean and deviation of the logarithm of the noise put on image conditions, in pixels of [-1, 1] (FACTS: exp(N))."""
+"""Mean and deviation of the logarithm of the noise put on image conditions, in pixels of [-1, 1]."""
 
 
 @dataclass(frozen=True)

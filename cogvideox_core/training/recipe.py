@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from .autoencoder import Phase, ReconstructionWeights
 from .diffusion import NOTHING_ASKED, Dropout, Questions, Timesteps
@@ -108,7 +108,7 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
     values = dict(values)
     stage = values.pop("stage", None)
     if stage == "autoencoder":
-        return _section(
+        recipe = _section(
             AutoencoderRecipe,
             values,
             "recipe",
@@ -117,6 +117,10 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
             weights=lambda v: _section(ReconstructionWeights, v, "weights"),
             zooms=tuple,
         )
+        last, steps = max((phase.until for phase in recipe.phases), default=0), recipe.optimisation.steps
+        if last < steps:
+            raise ValueError(f"phases end at step {last} of {steps}; let the last one go on until {steps}")
+        return recipe
     if stage == "text":
         return _section(
             TextRecipe,
@@ -136,6 +140,8 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
             focus=lambda v: _section(Focus, v, "focus"),
             questions=lambda v: _section(Questions, v, "questions"),
         )
+        if recipe.timesteps not in Timesteps.__args__:
+            raise ValueError(f"timesteps is {recipe.timesteps!r}; it is one of {', '.join(Timesteps.__args__)}")
         if abs(sum(bucket.share for bucket in recipe.buckets) - 1) > 1e-6:
             raise ValueError(f"the shares of buckets add up to {sum(b.share for b in recipe.buckets):g}; make it 1")
         return recipe
@@ -150,12 +156,27 @@ def _bucket(values: Mapping[str, Any]) -> MixedBucket:
     return MixedBucket(_section(Bucket, values, "buckets"), share)
 
 
+_CALLED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """Whether JSON's value is of that kind; a whole number is a number too, true is none."""
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind
+
+
 def _section(kind: type[Section], values: Any, where: str, **convert: Any) -> Section:
     if not isinstance(values, Mapping):
         raise ValueError(f"{where} is {values!r}; it takes an object")
     known = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"{where} has no field {', '.join(unknown)}; it takes {', '.join(known)}")
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        wanted = hints[name]
+        if wanted in (int, float, bool, str) and not _is_a(value, wanted):
+            raise ValueError(f"{where} has {name} {value!r}; it takes {_CALLED[wanted]}")
     try:
         return kind(**{name: convert[name](value) if name in convert else value for name, value in values.items()})
     except TypeError as error:

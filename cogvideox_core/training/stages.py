@@ -157,7 +157,9 @@ def _text_encoder(new: dict[str, Any] | None, clips: ClipSource, places: Places)
     else:
         folder = places.work / "tokenizer"
         arguments = dict(new)
-        pieces = arguments.pop("vocab_size")
+        pieces = arguments.pop("vocab_size", None)
+        if not isinstance(pieces, int):
+            raise ValueError(f"text_encoder has vocab_size {pieces!r}; it takes how many pieces the tokenizer may have")
         sentences = [clips.caption(index, index, 17) for index in range(_SENTENCES)]
         model = _new_t5(train_tokenizer(sentences, folder, pieces), arguments)
     model.eval()  # no dropout, so that a resumed run is the same run
@@ -209,7 +211,9 @@ def _widened(weight: Tensor, config: TransformerConfig) -> Tensor:
 def _config(base: Any, values: dict[str, Any]) -> Any:
     known = {entry.name for entry in fields(base)}
     if unknown := sorted(set(values) - known):
-        raise ValueError(f"{type(base).__name__} has no field {', '.join(unknown)}")
+        raise ValueError(
+            f"{type(base).__name__} has no field {', '.join(unknown)}; it takes {', '.join(sorted(known))}"
+        )
     return replace(base, **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

@@ -57,8 +57,7 @@ def read_transformer(path: str | Path) -> TransformerWeights:
     """
     weights, declared = _open(path, "transformer")
     config = transformer_config(weights.shapes, declared, source=weights.path)
-    tensors = {key: tensor for key, tensor in weights.items() if key != _V_PREDICTION_MARKER}
-    return TransformerWeights(config, find_variant(config, source=weights.path), tensors)
+    return TransformerWeights(config, find_variant(config, source=weights.path), dict(weights))
 
 
 def read_vae(path: str | Path) -> VAEWeights:
@@ -145,7 +144,8 @@ def open_component(path: str | Path, component: Component) -> Weights:
 
     Raises: CheckpointError as `open_weights`, or for a number format that is not read.
     """
-    return in_own_names(decoded(open_weights(path)), component)
+    weights = in_own_names(decoded(open_weights(path)), component)
+    return weights.with_entries({key: entry for key, entry in weights.entries.items() if key != _V_PREDICTION_MARKER})
 
 
 def _open(path: str | Path, name: Component) -> tuple[Weights, dict[str, Any] | None]:

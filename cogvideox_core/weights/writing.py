@@ -24,7 +24,8 @@ Progress = Callable[[int], None]
 """Told the bytes of each tensor that was written."""
 
 _HEADER_ALIGNMENT = 8
-_PLAIN_KINDS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+GGUF_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+"""Plain numbers a .gguf file can hold, and GGML's names of them."""
 
 
 def ignore_progress(number: int) -> None:
@@ -105,7 +106,7 @@ def write_gguf(
         if config:
             writer.add_string(OWN_METADATA + "config", json.dumps(config))
         for key, entry in entries.items():
-            kind = GGMLQuantizationType[entry.codec or _PLAIN_KINDS[entry.dtype]]
+            kind = GGMLQuantizationType[entry.codec or GGUF_DTYPES[entry.dtype]]
             # Any dtype but uint8: the shape is that of the numbers.
             writer.add_tensor_info(key, entry.shape, np.dtype(np.float32), entry_bytes(entry), raw_dtype=kind)
         writer.write_header_to_file()

@@ -36,3 +36,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def toy(checkpoint: Callable[..., Path]) -> Path:
+    """The toy that training starts from."""
+    return checkpoint("CogVideoX-5B")

@@ -184,6 +184,27 @@ def test_a_lora_that_does_not_fit_is_told_before_any_model_is_loaded(
         assert told in capsys.readouterr().err
 
 
+def test_a_lora_strength_that_is_no_number_is_told(tmp_path: Path, small: Path, capsys: Captured) -> None:
+    told = "--lora nosuch.safetensors:abc; a strength is a number, such as 0.8"
+    refused(["a cat", "--model", str(small), "--lora", "nosuch.safetensors:abc"], told, tmp_path, capsys)
+
+
+def test_a_single_file_is_no_whole_model(tmp_path: Path, small: Path, capsys: Captured) -> None:
+    file = small / "transformer" / "diffusion_pytorch_model.safetensors"
+    refused(["a cat", "--model", str(file)], "is a single file; give a whole CogVideoX folder", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert"])
+def test_a_command_without_its_path_asks_for_it(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        cli.main([command])
+    assert left.value.code == 2 and names(tmp_path) == []
+    assert "the following arguments are required" in capsys.readouterr().err
+
+
 def test_what_is_cut_from_a_long_prompt_is_told(tmp_path: Path, small: Path, capsys: Captured) -> None:
     prompt = "a " * 225 + "red circle"
     assert cli.main([prompt, "--model", str(small), "--steps", "1", "-o", str(tmp_path / "out.mp4")]) == 0
@@ -376,7 +397,7 @@ def test_pictures_go_only_to_models_that_take_them(tmp_path: Path, small: Path, 
     output = ["-o", str(tmp_path / "out.mp4")]
     wanted = "an image for CogVideoX-5B, which makes a video from a prompt alone"
     refused(["a cat", "--model", str(small), "--image", image, *output], wanted, tmp_path, capsys)
-    wanted = "no image; CogVideoX-5B-I2V makes a video from an image and a prompt; give image"
+    wanted = "no image; CogVideoX-5B-I2V makes a video from an image and a prompt; give --image"
     refused(["a cat", "--model", str(i2v), *output], wanted, tmp_path, capsys)
     wanted = "learned position table"
     refused(["a cat", "--model", str(i2v), "--image", image, "--frames", "9", *output], wanted, tmp_path, capsys)

@@ -15,6 +15,8 @@ from diffusers import CogVideoXDDIMScheduler, CogVideoXImageToVideoPipeline
 from parity import assert_parity, relative_difference
 
 from cogvideox_core import CogVideoXPipeline, load_pipeline
+from cogvideox_core.conditioning import mask_pixels, video_pixels
+from cogvideox_core.shapes import VideoSize
 
 MODELS = ("CogVideoX-5B-I2V", "CogVideoX1.5-5B-I2V")
 SIZE = {"height": 64, "width": 96, "num_frames": 17}
@@ -114,3 +116,29 @@ def test_video_to_video_of_1_5_repeats_the_first_latent_in_front(checkpoint: Cal
     size = {"height": SIZE["height"], "width": SIZE["width"]}
     found = ours(**run, **size, video=video, strength=0.5, generator=torch.Generator().manual_seed(3))
     assert_parity(found, wanted, 1e-4, "CogVideoX1.5-5B, video to video")
+
+
+# --- Masks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_is_fitted_as_its_video_is() -> None:
+    """White stays where it lies in the picture, whatever becomes of the picture's edges."""
+    size = VideoSize(64, 96, 2)
+    picture = torch.zeros(2, 3, 64, 192)
+    picture[..., 80:112] = 1
+    for fit in ("crop", "stretch"):
+        seen = video_pixels(picture, size, fit=fit)[0, 0] > 0
+        mask = mask_pixels(picture[:, 0], size, fit=fit)
+        assert mask.shape == (1, 1, 2, 64, 96)
+        assert torch.equal(mask[0, 0] > 0.5, seen), fit
+    with pytest.raises(ValueError, match="a picture of 192x64 for a video of 96x64: another aspect ratio"):
+        mask_pixels(picture[:, 0], size)
+
+
+def test_one_mask_goes_on_every_frame_and_too_few_are_refused() -> None:
+    size = VideoSize(64, 96, 9)
+    mask = torch.zeros(64, 96)
+    mask[:, 48:] = 1
+    assert torch.equal(mask_pixels(mask, size), mask.expand(1, 1, 9, 64, 96))
+    with pytest.raises(ValueError, match="mask has 4 frames for length=9; give one, or one per frame"):
+        mask_pixels(mask.expand(4, -1, -1), size)

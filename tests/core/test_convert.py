@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from cogvideox_core import cli, convert, load_transformer, load_vae
 from cogvideox_core.inspection import inspect, report
 from cogvideox_core.weights import CheckpointError, open_component
+from cogvideox_core.weights.quantised import QuantisedTensor
 
 Checkpoint = Callable[..., Path]
 KIND = "CogVideoX1.5-5B-I2V"
@@ -135,12 +136,65 @@ def test_a_target_that_does_not_fit_is_told_and_nothing_is_lost(model: Path, tmp
 def test_a_writing_that_fails_leaves_nothing(
     form: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(number: int) -> None:
+    def stop(done: int, total: int) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
         convert.convert(model / "transformer", tmp_path / names(form)[0], form, progress=stop)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["single", "int8", "q4_0", "diffusers"])
+def test_progress_ends_where_it_said_it_would(form: str, model: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    convert.convert(
+        model / "transformer", tmp_path / names(form)[-1], form, progress=lambda done, total: told.append((done, total))
+    )
+    assert len({total for _, total in told}) == 1
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1][0] == told[-1][1] > 0
+
+
+@pytest.mark.parametrize("form", [*RENAMED, *QUANTISED])
+def test_every_form_becomes_a_folder_of_the_same_numbers(form: str, model: Path, tmp_path: Path) -> None:
+    state = load_file(model / "transformer" / "diffusion_pytorch_model.safetensors")
+    write = RENAMED[form] if form in RENAMED else QUANTISED[form][0]
+    source = write(state, tmp_path)
+    back = convert.convert(source, tmp_path / "back", "diffusers", dtype=torch.bfloat16)
+    opened = open_component(source, "transformer")
+    returned = load_file(back / "diffusion_pytorch_model.safetensors")
+    assert returned.keys() == state.keys()
+    for key, tensor in returned.items():
+        read = opened[key]
+        wanted = read.dequantise(torch.bfloat16) if isinstance(read, QuantisedTensor) else read.to(torch.bfloat16)
+        assert torch.equal(tensor, wanted), key
+        if form in RENAMED:
+            assert torch.equal(tensor, state[key]), key
+
+
+def test_comfyuis_marker_stays_behind(model: Path, tmp_path: Path) -> None:
+    state = load_file(model / "transformer" / "diffusion_pytorch_model.safetensors")
+    save_file(state | {"v_pred": torch.zeros(0)}, tmp_path / "saved.safetensors")
+    back = convert.convert(tmp_path / "saved.safetensors", tmp_path / "back", "diffusers")
+    assert load_file(back / "diffusion_pytorch_model.safetensors").keys() == state.keys()
+
+
+def test_what_a_gguf_file_cannot_hold_is_told_before_it_is_written(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="whose convolutions are not stored in gguf; take diffusers or single"):
+        convert.convert(model / "vae", tmp_path / "vae.gguf", "gguf")
+    with pytest.raises(ValueError, match="dtype torch.float64 for a.gguf; .gguf files hold float32, float16"):
+        convert.convert(model / "transformer", tmp_path / "a.gguf", "gguf", dtype=torch.float64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plain_fp8_goes_into_a_gguf_file(model: Path, tmp_path: Path) -> None:
+    """Its biases are in 8 bits too, which GGML has no name for."""
+    state = load_file(model / "transformer" / "diffusion_pytorch_model.safetensors")
+    source = QUANTISED["fp8"][0](state, tmp_path)
+    made = convert.convert(source, tmp_path / "a.gguf", "gguf")
+    ours, theirs = load_transformer(made, dtype="float32"), load_transformer(source, dtype="float32")
+    for (key, one), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        assert torch.equal(torch.as_tensor(one + 0), torch.as_tensor(other + 0)), key
 
 
 # --- Inspecting ---------------------------------------------------------------------------------------------------

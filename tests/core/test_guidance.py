@@ -1,4 +1,4 @@
-"""Classifier-free guidance, and the dynamic scale with its published values (FACTS 4.6)."""
+"""Classifier-free guidance, and the dynamic scale with its published values."""
 
 from __future__ import annotations
 

@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from checkpoints import random_transformer, toy_transformer_config
 from forms import QUANTISED, prefixed
+from lora_forms import ALPHA, FORMS, RANK, Pairs, kohya, pairs_of, save, to_peft, with_metadata
 from parity import assert_parity, relative_difference, snr_db
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cogvideox_core import load_lora, load_transformer
 from cogvideox_core.transformer import CogVideoXTransformer3D
 from cogvideox_core.weights import CheckpointError
 
-RANK, ALPHA, STRENGTH = 4, 2.0, 0.7
-ATTENTION = [f"attn1.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
-ALL = [*ATTENTION, "ff.net.0.proj", "ff.net.2", "norm1.linear", "norm2.linear"]
-Pairs = dict[str, tuple[Tensor, Tensor]]  # up, down by module
+STRENGTH = 0.7
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = random_transformer(toy_transformer_config("CogVideoX1.5-5B", text_embed_dim=64)).state_dict()
     return prefixed("")(state, tmp_path_factory.mktemp("base"))
-
-
-def pairs_of(model: CogVideoXTransformer3D, layers: list[str] = ATTENTION, seed: int = 0) -> Pairs:
-    generator = torch.Generator().manual_seed(seed)
-    modules = dict(model.named_modules())
-    names = [f"transformer_blocks.{block}.{layer}" for block in range(2) for layer in layers]
-    pairs = {}
-    for name in names:
-        rows, columns = modules[name].weight.shape  # type: ignore[union-attr, misc]
-        up, down = torch.randn(rows, RANK, generator=generator), torch.randn(RANK, columns, generator=generator)
-        pairs[name] = 0.3 * up, 0.3 * down
-    return pairs
 
 
 def run(model: CogVideoXTransformer3D) -> Tensor:
@@ -55,100 +41,6 @@ def by_hand(base: Path, pairs: Pairs, factor: float) -> Tensor:
         module = model.get_submodule(name)
         module.weight = torch.nn.Parameter(module.weight + factor * up @ down, requires_grad=False)  # type: ignore[operator]
     return run(model)
-
-
-# --- Forms --------------------------------------------------------------------------------------------------------
-
-
-def peft(prefix: str, adapter: str = "") -> Callable[[Pairs, Path], Path]:
-    def write(pairs: Pairs, path: Path) -> Path:
-        tensors = {}
-        for name, (up, down) in pairs.items():
-            tensors[f"{prefix}{name}.lora_A{adapter}.weight"] = down
-            tensors[f"{prefix}{name}.lora_B{adapter}.weight"] = up
-        return save(tensors, path)
-
-    return write
-
-
-def diffusers_older(pairs: Pairs, path: Path) -> Path:
-    tensors = {}
-    for name, (up, down) in pairs.items():
-        own = name.replace("attn1.", "attn1.processor.").removesuffix(".0")
-        tensors |= {f"transformer.{own}_lora.up.weight": up, f"transformer.{own}_lora.down.weight": down}
-    return save(tensors, path)
-
-
-def kohya(prefix: str) -> Callable[[Pairs, Path], Path]:
-    def write(pairs: Pairs, path: Path) -> Path:
-        tensors = {}
-        for name, (up, down) in pairs.items():
-            flat = prefix + name.replace(".", "_")
-            tensors |= {f"{flat}.lora_up.weight": up, f"{flat}.lora_down.weight": down}
-            tensors[f"{flat}.alpha"] = torch.tensor(ALPHA)
-        tensors["lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight"] = torch.ones(2, 2)
-        return save(tensors, path)
-
-    return write
-
-
-def sat(pairs: Pairs, path: Path) -> Path:
-    """The whole model with the matrices inside, as SAT saves it."""
-    tensors = {"time_embed.0.weight": torch.zeros(2), "mixins.patch_embed.proj.weight": torch.zeros(2)}
-    for name, (up, down) in pairs.items():
-        block, layer = name.split(".")[1], name.split("attn1.")[1]
-        own = f"transformer.layers.{block}.attention."
-        own += "dense" if layer == "to_out.0" else "query_key_value"
-        index = {"to_out.0": 0, "to_q": 0, "to_k": 1, "to_v": 2}[layer]
-        tensors |= {f"{own}.matrix_A.{index}": down, f"{own}.matrix_B.{index}": up}
-        tensors[f"{own}.original.weight"] = torch.zeros(2)
-    path = path.with_suffix(".pt")
-    torch.save({"module": {"model.diffusion_model." + key: tensor for key, tensor in tensors.items()}}, path)
-    return path
-
-
-def with_metadata(pairs: Pairs, path: Path) -> Path:
-    """diffusers' since 0.34: PEFT's configuration in the header."""
-    told = {"transformer.r": RANK, "transformer.lora_alpha": ALPHA}
-    return save(to_peft(pairs), path, metadata={"lora_adapter_metadata": json.dumps(told)})
-
-
-def peft_folder(pairs: Pairs, path: Path) -> Path:
-    folder = path.parent / "adapter"
-    folder.mkdir()
-    peft("base_model.model.")(pairs, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"r": RANK, "lora_alpha": ALPHA, "peft_type": "LORA"}))
-    return folder
-
-
-def to_peft(pairs: Pairs) -> dict[str, Tensor]:
-    return {
-        f"transformer.{name}.lora_{letter}.weight": matrix
-        for name, (up, down) in pairs.items()
-        for letter, matrix in (("A", down), ("B", up))
-    }
-
-
-def save(tensors: dict[str, Tensor], path: Path, **options: dict[str, str]) -> Path:
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path, **options)
-    return path
-
-
-# A writer, the layers it can name, the scale its file stands for, and how many keys are of something else.
-FORMS: dict[str, tuple[Callable[[Pairs, Path], Path], list[str], float, int]] = {
-    "transformer.": (peft("transformer."), ALL, 1.0, 0),
-    "bare": (peft(""), ALL, 1.0, 0),
-    "base_model.model.": (peft("base_model.model."), ALL, 1.0, 0),
-    "base_model.model.transformer.": (peft("base_model.model.transformer."), ALL, 1.0, 0),
-    "diffusion_model.": (peft("diffusion_model."), ALL, 1.0, 0),
-    "default": (peft("transformer.", ".default"), ALL, 1.0, 0),
-    "processors": (diffusers_older, ATTENTION, 1.0, 0),
-    "kohya": (kohya("lora_unet_"), ALL, ALPHA / RANK, 1),
-    "VideoX-Fun": (kohya("lora_unet__"), ALL, ALPHA / RANK, 1),
-    "SAT": (sat, ATTENTION, 1 / RANK, 6),
-    "metadata": (with_metadata, ALL, ALPHA / RANK, 0),
-    "PEFT folder": (peft_folder, ALL, ALPHA / RANK, 0),
-}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -170,12 +62,21 @@ def test_diffusers_and_peft_do_the_same_with_a_file(tmp_path: Path) -> None:
     config = toy_transformer_config("CogVideoX-2B", text_embed_dim=64, max_text_seq_length=7)
     random_transformer(config).save_pretrained(tmp_path / "model")
     model = load_transformer(tmp_path / "model", dtype="float32")
-    for name, write in (("plain", peft("transformer.")), ("declared", with_metadata)):
-        path = write(pairs_of(model), tmp_path / f"{name}.safetensors")
-        lora, reference = load_lora(model, path), random_transformer(config)
-        told = {"r": RANK, "lora_alpha": ALPHA, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
+    patterns = {
+        "rank_pattern": {"to_v": 2, "transformer_blocks.1.attn1.to_v": 3},  # the first that fits counts
+        "alpha_pattern": {"0.attn1.to_q": 16.0, r"attn1\..*": 4.0},
+        "use_rslora": True,
+    }
+    for name, more in (("plain", None), ("declared", {}), ("patterns", patterns)):
+        pairs = pairs_of(model)
+        if more:
+            pairs = {key: (up[:, :2], down[:2]) if "to_v" in key else (up, down) for key, (up, down) in pairs.items()}
+        told = {"r": RANK, "lora_alpha": ALPHA, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"], **(more or {})}
         told = {f"transformer.{key}": value for key, value in told.items()}
-        options = {"metadata": told} if name == "declared" else {}
+        header = {} if more is None else {"metadata": {"lora_adapter_metadata": json.dumps(told)}}
+        path = save(to_peft(pairs), tmp_path / f"{name}.safetensors", **header)
+        lora, reference = load_lora(model, path), random_transformer(config)
+        options = {} if more is None else {"metadata": told}
         reference.load_lora_adapter(load_file(path), prefix="transformer", adapter_name=name, **options)
         latents, prompt = torch.randn(2, 16, 4, 6, 8), torch.randn(2, 7, 64)
         theirs = reference(latents.transpose(1, 2), prompt, torch.tensor([300, 900])).sample.transpose(1, 2)
@@ -295,3 +196,23 @@ def test_a_lora_of_another_model_changes_nothing(base: Path, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="holds no LoRA: its keys begin with norm_final.bias"):
         load_lora(model, base)
     assert torch.equal(run(model), plain)
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"to_q": "8"}, {"to_q": 0}])
+def test_a_pattern_that_gives_no_numbers_is_told(value: Any, base: Path, tmp_path: Path) -> None:
+    model = load_transformer(base, dtype="float32")
+    told = {"transformer.r": RANK, "transformer.lora_alpha": ALPHA, "transformer.alpha_pattern": value}
+    header = {"lora_adapter_metadata": json.dumps(told)}
+    path = save(to_peft(pairs_of(model)), tmp_path / "a.safetensors", metadata=header)
+    with pytest.raises(CheckpointError, match="has no number for each name in its alpha_pattern"):
+        load_lora(model, path)
+
+
+@pytest.mark.parametrize("alpha", [torch.tensor(float("nan")), torch.zeros(0), torch.ones(2)])
+def test_an_alpha_that_is_no_number_is_told(alpha: Tensor, base: Path, tmp_path: Path) -> None:
+    model = load_transformer(base, dtype="float32")
+    path = kohya("lora_unet_")(pairs_of(model), tmp_path / "a.safetensors")
+    tensors = load_file(path)
+    key = next(key for key in tensors if key.endswith(".alpha"))
+    with pytest.raises(CheckpointError, match="has no single finite number under lora_unet_.*alpha"):
+        load_lora(model, save(tensors | {key: alpha}, path))

@@ -1,4 +1,4 @@
-"""Position codes: golden values (FACTS 2.3, 2.5, 2.6) and, over whole tables, diffusers."""
+"""Position codes: golden values and, over whole tables, diffusers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise schedule and step rules: golden values (FACTS 4.1, 4.2, 4.5), and diffusers for everything else."""
+"""Noise schedule and step rules: golden values, and diffusers for everything else."""
 
 from __future__ import annotations
 

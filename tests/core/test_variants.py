@@ -27,7 +27,7 @@ def test_there_are_five_rows_and_each_knows_its_name() -> None:
     assert all(row.source for row in VARIANTS.values())
 
 
-# FACTS 1.1: heads, layers, input channels, rotary, learned table, temporal patch, offset width, training size.
+# From config.json: heads, layers, input channels, rotary, learned table, temporal patch, offset width, training size.
 @pytest.mark.parametrize(
     ("kind", "row"),
     [
@@ -59,7 +59,7 @@ def test_a_transformer_row_has_the_published_numbers(kind: str, row: tuple[Any, 
     )
 
 
-# FACTS 1.4 and 1.6: VAE scale, whether 1.5 divides by it for image latents, SNR shift.
+# As published: VAE scale, whether 1.5 divides by it for image latents, SNR shift.
 @pytest.mark.parametrize(
     ("kind", "scaling_factor", "inverts", "snr_shift"),
     [
@@ -80,7 +80,7 @@ def test_scales_belong_to_the_row(kind: str, scaling_factor: float, inverts: boo
     assert (row.vae.temporal_compression_ratio, row.vae.spatial_compression_ratio) == (4, 8)
 
 
-# FACTS 1.7: task, size and frames, fps, most frames, sampler, dynamic guidance, dtype.
+# As the model cards advise: task, size and frames, fps, most frames, sampler, dynamic guidance, dtype.
 @pytest.mark.parametrize(
     ("kind", "row"),
     [
@@ -121,7 +121,7 @@ def test_a_row_agrees_with_the_published_json_field_by_field(kind: str) -> None:
             assert getattr(ours, field.name) == config[field.name], f"{part}.{field.name}"
 
 
-# FACTS 1.2: parameters, numbers in the file, keys.
+# Counted on diffusers' models: parameters, numbers in the file, keys.
 @pytest.mark.parametrize(
     ("kind", "parameters", "numel_in_file", "keys"),
     [

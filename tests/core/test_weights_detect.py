@@ -17,7 +17,7 @@ from cogvideox_core.weights import CheckpointError, expect_kind, find_variant, t
 
 Shapes = dict[str, tuple[int, ...]]
 
-# Keys, learned numbers and numbers in the file, counted on diffusers' models (FACTS 1.2).
+# Keys, learned numbers and numbers in the file, counted on diffusers' models.
 SIZES = {
     "CogVideoX-2B": (736, 1_693_783_872, 1_693_783_872),
     "CogVideoX-5B": (1024, 5_570_283_072, 5_570_283_072),
@@ -102,7 +102,7 @@ def test_a_released_model_is_found_from_its_shapes_alone(name: str) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
-# FACTS 1.2: parameters of the models that others made, at full size.
+# Parameters of the models that others made, at full size.
 DERIVED_PARAMETERS = {
     "CogVideoX-Fun-2B-InP": 1_693_914_432,
     "CogVideoX-Fun-5B-InP": 5_570_491_968,

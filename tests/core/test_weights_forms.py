@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 from checkpoints import (
@@ -15,8 +16,8 @@ from checkpoints import (
     toy_transformer_config,
     toy_vae_config,
 )
-from forms import QUANTISED, RENAMED, gguf_t5_name, is_large, prefixed, sat, sat_vae, true_gguf
-from parity import snr_db
+from forms import QUANTISED, RENAMED, gguf_t5_name, is_large, k_blocks, prefixed, sat, sat_vae, true_gguf
+from parity import assert_parity, snr_db
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -85,6 +86,21 @@ def test_few_bits_are_nearly_the_same_model(kind: str, form: str, tmp_path: Path
         held = sum(tensor.nbytes for key, tensor in model.state_dict().items() if is_large(key))
         assert held < 0.3 * sum(tensor.nbytes for key, tensor in state.items() if is_large(key)) * 1.1
     assert not [key for key in small if key.endswith("bias")]
+
+
+@pytest.mark.parametrize("name", ["Q4_K", "Q6_K"])
+def test_k_quants_are_the_numbers_that_gguf_reads_from_them(name: str, tmp_path: Path) -> None:
+    state = state_of("CogVideoX-5B")
+    path = k_blocks(name)(state, tmp_path)
+    model, dense = load_transformer(path, dtype="float32"), dict(state)
+    held = {key for key, tensor in model.state_dict().items() if isinstance(tensor, QuantisedTensor)}
+    for tensor in gguf.GGUFReader(path).tensors:
+        if tensor.tensor_type.name == name:
+            dense[tensor.name] = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy())
+    assert held == {key for key in state if dense[key] is not state[key]} != set()
+    (tmp_path / "dense").mkdir()
+    reference = load_transformer(prefixed("")(dense, tmp_path / "dense"), dtype="float32")
+    assert_parity(output(model), output(reference), 1e-5, f"{name} in a file")
 
 
 def test_quantised_weights_decode_into_the_dtype_the_model_computes_in(tmp_path: Path) -> None:

@@ -31,13 +31,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from cogvideox_core import load_text_encoder
+from cogvideox_core import VARIANTS, load_text_encoder
 
 SEED, STEPS, CFG = 7, 4, 6.0
 MODELS = {
     "fun-control": ("CogVideoX-5B", 32),
     "fun-2b-control": ("CogVideoX-2B", 32),
     "fun-inpaint": ("CogVideoX-5B", 33),
+    "fun-2b-inpaint": ("CogVideoX-2B", 33),
     "void": ("CogVideoX1.5-5B", 48),
 }
 
@@ -136,8 +137,9 @@ def test_a_control_video_does_what_it_does_in_diffusers(host: Host, derived, cli
     assert relative_difference(single, ours) > 0.05
 
 
-def test_a_masked_video_is_what_the_published_formula_makes_of_it(host: Host, derived, clip) -> None:
-    folder = derived("fun-inpaint")
+@pytest.mark.parametrize("name", ["fun-inpaint", "fun-2b-inpaint"])
+def test_a_masked_video_is_what_the_published_formula_makes_of_it(name: str, host: Host, derived, clip) -> None:
+    folder = derived(name)
     mask = torch.zeros(1, 1, LENGTH, HEIGHT, WIDTH)
     mask[:, :, :, :, WIDTH // 2 :] = 1
     known = 1 - mask
@@ -150,10 +152,10 @@ def test_a_masked_video_is_what_the_published_formula_makes_of_it(host: Host, de
     )
     video = as_video(clip)
     masked = diffusers_mean(folder, torch.where(mask > 0.5, -1.0, video))
-    condition = torch.cat([0.7 * mask_latents, masked], dim=1)
-    graph = inpaint_graph("fun-inpaint", WIDTH // 2)
-    ours = saved_latent(host, host.run(graph))
-    assert_parity(ours, reference(folder, None, condition), 1e-5, "CogVideoX-Fun InP in the host")
+    scale = VARIANTS[MODELS[name][0]].vae.scaling_factor
+    condition = torch.cat([scale * mask_latents, masked], dim=1)
+    ours = saved_latent(host, host.run(inpaint_graph(name, WIDTH // 2)))
+    assert_parity(ours, reference(folder, None, condition), 1e-5, f"{name} in the host")
 
 
 def test_a_video_masked_as_a_whole_gives_zeros(host: Host, derived, clip) -> None:
@@ -202,3 +204,25 @@ def test_what_is_missing_or_of_another_kind_is_told(host: Host, derived, clip, n
     other["latent"] = node("CogVideoXControl", **inputs, control_video=batch(other, 1), **SIZE)
     with pytest.raises(ExecutionFailed, match="a control video for CogVideoX-Fun-5B-InP, which takes a masked video"):
         host.run(finished(other))
+
+
+@pytest.mark.parametrize("name", ["fun-control", "fun-inpaint"])
+def test_a_linked_size_is_checked_when_it_is_known(host: Host, derived, clip, name: str) -> None:
+    derived(name)
+    if name == "fun-inpaint":
+        graph = inpaint_graph(name, 0)
+    else:
+        graph = loaders(name)
+        inputs = dict(positive=["positive", 0], negative=["negative", 0], vae=["vae", 0])
+        graph["latent"] = node("CogVideoXControl", **inputs, control_video=batch(graph, 1), **SIZE)
+        graph = finished(graph)
+    graph["number"] = node("PrimitiveInt", value=100)
+    graph["latent"]["inputs"]["width"] = ["number", 0]
+    with pytest.raises(ExecutionFailed, match="width=100; CogVideoX takes multiples of 16 up to 4096; use 96"):
+        host.run(graph)
+
+
+def test_a_model_that_takes_no_mask_is_told_at_once(host: Host, derived, clip) -> None:
+    derived("fun-control")
+    with pytest.raises(ExecutionFailed, match="CogVideoX-Fun-5B-Control takes no mask; give a CogVideoX-Fun InP model"):
+        host.run(inpaint_graph("fun-control", 0))

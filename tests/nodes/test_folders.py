@@ -82,8 +82,11 @@ def test_extra_model_paths_are_looked_through(
     os.symlink(toys[KIND], tmp_path / "wrapper" / "CogVideoX-far")
     settings = tmp_path / "extra.yaml"
     settings.write_text(f"mine:\n  base_path: {tmp_path}\n  diffusion_models: unet\n  CogVideo: wrapper\n")
-    found = models(start_host("--extra-model-paths-config", str(settings)))
-    assert {"far.safetensors", "CogVideoX-far"} <= set(found)
+    far = start_host("--extra-model-paths-config", str(settings))
+    assert {"far.safetensors", "CogVideoX-far"} <= set(models(far))
+    graph = text_to_video("CogVideoX-far", steps=1)
+    graph["model"]["inputs"]["model_name"] = "far.safetensors"
+    assert saved_latent(far, far.run(graph)).isfinite().all()
 
 
 def test_links_that_lead_in_circles_end(host: Host) -> None:
@@ -93,6 +96,31 @@ def test_links_that_lead_in_circles_end(host: Host) -> None:
         assert not [name for name in models(host) if name.count("loop") > 1]
     finally:
         loop.unlink()
+
+
+def test_links_to_one_folder_stay_apart(host: Host, toys: dict[str, Path]) -> None:
+    for name in ("this", "that"):
+        put(host, toys[KIND], f"diffusers/linked/{name}")
+    assert {"linked/this", "linked/that"} <= set(models(host))
+
+
+@pytest.mark.parametrize(
+    ("folder", "loader", "field"),
+    [
+        ("diffusion_models", "CogVideoXLoadModel", "model_name"),
+        ("vae", "CogVideoXLoadVAE", "vae_name"),
+        ("text_encoders", "CogVideoXLoadT5", "text_encoder_name"),
+        ("loras", "CogVideoXLoadLoRA", "lora_name"),
+    ],
+)
+def test_what_comes_and_goes_is_seen_without_a_restart(host: Host, folder: str, loader: str, field: str) -> None:
+    file = host.folder / "models" / folder / "just now.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    assert file.name not in choices(host, loader, field)
+    file.write_bytes(b"")
+    assert file.name in choices(host, loader, field)
+    file.unlink()
+    assert file.name not in choices(host, loader, field)
 
 
 def test_a_choice_that_is_gone_is_told(host: Host) -> None:

@@ -15,6 +15,8 @@ from checkpoints import OFFICIAL, make_checkpoint
 from parity import assert_parity
 
 from cogvideox_core import load_text_encoder
+from cogvideox_core.conditioning import quadmask_latents, quadmask_videos
+from cogvideox_core.shapes import LatentSize
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -103,6 +105,22 @@ def test_a_t5_in_eight_bits_encodes_as_in_the_core(host_clip: ModuleType, folder
     save_file({key: tensor.to(torch.float8_e4m3fn) for key, tensor in weights.items()}, file)
     expected = load_text_encoder(file)(["a red circle"])
     assert_parity(encode(host_clip, host_clip.load_clip(file), "a red circle"), expected, 2e-2, "a T5 in fp8")
+
+
+def test_void_is_conditioned_as_by_comfyuis_own_node(pack: ModuleType, folder: Path) -> None:
+    """Both on 13 frames, which suit VOID's even number of latents without a leading one."""
+    from comfy_extras.nodes_void import VOIDInpaintConditioning
+
+    vae = importlib.import_module(f"{pack.__name__}.nodes.host.vae").load_vae(folder)
+    generator = torch.Generator().manual_seed(0)
+    video = torch.rand(13, 64, 96, 3, generator=generator)
+    mask = torch.randint(0, 4, (13, 64, 96), generator=generator) / 3
+    prompt = [[torch.zeros(1, 1, 1), {}]]
+    theirs = VOIDInpaintConditioning.execute(prompt, prompt, vae, video, mask, 96, 64, 13, 1).args[0][0][1]
+    shown = quadmask_videos(video.movedim(-1, 0)[None] * 2 - 1, mask[None, None])
+    z = [vae.encode((pixels[0].movedim(0, -1) + 1) / 2) for pixels in shown]
+    ours = quadmask_latents(*z, LatentSize(4, 8, 12, leading=0))
+    assert_parity(ours, theirs["concat_latent_image"], 1e-5, "VOID's conditioning")
 
 
 def test_the_text_encoder_needs_no_package_that_comfyui_does_not_need(folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from forms import QUANTISED
 from graphs import HEIGHT, LENGTH, NEGATIVE, PROMPT, WIDTH, Graph, node, saved_latent, text_to_video
 from host import ExecutionFailed, Host, PromptRejected
+from lora_forms import FORMS, pairs_of, save, to_peft
 from parity import assert_parity, relative_difference, snr_db
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -58,20 +59,7 @@ def wanted(toys: dict[str, Path], files: dict[str, Path]) -> Callable[[float], T
         if strength not in made:
             pipeline: CogVideoXPipeline = load_pipeline(toys[KIND], device="cpu")
             load_lora(pipeline.transformer, files["peft"], strength)
-            made[strength] = (
-                pipeline(
-                    PROMPT,
-                    NEGATIVE,
-                    height=HEIGHT,
-                    width=WIDTH,
-                    num_frames=LENGTH,
-                    num_inference_steps=4,
-                    generator=torch.Generator().manual_seed(7),
-                    sampler="ddim",
-                    output_type="latent",
-                )
-                / pipeline.variant.vae.scaling_factor
-            )
+            made[strength] = sampled(pipeline)
         return made[strength]
 
     return get
@@ -96,6 +84,56 @@ def test_both_nodes_do_what_the_core_does(host: Host, files, wanted, node_type: 
     latent = saved_latent(host, host.run(with_lora(node_type, name)))
     assert relative_difference(wanted(STRENGTH), wanted(0.0)) > 0.05
     assert_parity(latent, wanted(STRENGTH), 2e-5, f"{name} by {node_type}")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_lora_of_every_form_does_what_it_does_in_the_core(
+    form: str, host: Host, toys: dict[str, Path], tmp_path: Path
+) -> None:
+    write, layers, *_ = FORMS[form]
+    pipeline: CogVideoXPipeline = load_pipeline(toys[KIND], device="cpu")
+    path = write(pairs_of(pipeline.transformer, layers), tmp_path / "lora.safetensors")
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    for file in files:  # an adapter's configuration lies beside it
+        host.add_model("loras", file, f"{form}/{file.name}")
+    graph = text_to_video(KIND, steps=1)
+    name = f"{form}/{files[-1].name}"
+    graph["lora"] = node("CogVideoXLoadLoRA", model=["model", 0], lora_name=name, strength=STRENGTH)
+    graph["sampler"]["inputs"]["model"] = ["lora", 0]
+    found = saved_latent(host, host.run(graph))
+    plain = sampled(pipeline, steps=1)
+    load_lora(pipeline.transformer, path, STRENGTH)
+    assert relative_difference(sampled(pipeline, steps=1), plain) > 0.01
+    assert_parity(found, sampled(pipeline, steps=1), 3e-5, f"LoRA, {form}, in the host")
+
+
+def test_a_scale_no_file_declares_can_be_one_over_the_rank(host: Host, toys: dict[str, Path], tmp_path: Path) -> None:
+    pipeline: CogVideoXPipeline = load_pipeline(toys[KIND], device="cpu")
+    path = save(to_peft(pairs_of(pipeline.transformer)), tmp_path / "lora.safetensors")
+    host.add_model("loras", path, "plain.safetensors")
+    graph = text_to_video(KIND, steps=1)
+    choice = dict(lora_name="plain.safetensors", strength=STRENGTH, divide_by_rank=True)
+    graph["lora"] = node("CogVideoXLoadLoRA", model=["model", 0], **choice)
+    graph["sampler"]["inputs"]["model"] = ["lora", 0]
+    found = saved_latent(host, host.run(graph))
+    load_lora(pipeline.transformer, path, STRENGTH, normalise=True)
+    assert_parity(found, sampled(pipeline, steps=1), 3e-5, "divided by the rank in the host")
+
+
+def sampled(pipeline: CogVideoXPipeline, steps: int = 4) -> Tensor:
+    """z of the core, with the settings of graphs.py."""
+    latents = pipeline(
+        PROMPT,
+        NEGATIVE,
+        height=HEIGHT,
+        width=WIDTH,
+        num_frames=LENGTH,
+        num_inference_steps=steps,
+        generator=torch.Generator().manual_seed(7),
+        sampler="ddim",
+        output_type="latent",
+    )
+    return latents / pipeline.variant.vae.scaling_factor
 
 
 def test_loras_stack_and_change_their_strength(host: Host, files, wanted) -> None:
