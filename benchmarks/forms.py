@@ -62,9 +62,10 @@ costs: `fp8` has no scales and rounds everything, biases too.
 
 ## Opening
 
-A 5B transformer in bf16, and T5-XXL in float32: seconds (median of {repeats}, in turn with the peer, each in a process
-of its own, files in the cache), at most {time_limit}x of the peer's; and the memory it takes that is the process's own,
-in sizes of the file, at most {growth_limit}x. [loading.md](loading.md) tells why it is so little.
+A 5B transformer in bf16, and T5-XXL in float32: seconds (median of {repeats}, in turn with the peer, which opens the
+same weights as shards, each in a process of its own, files in the cache), at most {time_limit}x of the peer's but for
+SAT's form; and the memory it takes that is the process's own, in sizes of the file, at most {growth_limit}x.
+[loading.md](loading.md) tells why it is so little, and why SAT's takes longer.
 
 {opening}
 """

@@ -151,7 +151,9 @@ def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, norma
     """
     path = Path(path)
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist; give a LoRA's .safetensors file, or the folder of a PEFT adapter")
+        raise CheckpointError(
+            f"{path} does not exist; give a LoRA's .safetensors file, or the folder of a PEFT adapter"
+        )
     weights = open_weights(path)
     names = _Names(modules)
     found: dict[str, dict[str, str]] = {}

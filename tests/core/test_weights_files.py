@@ -91,6 +91,17 @@ def test_tensors_lie_in_the_file_mapping(tmp_path: Path) -> None:
     assert any(start <= tensor.data_ptr() < end for start, end in spans)
 
 
+def test_tensors_are_found_where_they_lie(tmp_path: Path) -> None:
+    """Another writer's order: 'z' first, 'a' at an odd place, and one without numbers."""
+    placed = {"z": ("U8", [3], [0, 3]), "none": ("F32", [0, 2], [3, 3]), "a": ("F32", [2, 3], [3, 27])}
+    header = {key: {"dtype": d, "shape": shape, "data_offsets": at} for key, (d, shape, at) in placed.items()}
+    file = raw(tmp_path / "odd.safetensors", header, bytes([7, 8, 9]) + A.numpy().tobytes())
+    weights = open_weights(file)
+    assert weights["z"].tolist() == [7, 8, 9]
+    assert weights["none"].shape == (0, 2)
+    assert torch.equal(weights["a"], A)
+
+
 def test_writing_to_a_mapped_tensor_leaves_the_file_alone(tmp_path: Path) -> None:
     save_file({"a": A}, tmp_path / "a.safetensors")
     open_weights(tmp_path)["a"].fill_(7)
