@@ -7,7 +7,6 @@ the rest is small and sensitive.
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -25,14 +24,10 @@ from .weights.codecs import CODECS
 from .weights.kinds import Component, recognise
 from .weights.load import declared_config
 from .weights.official_layout import describe, write_json
-from .weights.quantised import QuantisedTensor, quantise
+from .weights.quantised import QuantisedTensor, is_large, quantise
 from .weights.tensors import Entry
 from .weights.writing import GGUF_DTYPES, Progress, entry_bytes, write_gguf, write_safetensors
 
-_LARGE = re.compile(
-    r".*\.(attn1\.(to_[qkv]|to_out\.0)|ff\.net\.0\.proj|ff\.net\.2|SelfAttention\.[qkvo]|DenseReluDense\.(wi_[01]|wo))"
-    r"\.weight"
-)
 _SHARD_BYTES = 5_000_000_000
 
 
@@ -144,7 +139,7 @@ def _check_target(target: Path, form: Form, to: str) -> None:
 def _converted(key: str, entry: Entry, form: Form, suffix: str, dtype: torch.dtype | None) -> dict[str, Entry]:
     """The entries a file of that form has for a weight."""
     module = key.removesuffix(".weight")
-    if form.codec is None or not _LARGE.fullmatch(key):
+    if form.codec is None or not is_large(key):
         plain = dtype or (torch.float32 if suffix == ".gguf" and entry.dtype not in GGUF_DTYPES else entry.dtype)
         return {key: Entry(entry.shape, plain, partial(_plain, entry, plain))}
     read = lru_cache(maxsize=1)(partial(_small, entry, form.codec))  # the parts of a weight are asked for in turn

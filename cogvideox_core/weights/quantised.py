@@ -7,6 +7,7 @@ small.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ from torch.utils._pytree import tree_map_only
 from .codecs import CODECS, Codec, Stored
 
 _aten = torch.ops.aten
+_LARGE = re.compile(
+    r".*\.(attn1\.(to_[qkv]|to_out\.0)|ff\.net\.0\.proj|ff\.net\.2|SelfAttention\.[qkvo]|DenseReluDense\.(wi_[01]|wo))"
+    r"\.weight"
+)
 
 
 class QuantisedTensor(Tensor):
@@ -94,6 +99,11 @@ def quantise(tensor: Tensor, codec: str, dtype: torch.dtype | None = None) -> Qu
     if found.block and tensor.shape[-1] % found.block:
         raise ValueError(f"a matrix of {tensor.shape[-1]} columns; {codec} takes multiples of {found.block}")
     return QuantisedTensor(codec, found.encode(tensor.float()), dtype or tensor.dtype)
+
+
+def is_large(key: str) -> bool:
+    """Whether a weight is a matrix of attention or feed-forward; the others are small and sensitive to rounding."""
+    return _LARGE.fullmatch(key) is not None
 
 
 def written_codecs() -> list[str]:
