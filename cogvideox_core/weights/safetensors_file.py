@@ -78,7 +78,7 @@ class SafetensorsFile:
             start = stop
 
     def _read(self, start: int, stop: int, shape: Shape, dtype: torch.dtype) -> Tensor:
-        return torch.empty(0, dtype=dtype).set_(self._bytes[start:stop], 0, shape)
+        return torch.empty(0, dtype=dtype).set_(self._bytes[start:stop]).view(shape)
 
 
 def _known_dtypes(path: Path, names: dict[str, str]) -> dict[str, torch.dtype]:
