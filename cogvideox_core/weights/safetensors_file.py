@@ -6,6 +6,7 @@ import json
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -66,9 +67,10 @@ class SafetensorsFile:
         dtypes = _known_dtypes(path, {key: part.get_dtype() for key, part in headers.items()})
         self.metadata: dict[str, str] = file.metadata() or {}
         # Every tensor gets a storage of its own, as with safetensors' get_tensor, but in a third of its time.
-        self._bytes = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+        self._bytes: Any = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
         self.entries: dict[str, Entry] = {}
-        start = 8 + int.from_bytes(bytes(self._bytes[:8].tolist()), "little")
+        with path.open("rb") as raw:
+            start = 8 + int.from_bytes(raw.read(8), "little")
         for key in file.offset_keys():  # as they lie in the file, which has no gaps
             shape, dtype = tuple(headers[key].get_shape()), dtypes[key]
             stop = start + math.prod(shape) * dtype.itemsize
@@ -76,7 +78,7 @@ class SafetensorsFile:
             start = stop
 
     def _read(self, start: int, stop: int, shape: Shape, dtype: torch.dtype) -> Tensor:
-        return torch.empty(0, dtype=dtype).set_(self._bytes[start:stop], 0, shape)
+        return torch.empty(0, dtype=dtype).set_(self._bytes[start:stop]).view(shape)
 
 
 def _known_dtypes(path: Path, names: dict[str, str]) -> dict[str, torch.dtype]:
