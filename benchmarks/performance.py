@@ -149,7 +149,7 @@ def _import_comfyui() -> None:
     sys.argv = [sys.argv[0], "--cpu"]
     import comfy.options
 
-    comfy.options.enable_args_parsing(False)
+    comfy.options.enable_args_parsing()
 
 
 def _vae() -> Any:

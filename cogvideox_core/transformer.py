@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import layers
 from .attention import AttentionFn, sdpa
 from .config import TransformerConfig
+from .layers import linear_gelu
 from .positions import Grid, Rotary, apply_rotary, rotary_table, sincos_table, timestep_embedding
 from .variants import Variant
 
@@ -121,7 +123,7 @@ class GELUProjection(nn.Module):
         self.proj = operations.Linear(width, inner, **factory)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return F.gelu(self.proj(tokens), approximate="tanh")
+        return linear_gelu(self.proj, tokens)
 
 
 class FeedForward(nn.Module):
@@ -239,7 +241,7 @@ class CogVideoXTransformer3D(nn.Module):
     Args:
         config: shape of the model.
         dtype, device: of the weights (device "meta" allocates nothing).
-        operations: namespace with Linear, Conv2d and LayerNorm; `torch.nn` or a host's.
+        operations: namespace with Linear, Conv2d and LayerNorm; those of layers.py, or a host's.
         variant: the released model this is one of; None for a shape of one's own.
     Source: diffusers `CogVideoXTransformer3DModel`, arXiv 2408.06072 section 2.2.
     """
@@ -250,7 +252,7 @@ class CogVideoXTransformer3D(nn.Module):
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        operations: Any = nn,
+        operations: Any = layers,
         variant: Variant | None = None,
     ) -> None:
         super().__init__()

@@ -44,4 +44,4 @@ class Decoder3D(nn.Module):
         x = self.mid_block(x, carry, z)
         for stage in self.up_blocks:
             x = stage(x, carry, z)
-        return self.conv_out(activated(Stored(x), self.norm_out, z), carry)
+        return self.conv_out(activated(Stored(x), self.norm_out, z), carry).contiguous()

@@ -44,4 +44,4 @@ class Encoder3D(nn.Module):
         for stage in self.down_blocks:
             x = stage(x, carry)
         x = self.mid_block(x, carry)
-        return self.conv_out(activated(Stored(x), self.norm_out), carry)
+        return self.conv_out(activated(Stored(x), self.norm_out), carry).contiguous()
