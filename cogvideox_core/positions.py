@@ -6,6 +6,7 @@ Grids are (T, H, W) in tokens, and tokens run w fastest, then h, then t. Golden 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -31,12 +32,17 @@ def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def rotary_table(grid: Grid, config: TransformerConfig, device: torch.device | str = "cpu") -> Rotary:
-    """Cosines and sines of the rotary position code, one column per pair of channels.
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept must also serve a caller outside of that mode
+def rotary_table(
+    grid: Grid, config: TransformerConfig, device: torch.device | str = "cpu", text_length: int = 0
+) -> Rotary:
+    """Cosines and sines of the rotary position code, one column per pair of channels; kept, so not to be written to.
 
     A head's channels are split 1/4 time, 3/8 rows, 3/8 columns.
 
-    Returns: (cos, sin), each [T * H * W, head_dim / 2], float32.
+    Args: text_length: rows in front that turn nothing.
+    Returns: (cos, sin), each [text_length + T * H * W, head_dim / 2], float32.
     Source: diffusers `get_3d_rotary_pos_embed`; its grids "linspace" for the 1.0 family, "slice" for 1.5.
     """
     head_dim = config.attention_head_dim
@@ -49,21 +55,25 @@ def rotary_table(grid: Grid, config: TransformerConfig, device: torch.device | s
         shape[axis] = len(positions)
         angles.append(along_axis.view(shape).expand(*grid, -1))
     table = torch.cat(angles, dim=-1).flatten(0, 2)
+    table = torch.cat([table.new_zeros(text_length, table.shape[1]), table])
     return table.cos(), table.sin()
 
 
 def apply_rotary(x: Tensor, rotary: Rotary) -> Tensor:
     """Rotate neighbouring pairs of channels; in float32, returned in the dtype of x.
 
-    Args: x: [B, heads, N, d]. rotary: (cos, sin), each [N, d / 2].
+    Args: x: [B, S, heads, d]. rotary: (cos, sin), each [S, d / 2].
     """
-    cos, sin = rotary
+    cos, sin = (part[:, None] for part in rotary)
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2).to(x.dtype)
+    turned = torch.addcmul(even * cos, odd, sin, value=-1), torch.addcmul(odd * cos, even, sin)
+    return torch.stack(turned, dim=-1).flatten(-2).to(x.dtype)
 
 
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def sincos_table(grid: Grid, config: TransformerConfig, device: torch.device | str = "cpu") -> Tensor:
-    """The computed additive table of the 2B: a quarter of the width for time, then columns, then rows.
+    """The computed additive table of the 2B: a quarter of the width for time, then columns, then rows; kept as above.
 
     Returns: [T * H * W, D], float32.
     Source: diffusers `get_3d_sincos_pos_embed` (columns before rows is its order).

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import layers
 from .attention import AttentionFn, sdpa
 from .config import TransformerConfig
+from .layers import linear_gelu
 from .positions import Grid, Rotary, apply_rotary, rotary_table, sincos_table, timestep_embedding
 from .variants import Variant
 
@@ -61,11 +63,11 @@ class ExpertLayerNorm(nn.Module):
         self, video: Tensor, text: Tensor, temb: Tensor, runs: Runs | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Modulated video [B, N, D] and text [B, L, D], then the gates [B, 1, D] of their residuals."""
-        of_video, of_text = self.linear(F.silu(temb)).chunk(2, dim=-1)
+        of_video, of_text = self.linear(temb).chunk(2, dim=-1)
         shift, scale, gate = per_token(of_video, runs, "video").chunk(3, dim=-1)
         text_shift, text_scale, text_gate = per_token(of_text, runs, "text").chunk(3, dim=-1)
-        video = self.norm(video) * (1 + scale) + shift
-        text = self.norm(text) * (1 + text_scale) + text_shift
+        video = torch.addcmul(shift, self.norm(video), 1 + scale)
+        text = torch.addcmul(text_shift, self.norm(text), 1 + text_scale)
         return video, text, gate, text_gate
 
 
@@ -78,12 +80,12 @@ class FinalLayerNorm(nn.Module):
         self.norm = operations.LayerNorm(config.width, eps=config.norm_eps, **factory)
 
     def forward(self, video: Tensor, temb: Tensor, runs: Runs | None = None) -> Tensor:
-        shift, scale = per_token(self.linear(F.silu(temb)), runs, "video").chunk(2, dim=-1)
-        return self.norm(video) * (1 + scale) + shift
+        shift, scale = per_token(self.linear(temb), runs, "video").chunk(2, dim=-1)
+        return torch.addcmul(shift, self.norm(video), 1 + scale)
 
 
 class JointAttention(nn.Module):
-    """Attention over [text | video]; q and k normalised per head, rotary on the video rows only."""
+    """Attention over [text | video]; q and k normalised per head, then turned by their place in the video."""
 
     def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
         super().__init__()
@@ -105,13 +107,12 @@ class JointAttention(nn.Module):
         k = self.norm_k(self._heads(self.to_k(tokens)))
         v = self._heads(self.to_v(tokens))
         if rotary is not None:
-            q = torch.cat([q[:, :, :text_length], apply_rotary(q[:, :, text_length:], rotary)], dim=2)
-            k = torch.cat([k[:, :, :text_length], apply_rotary(k[:, :, text_length:], rotary)], dim=2)
-        tokens = self.to_out[0](attention(q, k, v))
+            q, k = apply_rotary(q, rotary), apply_rotary(k, rotary)
+        tokens = self.to_out[0](attention(*(part.transpose(1, 2) for part in (q, k, v))))
         return tokens[:, text_length:], tokens[:, :text_length]
 
     def _heads(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, S, d)
+        return tokens.unflatten(-1, (self.heads, -1))  # (B, S, heads, d)
 
 
 class GELUProjection(nn.Module):
@@ -122,7 +123,7 @@ class GELUProjection(nn.Module):
         self.proj = operations.Linear(width, inner, **factory)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return F.gelu(self.proj(tokens), approximate="tanh")
+        return linear_gelu(self.proj, tokens)
 
 
 class FeedForward(nn.Module):
@@ -162,17 +163,17 @@ class Block(nn.Module):
         attention: AttentionFn,
         runs: Runs | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """video [B, N, D] and text [B, L, D] in and out; temb [B, time_embed_dim]. With `runs`, one packed row."""
+        """video [B, N, D] and text [B, L, D] in and out; temb as `embed_time` gives it. With `runs`, one packed row."""
         text_length = text.shape[1]
         normed_video, normed_text, gate, text_gate = self.norm1(video, text, temb, runs)
         attended_video, attended_text = self.attn1(normed_video, normed_text, rotary, attention)
-        video = video + gate * attended_video
-        text = text + text_gate * attended_text
+        video = torch.addcmul(video, gate, attended_video)
+        text = torch.addcmul(text, text_gate, attended_text)
 
         normed_video, normed_text, gate, text_gate = self.norm2(video, text, temb, runs)
         tokens = self.ff(torch.cat([normed_text, normed_video], dim=1))
-        video = video + gate * tokens[:, text_length:]
-        text = text + text_gate * tokens[:, :text_length]
+        video = torch.addcmul(video, gate, tokens[:, text_length:])
+        text = torch.addcmul(text, text_gate, tokens[:, :text_length])
         return video, text
 
 
@@ -240,7 +241,7 @@ class CogVideoXTransformer3D(nn.Module):
     Args:
         config: shape of the model.
         dtype, device: of the weights (device "meta" allocates nothing).
-        operations: namespace with Linear, Conv2d and LayerNorm; `torch.nn` or a host's.
+        operations: namespace with Linear, Conv2d and LayerNorm; those of layers.py, or a host's.
         variant: the released model this is one of; None for a shape of one's own.
     Source: diffusers `CogVideoXTransformer3DModel`, arXiv 2408.06072 section 2.2.
     """
@@ -251,13 +252,14 @@ class CogVideoXTransformer3D(nn.Module):
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        operations: Any = nn,
+        operations: Any = layers,
         variant: Variant | None = None,
     ) -> None:
         super().__init__()
         factory = {"dtype": dtype, "device": device}
         self.config = config
         self.variant = variant
+        self.tabulated_timesteps: Tensor | None = None
         self.patch_embed = PatchEmbed(config, operations, **factory)
         self.time_embedding = TimestepMLP(config.width, config.time_embed_dim, operations, **factory)
         if config.ofs_embed_dim is not None:
@@ -291,7 +293,7 @@ class CogVideoXTransformer3D(nn.Module):
         video, text = self.patch_embed(latents, prompt_embeds, grid)
         rotary = None
         if self.config.use_rotary_positional_embeddings:
-            rotary = rotary_table(grid, self.config, latents.device)
+            rotary = rotary_table(grid, self.config, latents.device, text.shape[1])
         for index, block in enumerate(self.transformer_blocks):
             video, text = self.run_block(index, block, video, text, temb, rotary, attention)
         tokens = self.proj_out(self.norm_out(self.norm_final(video), temb))
@@ -311,12 +313,17 @@ class CogVideoXTransformer3D(nn.Module):
         return block(video, text, temb, rotary, attention)
 
     def embed_time(self, timestep: Tensor, ofs: Tensor | None, latents: Tensor) -> Tensor:
-        """temb [B, time_embed_dim], in the dtype of latents."""
+        """What the adaptive norms take: silu(temb) [B, time_embed_dim], in the dtype of latents.
+
+        Where they have tables (modulation.py), it is the place [B] of each timestep in them.
+        """
+        if self.tabulated_timesteps is not None:
+            return torch.searchsorted(self.tabulated_timesteps, timestep)
         temb = self.time_embedding(timestep_embedding(timestep, self.config.width).to(latents.dtype))
         if self.config.ofs_embed_dim is not None:
             ofs = torch.full((1,), OFS, device=latents.device) if ofs is None else ofs.to(latents.device)
             temb = temb + self.ofs_embedding(timestep_embedding(ofs, self.config.ofs_embed_dim).to(latents.dtype))
-        return temb
+        return F.silu(temb)
 
     def token_grid(self, latents: Tensor, prompt_embeds: Tensor) -> Grid:
         """(T, H, W) in tokens, after checking that both inputs fit."""

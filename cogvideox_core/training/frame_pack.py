@@ -84,12 +84,14 @@ def _run_block(block: nn.Module, recompute: bool, *arguments: Any) -> Any:
 def _packed_rotary(
     transformer: CogVideoXTransformer3D, grids: Sequence[Grid], runs: Runs, device: torch.device
 ) -> Rotary | None:
-    """The rotary tables of all clips, one behind the other; None where the model has none."""
+    """The rotary tables of all clips, one behind the other, the text in front; None where the model has none."""
     if not transformer.config.use_rotary_positional_embeddings:
         return None
     tables: list[Rotary] = [rotary_table(grid, transformer.config, device) for grid in grids]
-    cos = torch.cat([cos.repeat(run.clips, 1) for (cos, _), run in zip(tables, runs, strict=True)])
-    sin = torch.cat([sin.repeat(run.clips, 1) for (_, sin), run in zip(tables, runs, strict=True)])
+    text_rows = sum(run.clips * run.text for run in runs)
+    still = torch.ones(text_rows, tables[0][0].shape[1], device=device)
+    cos = torch.cat([still, *(cos.repeat(run.clips, 1) for (cos, _), run in zip(tables, runs, strict=True))])
+    sin = torch.cat([0 * still, *(sin.repeat(run.clips, 1) for (_, sin), run in zip(tables, runs, strict=True))])
     return cos, sin
 
 

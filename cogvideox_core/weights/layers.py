@@ -1,8 +1,8 @@
-"""torch.nn's layers without initial values: for models whose weights come from a file."""
+"""The same layers without initial values: for models whose weights come from a file."""
 
 from __future__ import annotations
 
-from torch import nn
+from .. import layers
 
 
 class _NoInitialValues:
@@ -10,21 +10,21 @@ class _NoInitialValues:
         """Leave the weights as they are; drawing them would only take time, on the meta device too."""
 
 
-class Linear(_NoInitialValues, nn.Linear):
+class Linear(_NoInitialValues, layers.Linear):
     pass
 
 
-class Conv2d(_NoInitialValues, nn.Conv2d):
+class Conv2d(_NoInitialValues, layers.Conv2d):
     pass
 
 
-class Conv3d(_NoInitialValues, nn.Conv3d):
+class Conv3d(_NoInitialValues, layers.Conv3d):
     pass
 
 
-class LayerNorm(_NoInitialValues, nn.LayerNorm):
+class LayerNorm(_NoInitialValues, layers.LayerNorm):
     pass
 
 
-class GroupNorm(_NoInitialValues, nn.GroupNorm):
+class GroupNorm(_NoInitialValues, layers.GroupNorm):
     pass
