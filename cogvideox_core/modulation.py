@@ -17,6 +17,8 @@ from .transformer import CogVideoXTransformer3D, ExpertLayerNorm, FinalLayerNorm
 class _Rows(nn.Module):
     """A layer's results, by the place of their timestep in the schedule."""
 
+    rows: Tensor
+
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
         self.register_buffer("rows", rows, persistent=False)

@@ -74,7 +74,10 @@ def denoise(
             model_input = torch.cat([model_input, image_latents.to(dtype)], dim=1)
         timesteps = torch.full((len(embeds),), timestep, device=latents.device)
         v_pred = transformer(model_input.repeat(copies, 1, 1, 1, 1), embeds, timesteps).float()
-        return guide(*v_pred.chunk(2), scale) if guidance.active else v_pred
+        if not guidance.active:
+            return v_pred
+        v_uncond, v_cond = v_pred.chunk(2)
+        return guide(v_uncond, v_cond, scale)
 
     for start in range(0, len(steps), TABULATED_STEPS):
         part = steps[start : start + TABULATED_STEPS]

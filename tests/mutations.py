@@ -31,6 +31,8 @@ class Mutation(NamedTuple):
 
 
 TRANSFORMER = "tests/core/test_transformer.py"
+LAYERS = "tests/core/test_layers.py"
+MODULATION = "tests/core/test_modulation.py"
 VAE = "tests/core/test_vae.py"
 SCHEDULE = "tests/core/test_schedulers.py"
 CONDITIONING = "tests/core/test_conditioning.py"
@@ -62,14 +64,17 @@ MUTATIONS = [
     Mutation(f"{CORE}/conditioning.py", "latents[:, :, :1].expand(-1", "latents[:, :, -1:].expand(-1", CONDITIONING),
     Mutation(f"{CORE}/transformer.py", "shift, scale, gate = per", "scale, shift, gate = per", TRANSFORMER),
     Mutation(f"{CORE}/transformer.py", "shift, scale = per_token", "scale, shift = per_token", TRANSFORMER),
-    Mutation(f"{CORE}/transformer.py", 'approximate="tanh"', 'approximate="none"', TRANSFORMER),
+    Mutation(f"{CORE}/layers.py", '"gelu", [], "tanh"', '"gelu", [], "none"', LAYERS),
+    Mutation(f"{CORE}/layers.py", "and not layer._forward_hooks", "", LAYERS),
+    Mutation(f"{CORE}/modulation.py", "sorted(set(timesteps))", "list(timesteps)", MODULATION),
+    Mutation(f"{CORE}/modulation.py", "norm.linear = layer", "pass", MODULATION),
     Mutation(f"{CORE}/transformer.py", "OFS = 2.0", "OFS = 1.0", TRANSFORMER),
     Mutation(f"{CORE}/transformer.py", "text = text + table[:, :length]", "pass", TRANSFORMER),
     Mutation(
         f"{CORE}/transformer.py", "permute(0, 2, 4, 6, 1, 3, 5, 7)", "permute(0, 2, 4, 6, 3, 1, 5, 7)", TRANSFORMER
     ),
     Mutation(f"{CORE}/positions.py", "[angles.cos(), angles.sin()]", "[angles.sin(), angles.cos()]", TRANSFORMER),
-    Mutation(f"{CORE}/positions.py", "[even * cos - odd * sin", "[even * cos + odd * sin", TRANSFORMER),
+    Mutation(f"{CORE}/positions.py", "odd, sin, value=-1", "odd, sin", TRANSFORMER),
     Mutation(f"{CORE}/positions.py", "round((base_columns - fit_columns) / 2)", "0", TRANSFORMER),
     Mutation(f"{CORE}/vae/causal_conv.py", "past = x[:, :, :1].expand(", "past = 0 * x[:, :, :1].expand(", VAE),
     Mutation(

@@ -1,14 +1,14 @@
 """Feature maps by bands of rows, so that between two convolutions nothing stands in memory as a whole.
 
 A convolution needs few rows of its input at a time, and a norm, once the statistics of the whole picture are known,
-none but its own. So a layer does not take a tensor but a `FeatureMap`, asks it for a band of rows, and what lies in
-between (norm, activation, resizing) is computed for that band. The numbers are those of the whole picture.
+none but its own. So a layer does not take a tensor but a `FeatureMap` and lets it write bands of rows where the
+convolution reads them. The numbers are those of the whole picture.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Protocol
 
@@ -23,11 +23,10 @@ BAND_ELEMENTS = 1 << 24
 class FeatureMap(Protocol):
     """[B, C, T, H, W], given by rows."""
 
-    @property
-    def shape(self) -> torch.Size: ...
+    shape: torch.Size
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        """[B, C, T, stop - start, W]; not to be written to."""
+    def write(self, start: int, stop: int, into: Tensor) -> None:
+        """Rows `start` to `stop` into a tensor [B, C, T, stop - start, W]."""
         ...
 
 
@@ -38,20 +37,42 @@ class Stored:
         self.values = values
         self.shape = values.shape
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self.values[:, :, :, start:stop]
+    def write(self, start: int, stop: int, into: Tensor) -> None:
+        into.copy_(self.values[:, :, :, start:stop])
 
 
-class Mapped:
-    """A function of another map that treats every place alike: `function(rows, start, stop)`."""
+class Activated:
+    """SiLU of a tensor times `scale` plus `shift`, which are given for cells of the tensor: [B, C, t, h, w].
 
-    def __init__(self, source: FeatureMap, function: Callable[[Tensor, int, int], Tensor]) -> None:
-        self.source = source
-        self.function = function
-        self.shape = source.shape
+    Cells divide rows and columns evenly, and frames too, but where the first frame stands apart it has its own.
+    """
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self.function(self.source.rows(start, stop), start, stop)
+    def __init__(self, values: Tensor, scale: Tensor, shift: Tensor) -> None:
+        self.values = values
+        self.scale = scale
+        self.shift = shift
+        self.shape = values.shape
+
+    def write(self, start: int, stop: int, into: Tensor) -> None:
+        into = into.detach() if not self.values.requires_grad else into
+        for frames, cells_in_time in _frame_parts(self.shape[2], self.scale.shape[2]):
+            for rows, cell_rows in _row_parts(start, stop, self.shape[3] // self.scale.shape[3]):
+                cells = self.scale[:, :, cells_in_time, cell_rows], self.shift[:, :, cells_in_time, cell_rows]
+                counts = cells[0].shape[2:]
+                scale, shift = (part[:, :, :, None, :, None, :, None] for part in cells)
+                values = _by_cells(self.values[:, :, frames, rows], counts)
+                place = _by_cells(into[:, :, frames, rows.start - start : rows.stop - start], counts)
+                if self.values.requires_grad:
+                    place.copy_(F.silu(torch.addcmul(shift, values, scale)))
+                else:
+                    torch.addcmul(shift, values, scale, out=place)
+        if not self.values.requires_grad:
+            F.silu(into, inplace=True)
+
+
+def first_stands_apart(num_frames: int) -> bool:
+    """Whether the first frame of a chunk of this length is treated on its own."""
+    return num_frames > 1 and num_frames % 2 == 1
 
 
 def bands(shape: torch.Size, elements_per_row: float | None = None) -> Iterator[tuple[int, int]]:
@@ -79,50 +100,20 @@ def collect(shape: torch.Size, parts: Iterator[tuple[int, Tensor]], onto: Tensor
     return result
 
 
-# --- Norms -----------------------------------------------------------------------------------------------------------
-
-
-def normalised(source: FeatureMap, norm: nn.GroupNorm) -> FeatureMap:
-    """The group norm of a map: statistics over all of it, computed now; the rest where it is asked for."""
-    if isinstance(source, Stored) and source.values.requires_grad:
-        return Stored(norm(source.values))
+def activated(values: Tensor, norm: nn.GroupNorm, modulation: tuple[Tensor, Tensor] | None = None) -> FeatureMap:
+    """Group norm with the statistics of the whole map, times and plus what the latents say [B, C, t, h, w], and SiLU."""
+    scale, shift = modulation or (values.new_ones(()), values.new_zeros(()))
+    if values.requires_grad or values.dtype != torch.float32:
+        # In 16 bits scales of the norm must not be rounded; only its result is.
+        return Activated(norm(values), *(part.expand(len(values), values.shape[1], *_cells(part)) for part in (scale, shift)))
     mean, variance = (
-        values.repeat_interleave(source.shape[1] // norm.num_groups, dim=1)
-        for values in _moments(source, norm.num_groups)
+        part.repeat_interleave(values.shape[1] // norm.num_groups, dim=1)[..., None, None, None]
+        for part in _moments(values, norm.num_groups)
     )
-    weight, bias = (parameter.to(mean) for parameter in (norm.weight, norm.bias))
-
-    def apply(x: Tensor, start: int, stop: int) -> Tensor:
-        # With given statistics a group norm is a batch norm, and there is a kernel for that.
-        clips = [
-            F.batch_norm(clip, mean[index], variance[index], weight, bias, training=False, eps=norm.eps)
-            for index, clip in enumerate(x.split(1))
-        ]
-        return clips[0] if len(clips) == 1 else torch.cat(clips)
-
-    return Mapped(source, apply)
+    weight, bias = (part.to(mean).view(1, -1, 1, 1, 1) for part in (norm.weight, norm.bias))
+    factor = weight * (variance + norm.eps).rsqrt()
+    return Activated(values, factor * scale, torch.addcmul(shift, bias - mean * factor, scale))
 
 
-def _moments(source: FeatureMap, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance [B, groups] of a map, in float32, band by band (Chan's formula)."""
-    batch = source.shape[0]
-    count = 0
-    mean = square = torch.zeros(batch, groups)
-    for start, stop in bands(source.shape):
-        rows = source.rows(start, stop).float()
-        size = rows[0].numel() // groups
-        # Channels lie innermost: per channel first, then the few channels of a group.
-        channel_mean = rows.mean(dim=(2, 3, 4))
-        channel_square = (rows - channel_mean[:, :, None, None, None]).square_().mean(dim=(2, 3, 4))
-        by_group = channel_mean.view(batch, groups, -1)
-        band_mean = by_group.mean(dim=2)
-        spread = (by_group - band_mean[:, :, None]).square() + channel_square.view(batch, groups, -1)
-        band_square = spread.mean(dim=2)
-        if not count:
-            count, mean, square = size, band_mean, band_square
-            continue
-        total, apart = count + size, band_mean - mean
-        mean = mean + apart * (size / total)
-        square = (square * count + band_square * size) / total + apart.square() * (count * size / total**2)
-        count = total
-    return mean, square
+def _cells(part: Tensor) -> tuple[int, ...]:
+    return tuple(part.shape[2:]) if part.ndim == 5 else (1, 1, 1)
