@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import layers
 from ..config import VAEConfig
 from ..noise import Generator, draw
 from .causal_conv import Carry
@@ -47,7 +48,7 @@ class AutoencoderCausal3D(nn.Module):
     Args:
         config: shape of the model.
         dtype, device: of the weights (device "meta" allocates nothing).
-        operations: namespace with Conv2d, Conv3d and GroupNorm; `torch.nn` or a host's.
+        operations: namespace with Conv2d, Conv3d and GroupNorm; those of layers.py, or a host's.
     Source: diffusers `AutoencoderKLCogVideoX`, arXiv 2408.06072 section 2.1.
     """
 
@@ -57,7 +58,7 @@ class AutoencoderCausal3D(nn.Module):
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        operations: Any = nn,
+        operations: Any = layers,
     ) -> None:
         super().__init__()
         self.config = config

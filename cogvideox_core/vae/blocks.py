@@ -14,13 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VAEConfig
+from ..layers import conv_doubled
 from .causal_conv import Carry, CausalConv3d, PointwiseConv3d
-from .feature_maps import FeatureMap, Mapped, Stored, bands, collect, normalised
-
-
-def first_stands_apart(num_frames: int) -> bool:
-    """Whether the first frame of a chunk of this length is treated on its own."""
-    return num_frames > 1 and num_frames % 2 == 1
+from .feature_maps import FeatureMap, activated, bands, collect
 
 
 class SpatialNorm3D(nn.Module):
@@ -36,14 +32,9 @@ class SpatialNorm3D(nn.Module):
         self.conv_y = PointwiseConv3d(config.latent_channels, channels, operations, **factory)
         self.conv_b = PointwiseConv3d(config.latent_channels, channels, operations, **factory)
 
-    def forward(self, x: FeatureMap, z: Tensor) -> FeatureMap:
-        """x: [B, C, T, H, W]; z: the latents of the chunk."""
-        size, scale, shift = x.shape[2:], self.conv_y(z), self.conv_b(z)
-
-        def modulate(rows: Tensor, start: int, stop: int) -> Tensor:
-            return torch.addcmul(_resized(shift, size, start, stop), rows, _resized(scale, size, start, stop))
-
-        return Mapped(normalised(x, self.norm_layer), modulate)
+    def forward(self, x: Tensor, z: Tensor) -> FeatureMap:
+        """The norm of x [B, C, T, H, W], and SiLU; z: the latents of the chunk."""
+        return activated(x, self.norm_layer, (self.conv_y(z), self.conv_b(z)))
 
 
 class ResnetBlock3D(nn.Module):
@@ -76,20 +67,18 @@ class ResnetBlock3D(nn.Module):
 
     def forward(self, x: Tensor, carry: Carry, *z: Tensor) -> Tensor:
         """x: [B, C, T, H, W], which may be overwritten; z: the latents of the chunk in the decoder, else nothing."""
-        hidden = self.conv1(activated(Stored(x), self.norm1, *z), carry)
+        hidden = self.conv1(_activated(x, self.norm1, *z), carry)
         if self.conv_shortcut is not None:
             x = self._shortcut(x)
-        return self.conv2(activated(Stored(hidden), self.norm2, *z), carry, onto=x)
+        return self.conv2(_activated(hidden, self.norm2, *z), carry, onto=x)
 
     def _shortcut(self, x: Tensor) -> Tensor:
         shape = torch.Size((x.shape[0], self.conv2.channels[1], *x.shape[2:]))
         return collect(shape, ((start, self.conv_shortcut(x[:, :, :, start:stop])) for start, stop in bands(x.shape)))
 
 
-def activated(x: FeatureMap, norm: nn.Module, *z: Tensor) -> FeatureMap:
-    """Norm, conditioned where there are latents, and SiLU."""
-    normed = norm(x, *z) if z else normalised(x, norm)
-    return Mapped(normed, lambda rows, start, stop: F.silu(rows))
+def _activated(x: Tensor, norm: nn.Module, *z: Tensor) -> FeatureMap:
+    return norm(x, *z) if z else activated(x, norm)
 
 
 class Downsample3D(nn.Module):
@@ -137,9 +126,7 @@ class Upsample3D(nn.Module):
     def _rows(self, x: Tensor, start: int, stop: int, doubled: bool) -> Tensor:
         """Rows of the result; the convolution takes one more on each side, and what it pads there is cut off."""
         top, bottom = max(start - 1, 0) // 2, min(stop // 2 + 1, x.shape[3])
-        rows = per_frame(
-            lambda frames: self.conv(F.interpolate(frames, scale_factor=2.0, mode="nearest")), x[:, :, :, top:bottom]
-        )
+        rows = per_frame(lambda frames: conv_doubled(self.conv, frames), x[:, :, :, top:bottom])
         rows = rows[:, :, :, start - 2 * top : stop - 2 * top]
         if not doubled:
             return rows
@@ -176,18 +163,3 @@ def per_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a 2-D function to every frame of [B, C, T, H, W]."""
     frames = function(x.transpose(1, 2).flatten(0, 1))
     return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
-
-
-def _resized(z: Tensor, size: torch.Size, start: int, stop: int) -> Tensor:
-    """Rows of the nearest resize of [B, C, T, H, W] to `size`, first frame to first where it stands apart."""
-    scale = size[1] // z.shape[3]
-    top, bottom = start // scale, -(-stop // scale)
-    rows = z[:, :, :, top:bottom]
-    full = (size[0], (bottom - top) * scale, size[2])
-    if first_stands_apart(size[0]):
-        first = F.interpolate(rows[:, :, :1], size=(1, *full[1:]), mode="nearest")
-        rest = F.interpolate(rows[:, :, 1:], size=(full[0] - 1, *full[1:]), mode="nearest")
-        rows = torch.cat([first, rest], dim=2)
-    else:
-        rows = F.interpolate(rows, size=full, mode="nearest")
-    return rows[:, :, :, start - top * scale : stop - top * scale]

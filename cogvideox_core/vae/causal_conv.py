@@ -34,24 +34,25 @@ class CausalConv3d(nn.Module):
         past, renewed = carry.get(self), None
         for start, stop in bands(source.shape, batch * (frames + 2) * width * max(self.channels)):
             top, bottom = max(start - 1, 0), min(stop + 1, height)
-            x = source.rows(top, bottom)
-            before = x[:, :, :1].expand(-1, -1, 2, -1, -1) if past is None else past[:, :, :, top:bottom]
             # One buffer with everything around the band: the past above it in time, halo rows or zeros in space.
             padded = torch.empty(
                 (batch, channels, frames + 2, stop - start + 2, width),
-                dtype=x.dtype,
-                device=x.device,
+                dtype=source.dtype,
+                device=source.device,
                 memory_format=torch.channels_last_3d,
             )
             inner = padded[:, :, :, top - start + 1 : bottom - start + 1]
-            inner[:, :, :2] = before
-            inner[:, :, 2:] = x
+            source.write(top, bottom, inner[:, :, 2:])
+            inner[:, :, :2] = inner[:, :, 2:3] if past is None else past[:, :, :, top:bottom]
             if top == start:
                 padded[:, :, :, 0] = 0
             if bottom == stop:
                 padded[:, :, :, -1] = 0
             if renewed is None:
-                renewed = x.new_empty((batch, channels, 2, height, width))
+                renewed = torch.empty_like(
+                    padded[:, :, :2, :1].expand(-1, -1, -1, height, -1)[..., :width],
+                    memory_format=torch.channels_last_3d
+                )
             renewed[:, :, :, start:stop] = padded[:, :, -2:, 1:-1]
             if stop == height:
                 carry[self] = renewed

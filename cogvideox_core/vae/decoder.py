@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..config import VAEConfig
-from .blocks import SpatialNorm3D, Stage, Upsample3D, activated, residual_stage
+from .blocks import SpatialNorm3D, Stage, Upsample3D, residual_stage
 from .causal_conv import Carry, CausalConv3d
 from .feature_maps import Stored
 
@@ -44,4 +44,4 @@ class Decoder3D(nn.Module):
         x = self.mid_block(x, carry, z)
         for stage in self.up_blocks:
             x = stage(x, carry, z)
-        return self.conv_out(activated(Stored(x), self.norm_out, z), carry).contiguous()
+        return self.conv_out(self.norm_out(x, z), carry).contiguous()

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..config import VAEConfig
-from .blocks import Downsample3D, Stage, activated, residual_stage
+from .blocks import Downsample3D, Stage, residual_stage
 from .causal_conv import Carry, CausalConv3d
-from .feature_maps import Stored
+from .feature_maps import Stored, activated
 
 
 class Encoder3D(nn.Module):
@@ -44,4 +44,4 @@ class Encoder3D(nn.Module):
         for stage in self.down_blocks:
             x = stage(x, carry)
         x = self.mid_block(x, carry)
-        return self.conv_out(activated(Stored(x), self.norm_out), carry).contiguous()
+        return self.conv_out(activated(x, self.norm_out), carry).contiguous()

@@ -20,10 +20,16 @@ BAND_ELEMENTS = 1 << 24
 """About how many values of a band are held at once; never more than 2^31, where GPU libraries run out of indices."""
 
 
+Modulation = tuple[Tensor, Tensor]
+"""Scale and shift [B, C, t, h, w] for cells of a map that divide it evenly."""
+
+
 class FeatureMap(Protocol):
     """[B, C, T, H, W], given by rows."""
 
     shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
 
     def write(self, start: int, stop: int, into: Tensor) -> None:
         """Rows `start` to `stop` into a tensor [B, C, T, stop - start, W]."""
@@ -35,7 +41,7 @@ class Stored:
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
-        self.shape = values.shape
+        self.shape, self.dtype, self.device = values.shape, values.dtype, values.device
 
     def write(self, start: int, stop: int, into: Tensor) -> None:
         into.copy_(self.values[:, :, :, start:stop])
@@ -51,10 +57,9 @@ class Activated:
         self.values = values
         self.scale = scale
         self.shift = shift
-        self.shape = values.shape
+        self.shape, self.dtype, self.device = values.shape, values.dtype, values.device
 
     def write(self, start: int, stop: int, into: Tensor) -> None:
-        into = into.detach() if not self.values.requires_grad else into
         for frames, cells_in_time in _frame_parts(self.shape[2], self.scale.shape[2]):
             for rows, cell_rows in _row_parts(start, stop, self.shape[3] // self.scale.shape[3]):
                 cells = self.scale[:, :, cells_in_time, cell_rows], self.shift[:, :, cells_in_time, cell_rows]
@@ -100,20 +105,71 @@ def collect(shape: torch.Size, parts: Iterator[tuple[int, Tensor]], onto: Tensor
     return result
 
 
-def activated(values: Tensor, norm: nn.GroupNorm, modulation: tuple[Tensor, Tensor] | None = None) -> FeatureMap:
-    """Group norm with the statistics of the whole map, times and plus what the latents say [B, C, t, h, w], and SiLU."""
-    scale, shift = modulation or (values.new_ones(()), values.new_zeros(()))
-    if values.requires_grad or values.dtype != torch.float32:
-        # In 16 bits scales of the norm must not be rounded; only its result is.
-        return Activated(norm(values), *(part.expand(len(values), values.shape[1], *_cells(part)) for part in (scale, shift)))
+def activated(values: Tensor, norm: nn.GroupNorm, modulation: Modulation | None = None) -> FeatureMap:
+    """Group norm with the statistics of the whole map, times and plus what is given for cells of it, and SiLU."""
+    scale, shift = modulation or (values.new_ones(1, 1, 1, 1, 1), values.new_zeros(1, 1, 1, 1, 1))
+    if values.requires_grad:
+        return Activated(norm(values), scale, shift)
     mean, variance = (
-        part.repeat_interleave(values.shape[1] // norm.num_groups, dim=1)[..., None, None, None]
+        part.repeat_interleave(values.shape[1] // norm.num_groups, dim=1)[:, :, None, None, None]
         for part in _moments(values, norm.num_groups)
     )
     weight, bias = (part.to(mean).view(1, -1, 1, 1, 1) for part in (norm.weight, norm.bias))
     factor = weight * (variance + norm.eps).rsqrt()
-    return Activated(values, factor * scale, torch.addcmul(shift, bias - mean * factor, scale))
+    return Activated(values, factor * scale, torch.addcmul(shift.float(), bias - mean * factor, scale))
 
 
-def _cells(part: Tensor) -> tuple[int, ...]:
-    return tuple(part.shape[2:]) if part.ndim == 5 else (1, 1, 1)
+def _moments(values: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance [B, groups] of a map, in float32, band by band (Chan's formula)."""
+    batch, channels = values.shape[:2]
+    count = 0
+    mean = square = torch.zeros(batch, groups)
+    for start, stop in bands(values.shape):
+        rows = values[:, :, :, start:stop].float()
+        size = rows[0].numel() // groups
+        by_channel = [_channel_moments(clip) for clip in rows.split(1)]
+        channel_mean, channel_variance = (
+            torch.stack(parts).view(batch, groups, channels // groups) for parts in zip(*by_channel, strict=True)
+        )
+        band_mean = channel_mean.mean(dim=2)
+        band_variance = (channel_variance + (channel_mean - band_mean[:, :, None]).square()).mean(dim=2)
+        if not count:
+            count, mean, square = size, band_mean, band_variance
+            continue
+        total, apart = count + size, band_mean - mean
+        mean = mean + apart * (size / total)
+        square = (square * count + band_variance * size) / total + apart.square() * (count * size / total**2)
+        count = total
+    return mean, square
+
+
+def _channel_moments(clip: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance [C] of [1, C, T, H, W]."""
+    if clip.device.type in ("cpu", "cuda"):
+        mean, variance = torch.batch_norm_update_stats(clip, None, None, 0.0)
+        return mean, variance
+    variance, mean = torch.var_mean(clip, dim=(0, 2, 3, 4), correction=0)
+    return mean, variance
+
+
+def _frame_parts(frames: int, cells: int) -> list[tuple[slice, slice]]:
+    """Frames, and the cells they belong to."""
+    if cells > 1 and first_stands_apart(frames):
+        return [(slice(0, 1), slice(0, 1)), (slice(1, frames), slice(1, cells))]
+    return [(slice(0, frames), slice(0, cells))]
+
+
+def _row_parts(start: int, stop: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """Rows `start` to `stop`, and the rows of cells they belong to, each `size` high: the beginning and the end of a
+    cell apart from whole ones."""
+    whole = range(-(-start // size) * size, stop // size * size, size)
+    edges = sorted({start, stop, *([whole.start, whole.stop] if whole.stop >= whole.start else [])})
+    for top, bottom in pairwise(edges):
+        yield slice(top, bottom), slice(top // size, -(-bottom // size))
+
+
+def _by_cells(values: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """[B, C, T, H, W] as [B, C, t, T / t, h, H / h, w, W / w]."""
+    for dim, count in zip((2, 4, 6), counts, strict=True):
+        values = values.unflatten(dim, (count, -1))
+    return values
