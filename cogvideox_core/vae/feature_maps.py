@@ -120,14 +120,14 @@ def activated(values: Tensor, norm: nn.GroupNorm, modulation: Modulation | None 
 
 
 def _moments(values: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance [B, groups] of a map, in float32, band by band (Chan's formula)."""
+    """Mean and variance [B, groups] of a map, in float32, some frames at a time (Chan's formula)."""
     batch, channels = values.shape[:2]
     count = 0
     mean = square = torch.zeros(batch, groups)
-    for start, stop in bands(values.shape):
-        rows = values[:, :, :, start:stop].float()
-        size = rows[0].numel() // groups
-        by_channel = [_channel_moments(clip) for clip in rows.split(1)]
+    at_once = max(BAND_ELEMENTS * values.shape[2] // values.numel(), 1)  # frames lie behind each other, rows do not
+    for frames in values.split(at_once, dim=2):
+        size = frames[0].numel() // groups
+        by_channel = [_channel_moments(clip.float()) for clip in frames.split(1)]
         channel_mean, channel_variance = (
             torch.stack(parts).view(batch, groups, channels // groups) for parts in zip(*by_channel, strict=True)
         )
