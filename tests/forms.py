@@ -44,15 +44,16 @@ _COMFYUI = {
 }
 
 
+def comfyui_name(key: str) -> str:
+    """What ComfyUI's own CogVideoX calls a weight."""
+    for old, new in _COMFYUI.items():
+        key = key.replace(old, new)
+    return key
+
+
 def comfyui(state: State, folder: Path) -> Path:
     """The names of ComfyUI's own CogVideoX."""
-
-    def renamed(key: str) -> str:
-        for old, new in _COMFYUI.items():
-            key = key.replace(old, new)
-        return key
-
-    return _save({renamed(key): tensor for key, tensor in state.items()}, folder / "comfyui.safetensors")
+    return _save({comfyui_name(key): tensor for key, tensor in state.items()}, folder / "comfyui.safetensors")
 
 
 _SAT = {

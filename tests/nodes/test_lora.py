@@ -153,7 +153,6 @@ def test_it_tells_what_it_did(host: Host, files) -> None:
 
 def test_a_model_that_is_loaded_in_part_has_it_too(host: Host, files, wanted) -> None:
     graph = with_lora("CogVideoXLoadLoRA", "peft")
-    host.post("/free", {"unload_models": True, "free_memory": True})  # a model that is loaded whole stays so
     graph["part"] = node("ProbePartialLoad", model=["lora0", 0], loaded_bytes=100_000)
     graph["sampler"]["inputs"]["model"] = ["part", 0]
     graph["streamed"] = node("ProbeStreamedModules", model=["part", 0], after=["sampler", 0])
