@@ -319,8 +319,8 @@ HEAD = """# How fast, how much memory
 Written by `python benchmarks/performance.py` on {machine}.
 
 Ratios are ours over the peer's, lower is better; the absolute figures in brackets are ours. Memory is what a run takes
-beyond the weights. A step's matrices and attention alone, computed in the fastest way PyTorch has here, are the floor
-no implementation of it gets below.
+beyond the weights. A step's matrices and attention alone, as PyTorch computes them here, are the floor for whatever is
+arranged around them.
 
 """
 
