@@ -91,7 +91,8 @@ def table(
             made = Path(temporary) / name
             made.mkdir()
             place = FORMS[name].make(shards, made)
-            more, enough = _compared(name, place, place if FORMS[name].make is _t5 else shards, repeats, forward)
+            peer_place = shards if FORMS[name].component == "transformer" else place
+            more, enough = _compared(name, place, peer_place, repeats, forward)
             lines += more
             reached &= enough
             shutil.rmtree(made)

@@ -1,8 +1,8 @@
 """The layers models are built of: torch.nn's, with a faster way to multiply on a CPU.
 
-PyTorch brings two libraries for matrices to a CPU: in float32 it takes MKL, in bfloat16 oneDNN. oneDNN is the faster
-one in float32 too, much so on AMD's processors, and applies a GELU while the result is at hand. Both are exact;
-docs/performance.md has the figures.
+PyTorch brings two libraries for matrices to a CPU: in float32 it takes MKL, in bfloat16 oneDNN. oneDNN was the faster
+one in float32 too where this was tried, on an AMD processor, and applies a GELU while the result is at hand. Both
+differ by rounding only; `benchmarks/performance.py` measures a whole step.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def _by_rows(layer: nn.Linear) -> nn.Linear:
 
 def _by_bitsandbytes(layer: nn.Linear) -> nn.Linear:
     try:
-        from bitsandbytes.nn import Int8Params, Linear8bitLt
+        from bitsandbytes.nn.modules import Int8Params, Linear8bitLt
     except ImportError as error:
         raise ImportError("llm.int8 needs bitsandbytes; install it (pip install bitsandbytes), or take int8") from error
     weight = layer.weight.detach()
@@ -58,7 +58,7 @@ def _by_bitsandbytes(layer: nn.Linear) -> nn.Linear:
         threshold=6.0,
         device="meta",
     )
-    small.weight = Int8Params(weight.contiguous(), requires_grad=False, has_fp16_weights=False)
+    small.weight = Int8Params(weight.contiguous(), requires_grad=False)
     small.bias = layer.bias
     return small.to(weight.device).requires_grad_(False).eval()
 

@@ -76,12 +76,10 @@ MUTATIONS = [
     Mutation(f"{CORE}/positions.py", "[angles.cos(), angles.sin()]", "[angles.sin(), angles.cos()]", TRANSFORMER),
     Mutation(f"{CORE}/positions.py", "odd, sin, value=-1", "odd, sin", TRANSFORMER),
     Mutation(f"{CORE}/positions.py", "round((base_columns - fit_columns) / 2)", "0", TRANSFORMER),
-    Mutation(f"{CORE}/vae/causal_conv.py", "past = x[:, :, :1].expand(", "past = 0 * x[:, :, :1].expand(", VAE),
-    Mutation(
-        f"{CORE}/vae/causal_conv.py", "x[:, :, -2:].clone()", "x[:, :, -1:].clone().expand(-1, -1, 2, -1, -1)", VAE
-    ),
-    Mutation(f"{CORE}/vae/blocks.py", "F.pad(frames, (0, 1, 0, 1))", "F.pad(frames, (1, 0, 1, 0))", VAE),
-    Mutation(f"{CORE}/vae/blocks.py", "num_frames > 1 and num_frames % 2 == 1", "False", VAE),
+    Mutation(f"{CORE}/vae/causal_conv.py", "inner[:, :, 2:3] if past", "0 * inner[:, :, 2:3] if past", VAE),
+    Mutation(f"{CORE}/vae/causal_conv.py", "padded[:, :, -2:, 1:-1]", "padded[:, :, -1:, 1:-1]", VAE),
+    Mutation(f"{CORE}/vae/blocks.py", "F.pad(frames, (0, 1, 0", "F.pad(frames, (1, 0, 0", VAE),
+    Mutation(f"{CORE}/vae/feature_maps.py", "num_frames > 1 and num_frames % 2 == 1", "False", VAE),
     Mutation(f"{CORE}/vae/autoencoder.py", "LATENTS_PER_CHUNK = 2", "LATENTS_PER_CHUNK = 4", VAE),
     Mutation(f"{CORE}/vae/autoencoder.py", "0.5 * self.logvar", "self.logvar", VAE),
     Mutation(f"{CORE}/vae/tiling.py", "end * (1 - ramp) + start * ramp", "end * ramp + start * (1 - ramp)", VAE),

@@ -69,16 +69,18 @@ class ResnetBlock3D(nn.Module):
         """x: [B, C, T, H, W], which may be overwritten; z: the latents of the chunk in the decoder, else nothing."""
         hidden = self.conv1(_activated(x, self.norm1, *z), carry)
         if self.conv_shortcut is not None:
-            x = self._shortcut(x)
+            x = _by_bands(self.conv_shortcut, x, self.conv2.channels[1])
         return self.conv2(_activated(hidden, self.norm2, *z), carry, onto=x)
 
-    def _shortcut(self, x: Tensor) -> Tensor:
-        shape = torch.Size((x.shape[0], self.conv2.channels[1], *x.shape[2:]))
-        return collect(shape, ((start, self.conv_shortcut(x[:, :, :, start:stop])) for start, stop in bands(x.shape)))
 
-
-def _activated(x: Tensor, norm: nn.Module, *z: Tensor) -> FeatureMap:
+def _activated(x: Tensor, norm: Any, *z: Tensor) -> FeatureMap:
     return norm(x, *z) if z else activated(x, norm)
+
+
+def _by_bands(pointwise: nn.Module, x: Tensor, channels: int) -> Tensor:
+    """A 1 x 1 x 1 convolution to so many channels."""
+    shape = torch.Size((x.shape[0], channels, *x.shape[2:]))
+    return collect(shape, ((start, pointwise(x[:, :, :, start:stop])) for start, stop in bands(x.shape)))
 
 
 class Downsample3D(nn.Module):

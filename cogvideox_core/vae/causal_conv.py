@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .feature_maps import FeatureMap, bands, collect
+from .feature_maps import FeatureMap, bands, collect, empty
 
 Carry = dict[nn.Module, Tensor]
 """The last input frames of every causal convolution; one dict per clip (and per tile), empty at its start."""
@@ -31,16 +31,12 @@ class CausalConv3d(nn.Module):
     def _bands(self, source: FeatureMap, carry: Carry) -> Iterator[tuple[int, Tensor]]:
         """Every band of the result, with its first row."""
         batch, channels, frames, height, width = source.shape
-        past, renewed = carry.get(self), None
+        past = carry.get(self)
+        carry[self] = renewed = empty((batch, channels, 2, height, width), source)
         for start, stop in bands(source.shape, batch * (frames + 2) * width * max(self.channels)):
             top, bottom = max(start - 1, 0), min(stop + 1, height)
             # One buffer with everything around the band: the past above it in time, halo rows or zeros in space.
-            padded = torch.empty(
-                (batch, channels, frames + 2, stop - start + 2, width),
-                dtype=source.dtype,
-                device=source.device,
-                memory_format=torch.channels_last_3d,
-            )
+            padded = empty((batch, channels, frames + 2, stop - start + 2, width), source)
             inner = padded[:, :, :, top - start + 1 : bottom - start + 1]
             source.write(top, bottom, inner[:, :, 2:])
             inner[:, :, :2] = inner[:, :, 2:3] if past is None else past[:, :, :, top:bottom]
@@ -48,14 +44,7 @@ class CausalConv3d(nn.Module):
                 padded[:, :, :, 0] = 0
             if bottom == stop:
                 padded[:, :, :, -1] = 0
-            if renewed is None:
-                renewed = torch.empty_like(
-                    padded[:, :, :2, :1].expand(-1, -1, -1, height, -1)[..., :width],
-                    memory_format=torch.channels_last_3d
-                )
             renewed[:, :, :, start:stop] = padded[:, :, -2:, 1:-1]
-            if stop == height:
-                carry[self] = renewed
             yield start, self.conv(padded)
 
 

@@ -8,7 +8,7 @@ convolution reads them. The numbers are those of the whole picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 BAND_ELEMENTS = 1 << 24
 """About how many values of a band are held at once; never more than 2^31, where GPU libraries run out of indices."""
-
 
 Modulation = tuple[Tensor, Tensor]
 """Scale and shift [B, C, t, h, w] for cells of a map that divide it evenly."""
@@ -88,6 +87,11 @@ def bands(shape: torch.Size, elements_per_row: float | None = None) -> Iterator[
     return pairwise(edges)
 
 
+def empty(shape: Sequence[int], like: Tensor | FeatureMap) -> Tensor:
+    """A map to be filled, with its channels last, which is how convolutions read."""
+    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=torch.channels_last_3d)
+
+
 def collect(shape: torch.Size, parts: Iterator[tuple[int, Tensor]], onto: Tensor | None = None) -> Tensor:
     """Bands, each with its first row, to one tensor of this shape; or added to `onto`, in place.
 
@@ -98,7 +102,7 @@ def collect(shape: torch.Size, parts: Iterator[tuple[int, Tensor]], onto: Tensor
         if result is None:
             if part.shape == shape:
                 return part
-            result = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=torch.channels_last_3d)
+            result = empty(shape, part)
         band = result[:, :, :, start : start + part.shape[3]]
         band.add_(part) if onto is not None else band.copy_(part)
     assert result is not None
@@ -162,8 +166,8 @@ def _frame_parts(frames: int, cells: int) -> list[tuple[slice, slice]]:
 def _row_parts(start: int, stop: int, size: int) -> Iterator[tuple[slice, slice]]:
     """Rows `start` to `stop`, and the rows of cells they belong to, each `size` high: the beginning and the end of a
     cell apart from whole ones."""
-    whole = range(-(-start // size) * size, stop // size * size, size)
-    edges = sorted({start, stop, *([whole.start, whole.stop] if whole.stop >= whole.start else [])})
+    first, last = -(-start // size) * size, stop // size * size  # where whole cells begin and end
+    edges = sorted({start, stop, *((first, last) if first <= last else ())})
     for top, bottom in pairwise(edges):
         yield slice(top, bottom), slice(top // size, -(-bottom // size))
 

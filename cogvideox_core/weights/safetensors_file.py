@@ -66,7 +66,7 @@ class SafetensorsFile:
             raise CheckpointError(f"{path} cannot be read ({error}); check that it is a file you may read") from error
         dtypes = _known_dtypes(path, {key: part.get_dtype() for key, part in headers.items()})
         self.metadata: dict[str, str] = file.metadata() or {}
-        # Every tensor gets a storage of its own, as with safetensors' get_tensor, but in a third of its time.
+        # Every tensor gets a storage of its own, as from safetensors' get_tensor, which takes longer for each.
         self._bytes: Any = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
         self.entries: dict[str, Entry] = {}
         with path.open("rb") as raw:

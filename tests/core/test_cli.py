@@ -176,7 +176,7 @@ def test_a_lora_that_does_not_fit_is_told_before_any_model_is_loaded(
 ) -> None:
     save_file({"fc.weight": torch.ones(2)}, tmp_path / "else.safetensors")
     for text, told in (
-        (str(tmp_path / "nowhere.safetensors"), "nowhere.safetensors does not exist"),
+        (str(tmp_path / "nowhere.safetensors"), "nowhere.safetensors does not exist; give a LoRA's"),
         (str(tmp_path / "else.safetensors"), "else.safetensors holds no LoRA"),
         (f"{tmp_path / 'else.safetensors'}:nan", "a strength is a number, such as 0.8"),
     ):

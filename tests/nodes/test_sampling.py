@@ -215,7 +215,6 @@ def test_a_partly_loaded_model_gives_the_same_frames(host: Host, toys: dict) -> 
         "frames": node("ProbeSaveImages", images=["decode", 0], name="whole"),
     }
     whole = saved_tensor(host.run(graph), "frames")
-    host.post("/free", {"unload_models": True, "free_memory": True})  # a model that is loaded whole stays so
     graph["partial"] = node("ProbePartialLoad", model=["model", 0], loaded_bytes=200_000)
     graph["sampler"]["inputs"]["model"] = ["partial", 0]
     graph["frames"]["inputs"]["name"] = "partial"

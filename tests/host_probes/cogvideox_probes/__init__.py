@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import comfy.model_management
 import folder_paths
 import safetensors.torch
 from comfy_api.latest import ComfyExtension, io, ui
@@ -62,6 +63,7 @@ class ProbePartialLoad(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, loaded_bytes):
+        comfy.model_management.unload_all_models()  # a model that is loaded whole stays so
         partial = model.clone()
         load = partial.load
 
