@@ -1,15 +1,17 @@
 """The layers models are built of: torch.nn's, with a faster way to multiply on a CPU.
 
 PyTorch brings two libraries for matrices to a CPU: in float32 it takes MKL, in bfloat16 oneDNN. oneDNN was the faster
-one in float32 too where this was tried, on an AMD processor, and applies a GELU while the result is at hand. Both
-differ by rounding only; `benchmarks/performance.py` measures a whole step.
+one in float32 too where this was tried, on an AMD processor, and applies a GELU while the result is at hand, as cuBLAS
+does on a GPU. All differ by rounding only; `benchmarks/performance.py` measures a whole step.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn import Conv3d, GroupNorm, LayerNorm
+from torch.nn import Conv3d, GroupNorm
 from torch.nn import functional as F
 
 __all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "conv_doubled", "linear_gelu"]
@@ -20,6 +22,12 @@ class Linear(nn.Linear):
         if input.dtype == torch.float32 and _fits_onednn(input, self.weight):
             return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
         return super().forward(input)
+
+
+class LayerNorm(nn.LayerNorm):
+    def weights_for(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Weight and bias, where they can be used for x without calling the layer."""
+        return plain_weights(self, x)
 
 
 class Conv2d(nn.Conv2d):
@@ -53,9 +61,25 @@ def _shared(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     """The tanh approximation of GELU of a linear layer's result."""
-    if isinstance(layer, Linear) and not layer._forward_hooks and _fits_onednn(x, layer.weight):
-        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "gelu", [], "tanh")
+    if isinstance(layer, Linear) and not layer._forward_hooks:
+        if _fits_onednn(x, layer.weight):
+            return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "gelu", [], "tanh")
+        if x.is_cuda and layer.bias is not None and (plain := plain_weights(layer, x)):
+            weight, bias = plain
+            rows = torch.ops.aten._addmm_activation(bias, x.flatten(0, -2), weight.t(), use_gelu=True)
+            return rows.unflatten(0, x.shape[:-1])
     return F.gelu(layer(x), approximate="tanh")
+
+
+def plain_weights(layer: Any, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Weight and bias of a layer, where they are ordinary ones, stand where x is, and nobody would miss the call."""
+    weight, bias = layer.weight, layer.bias
+    fits = type(weight) is nn.Parameter and weight.device == x.device and weight.dtype == x.dtype
+    return (weight, bias) if fits and not layer._forward_hooks and not _wants_gradients(x, weight) else None
+
+
+def _wants_gradients(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -65,7 +89,7 @@ def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
         and type(weight) is nn.Parameter
-        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+        and not _wants_gradients(x, weight)
         and _has_onednn()
     )
 
