@@ -52,7 +52,7 @@ def gated(
     text: Tensor, video: Tensor, tokens: Tensor, modulation: Tensor, runs: Runs | None = None
 ) -> tuple[Tensor, Tensor]:
     """text [B, L, D] and video [B, N, D] plus gate * tokens [B, L + N, D]; modulation as above."""
-    if not runs and _fits_kernel(text, video, tokens, modulation):
+    if not runs and fits_kernels(text, video, tokens, modulation):
         return _kernels().gated(text, video, tokens, modulation)
     (_, _, text_gate), (_, _, video_gate) = _by_part(modulation, runs)
     text_tokens, video_tokens = tokens.split([text.shape[1], video.shape[1]], dim=1)
@@ -66,6 +66,15 @@ def normed_heads(norm: Any, x: Tensor, rotary: Rotary | None) -> Tensor:
         return _kernels().normed_heads(x, *weights, rotary, norm.eps)
     normed = norm(x)
     return normed if rotary is None else apply_rotary(normed, rotary)
+
+
+def fits_kernels(*tensors: Tensor) -> bool:
+    """Whether Triton's kernels may take these: on a CUDA GPU, and nobody asks a gradient of them."""
+    return (
+        tensors[0].is_cuda
+        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+        and _HAS_TRITON
+    )
 
 
 def per_token(modulation: Tensor, runs: Runs | None, part: Literal["text", "video"]) -> Tensor:
@@ -88,15 +97,7 @@ def _by_part(modulation: Tensor, runs: Runs | None) -> list[tuple[Tensor, ...]]:
 
 def _weights_for_kernel(norm: Any, *tensors: Tensor) -> tuple[Tensor, Tensor] | None:
     offers = getattr(norm, "weights_for", None)
-    return offers(tensors[0]) if offers is not None and _fits_kernel(*tensors) else None
-
-
-def _fits_kernel(*tensors: Tensor) -> bool:
-    return (
-        tensors[0].is_cuda
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-        and _HAS_TRITON
-    )
+    return offers(tensors[0]) if offers is not None and fits_kernels(*tensors) else None
 
 
 def _kernels() -> Any:

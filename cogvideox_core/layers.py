@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Conv3d, GroupNorm
+from torch.nn import GroupNorm
 from torch.nn import functional as F
 
-__all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "conv_doubled", "linear_gelu"]
+__all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "linear_gelu", "plain_weights"]
 
 
 class Linear(nn.Linear):
@@ -24,39 +24,22 @@ class Linear(nn.Linear):
         return super().forward(input)
 
 
-class LayerNorm(nn.LayerNorm):
+class _Lending:
     def weights_for(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Weight and bias, where they can be used for x without calling the layer."""
         return plain_weights(self, x)
 
 
-class Conv2d(nn.Conv2d):
+class LayerNorm(_Lending, nn.LayerNorm):
     pass
 
 
-def conv_doubled(layer: nn.Module, x: Tensor) -> Tensor:
-    """A 3 x 3 convolution, padding 1, of a picture doubled by nearest neighbours; [N, C, H, W] -> [N, C', 2H, 2W].
-
-    In float32 by four 2 x 2 convolutions of the picture itself, 2.25 times less work: what meets the same pixel shares
-    a weight. In 16 bits the sums of weights would be rounded.
-    """
-    if not isinstance(layer, Conv2d) or x.dtype != torch.float32:
-        return layer(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-    count, _, height, width = x.shape
-    size = (count, layer.out_channels, 2 * height, 2 * width)
-    out = x.new_empty(size).to(memory_format=torch.channels_last)
-    by_row = _shared(layer.weight, dim=2)
-    for row in (0, 1):
-        for column, weight in enumerate(_shared(by_row[row], dim=3)):
-            part = F.conv2d(x, weight, layer.bias, padding=1)[:, :, row : row + height, column : column + width]
-            out[:, :, row::2, column::2] = part
-    return out
+class Conv2d(_Lending, nn.Conv2d):
+    pass
 
 
-def _shared(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Two taps for even places and two for odd ones, of three."""
-    first, middle, last = weight.split(1, dim)
-    return torch.cat([first, middle + last], dim), torch.cat([first + middle, last], dim)
+class Conv3d(_Lending, nn.Conv3d):
+    pass
 
 
 def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ apart (it is the clip's first), and only the others are paired or doubled in tim
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VAEConfig
-from ..layers import conv_doubled
 from .causal_conv import Carry, CausalConv3d, PointwiseConv3d
-from .feature_maps import FeatureMap, activated, bands, collect
+from .doubling import conv_doubled
+from .feature_maps import FeatureMap, Part, activated, bands, collect, convolved, empty, place
 
 
 class SpatialNorm3D(nn.Module):
@@ -77,10 +76,11 @@ def _activated(x: Tensor, norm: Any, *z: Tensor) -> FeatureMap:
     return norm(x, *z) if z else activated(x, norm)
 
 
-def _by_bands(pointwise: nn.Module, x: Tensor, channels: int) -> Tensor:
+def _by_bands(pointwise: Any, x: Tensor, channels: int) -> Tensor:
     """A 1 x 1 x 1 convolution to so many channels."""
     shape = torch.Size((x.shape[0], channels, *x.shape[2:]))
-    return collect(shape, ((start, pointwise(x[:, :, :, start:stop])) for start, stop in bands(x.shape)))
+    parts = ((start, convolved(pointwise, x[:, :, :, start:stop])) for start, stop in bands(x.shape))
+    return collect(shape, parts)
 
 
 class Downsample3D(nn.Module):
@@ -96,7 +96,7 @@ class Downsample3D(nn.Module):
         frames = (x.shape[2] + 1) // 2 if self.halve_time else x.shape[2]
         shape = torch.Size((*x.shape[:2], frames, height, width))
         per_row = 2 * x.numel() / x.shape[3]
-        return collect(shape, ((start, self._rows(x, start, stop)) for start, stop in bands(shape, per_row)))
+        return collect(shape, ((start, (self._rows(x, start, stop), None)) for start, stop in bands(shape, per_row)))
 
     def _rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         rows = x[:, :, :, 2 * start : 2 * stop + 1]
@@ -105,7 +105,7 @@ class Downsample3D(nn.Module):
             pairs = rows[:, :, single:].unflatten(2, (-1, 2)).mean(dim=3)
             rows = torch.cat([rows[:, :, :single], pairs], dim=2)
         below = 2 * stop + 1 - x.shape[3]
-        return per_frame(lambda frames: self.conv(F.pad(frames, (0, 1, 0, max(below, 0)))), rows)
+        return _clips(self.conv(F.pad(_frames(rows), (0, 1, 0, max(below, 0)))), rows)
 
 
 class Upsample3D(nn.Module):
@@ -123,17 +123,23 @@ class Upsample3D(nn.Module):
         doubled = self.double_time and x.shape[2] > 1
         frames = 2 * x.shape[2] - x.shape[2] % 2 if doubled else x.shape[2]
         shape = torch.Size((*x.shape[:2], frames, 2 * x.shape[3], 2 * x.shape[4]))
-        return collect(shape, ((start, self._rows(x, start, stop, doubled)) for start, stop in bands(shape)))
+        parts = ((start, self._rows(x, start, stop)) for start, stop in bands(shape))
+        if not doubled:
+            return collect(shape, parts)
+        single, result = x.shape[2] % 2, empty(shape, x)
+        for start, (values, bias) in parts:
+            band = result[:, :, :, start : start + values.shape[3]]
+            place((values[:, :, :single], bias), band[:, :, :single])
+            for twin in (single, single + 1):
+                place((values[:, :, single:], bias), band[:, :, twin::2])
+        return result
 
-    def _rows(self, x: Tensor, start: int, stop: int, doubled: bool) -> Tensor:
+    def _rows(self, x: Tensor, start: int, stop: int) -> Part:
         """Rows of the result; the convolution takes one more on each side, and what it pads there is cut off."""
         top, bottom = max(start - 1, 0) // 2, min(stop // 2 + 1, x.shape[3])
-        rows = per_frame(lambda frames: conv_doubled(self.conv, frames), x[:, :, :, top:bottom])
-        rows = rows[:, :, :, start - 2 * top : stop - 2 * top]
-        if not doubled:
-            return rows
-        single = x.shape[2] % 2
-        return torch.cat([rows[:, :, :single], rows[:, :, single:].repeat_interleave(2, dim=2)], dim=2)
+        frames, bias = conv_doubled(self.conv, _frames(x[:, :, :, top:bottom]))
+        values = _clips(frames, x)
+        return values[:, :, :, start - 2 * top : stop - 2 * top], bias
 
 
 class Stage(nn.Module):
@@ -161,7 +167,11 @@ def residual_stage(
     return Stage([ResnetBlock3D(width, out_channels, config, operations, **options) for width in widths])
 
 
-def per_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a 2-D function to every frame of [B, C, T, H, W]."""
-    frames = function(x.transpose(1, 2).flatten(0, 1))
-    return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+def _frames(x: Tensor) -> Tensor:
+    """[B, C, T, H, W] -> [B * T, C, H, W]."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def _clips(frames: Tensor, like: Tensor) -> Tensor:
+    """[B * T, C, H, W] -> [B, C, T, H, W], with B and T of another map."""
+    return frames.unflatten(0, (like.shape[0], like.shape[2])).transpose(1, 2)

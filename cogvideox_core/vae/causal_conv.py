@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .feature_maps import FeatureMap, bands, collect, empty
+from .feature_maps import FeatureMap, Part, bands, collect, convolved, empty
 
 Carry = dict[nn.Module, Tensor]
 """The last input frames of every causal convolution; one dict per clip (and per tile), empty at its start."""
@@ -28,7 +28,7 @@ class CausalConv3d(nn.Module):
         parts = self._bands(source, carry)
         return collect(torch.Size((batch, self.channels[1], frames, height, width)), parts, onto)
 
-    def _bands(self, source: FeatureMap, carry: Carry) -> Iterator[tuple[int, Tensor]]:
+    def _bands(self, source: FeatureMap, carry: Carry) -> Iterator[tuple[int, Part]]:
         """Every band of the result, with its first row."""
         batch, channels, frames, height, width = source.shape
         past = carry.get(self)
@@ -45,7 +45,7 @@ class CausalConv3d(nn.Module):
             if bottom == stop:
                 padded[:, :, :, -1] = 0
             renewed[:, :, :, start:stop] = padded[:, :, -2:, 1:-1]
-            yield start, self.conv(padded)
+            yield start, convolved(self.conv, padded)
 
 
 class PointwiseConv3d(nn.Module):

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ..fused import fits_kernels
 
 BAND_ELEMENTS = 1 << 24
 """About how many values of a band are held at once; never more than 2^31, where GPU libraries run out of indices."""
@@ -59,6 +61,11 @@ class Activated:
         self.shape, self.dtype, self.device = values.shape, values.dtype, values.device
 
     def write(self, start: int, stop: int, into: Tensor) -> None:
+        if fits_kernels(self.values) and _channels_last(self.values) and _channels_last(into):
+            scale, shift = (part.movedim(1, -1).contiguous() for part in (self.scale, self.shift))
+            single = int(self.scale.shape[2] > 1 and first_stands_apart(self.shape[2]))
+            _kernels().activate(self.values, scale, shift, single, start, into)
+            return
         for frames, cells_in_time in _frame_parts(self.shape[2], self.scale.shape[2]):
             for rows, cell_rows in _row_parts(start, stop, self.shape[3] // self.scale.shape[3]):
                 cells = self.scale[:, :, cells_in_time, cell_rows], self.shift[:, :, cells_in_time, cell_rows]
@@ -92,19 +99,46 @@ def empty(shape: Sequence[int], like: Tensor | FeatureMap) -> Tensor:
     return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=torch.channels_last_3d)
 
 
-def collect(shape: torch.Size, parts: Iterator[tuple[int, Tensor]], onto: Tensor | None = None) -> Tensor:
+Part = tuple[Tensor, Tensor | None]
+"""A convolution's result, and the bias that is still to be added to it."""
+
+
+def convolved(layer: Any, x: Tensor) -> Part:
+    """A convolution whose bias is left to whoever writes the result, where a kernel does."""
+    lends = getattr(layer, "weights_for", None)
+    weights = lends(x) if lends is not None and fits_kernels(x) else None
+    if weights is None or not _channels_last(x):
+        return layer(x), None
+    weight, bias = weights
+    return layer._conv_forward(x, weight, None), bias
+
+
+def place(part: Part, into: Tensor, *, add: bool = False) -> None:
+    """Write a convolution's result where it belongs, or add it to what is there."""
+    values, bias = part
+    if bias is not None and _channels_last(values) and _channels_last(into):
+        _kernels().put(values, bias, into, add=add)
+        return
+    if bias is not None:
+        values = values + bias.view(-1, 1, 1, 1)
+    into.add_(values) if add else into.copy_(values)
+
+
+def collect(shape: torch.Size, parts: Iterator[tuple[int, Part]], onto: Tensor | None = None) -> Tensor:
     """Bands, each with its first row, to one tensor of this shape; or added to `onto`, in place.
 
     Where gradients are wanted `onto` is left as it is.
     """
     result = onto.clone() if onto is not None and onto.requires_grad else onto
     for start, part in parts:
+        values, bias = part
+        if result is None and values.shape == shape:
+            if bias is not None:
+                place(part, values)
+            return values
         if result is None:
-            if part.shape == shape:
-                return part
-            result = empty(shape, part)
-        band = result[:, :, :, start : start + part.shape[3]]
-        band.add_(part) if onto is not None else band.copy_(part)
+            result = empty(shape, values)
+        place(part, result[:, :, :, start : start + values.shape[3]], add=onto is not None)
     assert result is not None
     return result
 
@@ -126,6 +160,12 @@ def activated(values: Tensor, norm: nn.GroupNorm, modulation: Modulation | None 
 def _moments(values: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and variance [B, groups] of a map, in float32, some frames at a time (Chan's formula)."""
     batch, channels = values.shape[:2]
+    if (
+        fits_kernels(values)
+        and values.is_contiguous(memory_format=torch.channels_last_3d)
+        and _is_power(channels, groups)
+    ):
+        return _kernels().moments(values, groups)
     count = 0
     mean = square = torch.zeros(batch, groups)
     at_once = max(BAND_ELEMENTS * values.shape[2] // values.numel(), 1)  # frames lie behind each other, rows do not
@@ -177,3 +217,17 @@ def _by_cells(values: Tensor, counts: tuple[int, ...]) -> Tensor:
     for dim, count in zip((2, 4, 6), counts, strict=True):
         values = values.unflatten(dim, (count, -1))
     return values
+
+
+def _channels_last(values: Tensor) -> bool:
+    return values.stride(1) == 1
+
+
+def _is_power(*numbers: int) -> bool:
+    return all(number & (number - 1) == 0 for number in numbers)
+
+
+def _kernels() -> Any:
+    from . import kernels
+
+    return kernels

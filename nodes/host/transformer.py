@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ...cogvideox_core.attention import AttentionFn
-from ...cogvideox_core.layers import plain_weights
 from ...cogvideox_core.positions import Rotary
 from ...cogvideox_core.transformer import CogVideoXTransformer3D
+from .lending import lending
 
 
 class HostTransformer(CogVideoXTransformer3D):
     """Adds what ComfyUI's patches need: wrappers around the forward, block replacement, attention patches."""
 
     def __init__(self, *, operations: Any, dtype: torch.dtype | None = None, **options: Any) -> None:
-        super().__init__(dtype=dtype, operations=_with_offering_norms(operations), **options)
+        super().__init__(dtype=dtype, operations=lending(operations), **options)
         self.dtype = dtype
 
     def forward(
@@ -73,18 +73,6 @@ class HostTransformer(CogVideoXTransformer3D):
         for patch in options.get("patches", {}).get("double_block", ()):
             out = patch({**out, "x": video, "block_index": index, "transformer_options": options})
         return out["img"], out["txt"]
-
-
-def _with_offering_norms(operations: Any) -> Any:
-    """ComfyUI's layers, whose norms lend their weights to the core's kernels unless ComfyUI casts or patches them."""
-
-    class Operations(operations):
-        class LayerNorm(operations.LayerNorm):
-            def weights_for(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-                altered = self.comfy_cast_weights or self.weight_function or self.bias_function
-                return None if altered else plain_weights(self, x)
-
-    return Operations
 
 
 class _HostAttention:
