@@ -10,8 +10,17 @@ from torch import Tensor, nn
 
 from .feature_maps import FeatureMap, bands, collect, empty
 
-Carry = dict[nn.Module, Tensor]
-"""The last input frames of every causal convolution; one dict per clip (and per tile), empty at its start."""
+
+class Carry(dict[nn.Module, Tensor]):
+    """The last input frames of every causal convolution; one per clip (and per tile), empty at its start.
+
+    Args:
+        device: where they are kept; None for where the convolution computes.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        super().__init__()
+        self.device = device
 
 
 class CausalConv3d(nn.Module):
@@ -32,7 +41,7 @@ class CausalConv3d(nn.Module):
         """Every band of the result, with its first row."""
         batch, channels, frames, height, width = source.shape
         past = carry.get(self)
-        carry[self] = renewed = empty((batch, channels, 2, height, width), source)
+        carry[self] = renewed = empty((batch, channels, 2, height, width), source, carry.device)
         for start, stop in bands(source.shape, batch * (frames + 2) * width * max(self.channels)):
             top, bottom = max(start - 1, 0), min(stop + 1, height)
             # One buffer with everything around the band: the past above it in time, halo rows or zeros in space.

@@ -87,9 +87,10 @@ def bands(shape: torch.Size, elements_per_row: float | None = None) -> Iterator[
     return pairwise(edges)
 
 
-def empty(shape: Sequence[int], like: Tensor | FeatureMap) -> Tensor:
+def empty(shape: Sequence[int], like: Tensor | FeatureMap, device: torch.device | None = None) -> Tensor:
     """A map to be filled, with its channels last, which is how convolutions read."""
-    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=torch.channels_last_3d)
+    place = device or like.device
+    return torch.empty(tuple(shape), dtype=like.dtype, device=place, memory_format=torch.channels_last_3d)
 
 
 def collect(shape: torch.Size, parts: Iterator[tuple[int, Tensor]], onto: Tensor | None = None) -> Tensor:
