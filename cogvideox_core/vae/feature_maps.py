@@ -1,14 +1,15 @@
-"""Feature maps by bands of rows, so that between two convolutions nothing stands in memory as a whole.
+"""Feature maps by bands of rows, so that what lies between two convolutions never stands in memory as a whole.
 
 A convolution needs few rows of its input at a time, and a norm, once the statistics of the whole picture are known,
 none but its own. So a layer does not take a tensor but a `FeatureMap` and lets it write bands of rows where the
-convolution reads them. The numbers are those of the whole picture.
+convolution reads them; and what it makes are `Strips`, of which the last reader lets go as it proceeds. The numbers are
+those of the whole picture.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -35,43 +36,92 @@ class FeatureMap(Protocol):
         ...
 
 
-class Stored:
-    """A map that is a tensor."""
+class Strips:
+    """A map that is tensors [B, C, T, h, W], which share its rows between them from top to bottom."""
 
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
-        self.shape, self.dtype, self.device = values.shape, values.dtype, values.device
+    def __init__(self, strips: Iterable[Tensor]) -> None:
+        self._by_top: dict[int, Tensor] = {}
+        height = 0
+        for strip in strips:
+            self._by_top[height] = strip
+            height += strip.shape[3]
+        first = self._by_top[0]
+        self.shape = torch.Size((*first.shape[:3], height, first.shape[4]))
+        self.dtype, self.device, self.requires_grad = first.dtype, first.device, first.requires_grad
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._by_top.values())
+
+    def views(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+        """Rows `start` to `stop` as they lie in memory: parts from top to bottom, each with its first row."""
+        for top, strip in self._by_top.items():
+            first, last = max(top, start), min(top + strip.shape[3], stop)
+            if first < last:
+                yield first, strip[:, :, :, first - top : last - top]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows `start` to `stop` as one tensor."""
+        views = [view for _, view in self.views(start, stop)]
+        if len(views) == 1:
+            return views[0]
+        together = empty((*self.shape[:3], stop - start, self.shape[4]), self)
+        self.write(start, stop, together)
+        return together
+
+    def whole(self) -> Tensor:
+        return self.rows(0, self.shape[3])
 
     def write(self, start: int, stop: int, into: Tensor) -> None:
-        into.copy_(self.values[:, :, :, start:stop])
+        for first, view in self.views(start, stop):
+            into[:, :, :, first - start : first - start + view.shape[3]] = view
+
+    def added(self, parts: Iterable[tuple[int, int, Tensor]]) -> Strips:
+        """The sum with another map's bands, in place where nobody asks for gradients."""
+        if self.requires_grad:
+            return Strips(self.rows(start, stop) + part for start, stop, part in parts)
+        for start, stop, part in parts:
+            for first, view in self.views(start, stop):
+                view.add_(part[:, :, :, first - start : first - start + view.shape[3]])
+        return self
+
+    def let_go(self, stop: int) -> None:
+        """Free what ends above row `stop`; nobody may read it any more."""
+        for top in [top for top, strip in self._by_top.items() if top + strip.shape[3] <= stop]:
+            del self._by_top[top]
 
 
 class Activated:
-    """SiLU of a tensor times `scale` plus `shift`, which are given for cells of the tensor: [B, C, t, h, w].
+    """SiLU of a map times `scale` plus `shift`, which are given for cells of the map: [B, C, t, h, w].
 
     Cells divide rows and columns evenly, and frames too, but where the first frame stands apart it has its own.
     """
 
-    def __init__(self, values: Tensor, scale: Tensor, shift: Tensor) -> None:
+    def __init__(self, values: Strips, scale: Tensor, shift: Tensor) -> None:
         self.values = values
         self.scale = scale
         self.shift = shift
         self.shape, self.dtype, self.device = values.shape, values.dtype, values.device
 
     def write(self, start: int, stop: int, into: Tensor) -> None:
+        for first, view in self.values.views(start, stop):
+            self._scale(view, first, into[:, :, :, first - start : first - start + view.shape[3]])
+        if not self.values.requires_grad:
+            F.silu(into, inplace=True)
+
+    def _scale(self, view: Tensor, first: int, into: Tensor) -> None:
+        """Rows from `first` on, times scale plus shift; where gradients are wanted, SiLU of it at once."""
+        stop = first + view.shape[3]
         for frames, cells_in_time in _frame_parts(self.shape[2], self.scale.shape[2]):
-            for rows, cell_rows in _row_parts(start, stop, self.shape[3] // self.scale.shape[3]):
+            for rows, cell_rows in _row_parts(first, stop, self.shape[3] // self.scale.shape[3]):
                 cells = self.scale[:, :, cells_in_time, cell_rows], self.shift[:, :, cells_in_time, cell_rows]
                 counts = cells[0].shape[2:]
                 scale, shift = (part[:, :, :, None, :, None, :, None] for part in cells)
-                values = _by_cells(self.values[:, :, frames, rows], counts)
-                place = _by_cells(into[:, :, frames, rows.start - start : rows.stop - start], counts)
-                if self.values.requires_grad:
+                here = slice(rows.start - first, rows.stop - first)
+                values, place = (_by_cells(x[:, :, frames, here], counts) for x in (view, into))
+                if view.requires_grad:
                     place.copy_(F.silu(torch.addcmul(shift, values, scale)))
                 else:
                     torch.addcmul(shift, values, scale, out=place)
-        if not self.values.requires_grad:
-            F.silu(into, inplace=True)
 
 
 def first_stands_apart(num_frames: int) -> bool:
@@ -93,28 +143,12 @@ def empty(shape: Sequence[int], like: Tensor | FeatureMap, device: torch.device 
     return torch.empty(tuple(shape), dtype=like.dtype, device=place, memory_format=torch.channels_last_3d)
 
 
-def collect(shape: torch.Size, parts: Iterator[tuple[int, Tensor]], onto: Tensor | None = None) -> Tensor:
-    """Bands, each with its first row, to one tensor of this shape; or added to `onto`, in place.
-
-    Where gradients are wanted `onto` is left as it is.
-    """
-    result = onto.clone() if onto is not None and onto.requires_grad else onto
-    for start, part in parts:
-        if result is None:
-            if part.shape == shape:
-                return part
-            result = empty(shape, part)
-        band = result[:, :, :, start : start + part.shape[3]]
-        band.add_(part) if onto is not None else band.copy_(part)
-    assert result is not None
-    return result
-
-
-def activated(values: Tensor, norm: nn.GroupNorm, modulation: Modulation | None = None) -> FeatureMap:
+def activated(values: Strips, norm: nn.GroupNorm, modulation: Modulation | None = None) -> FeatureMap:
     """Group norm with the statistics of the whole map, times and plus what is given for cells of it, and SiLU."""
-    scale, shift = modulation or (values.new_ones(1, 1, 1, 1, 1), values.new_zeros(1, 1, 1, 1, 1))
+    one = next(iter(values)).new_ones(1, 1, 1, 1, 1)
+    scale, shift = modulation or (one, one - 1)
     if values.requires_grad:
-        return Activated(norm(values), scale, shift)
+        return Activated(Strips([norm(values.whole())]), scale, shift)
     mean, variance = (
         part.repeat_interleave(values.shape[1] // norm.num_groups, dim=1)[:, :, None, None, None]
         for part in _moments(values, norm.num_groups)
@@ -124,28 +158,17 @@ def activated(values: Tensor, norm: nn.GroupNorm, modulation: Modulation | None 
     return Activated(values, factor * scale, torch.addcmul(shift.float(), bias - mean * factor, scale))
 
 
-def _moments(values: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance [B, groups] of a map, in float32, some frames at a time (Chan's formula)."""
-    batch, channels = values.shape[:2]
-    count = 0
-    mean = square = torch.zeros(batch, groups)
-    at_once = max(BAND_ELEMENTS * values.shape[2] // values.numel(), 1)  # frames lie behind each other, rows do not
-    for frames in values.split(at_once, dim=2):
-        size = frames[0].numel() // groups
-        by_channel = [_channel_moments(clip.float()) for clip in frames.split(1)]
-        channel_mean, channel_variance = (
-            torch.stack(parts).view(batch, groups, channels // groups) for parts in zip(*by_channel, strict=True)
-        )
-        band_mean = channel_mean.mean(dim=2)
-        band_variance = (channel_variance + (channel_mean - band_mean[:, :, None]).square()).mean(dim=2)
-        if not count:
-            count, mean, square = size, band_mean, band_variance
-            continue
-        total, apart = count + size, band_mean - mean
-        mean = mean + apart * (size / total)
-        square = (square * count + band_variance * size) / total + apart.square() * (count * size / total**2)
-        count = total
-    return mean, square
+def _moments(values: Strips, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance [B, groups] of a map, in float32, out of those of the channels of its strips."""
+    of_strips = []
+    for strip in values:
+        of_clips = zip(*map(_channel_moments, strip.float().split(1)), strict=True)
+        of_strips.append([torch.stack(clips).unflatten(1, (groups, -1)) for clips in of_clips])
+    mean, variance = (torch.stack(strips) for strips in zip(*of_strips, strict=True))  # [strips, B, groups, channels]
+    heights = mean.new_tensor([strip.shape[3] for strip in values]).view(-1, 1, 1, 1)
+    share = heights / (values.shape[3] * mean.shape[3])
+    total = (mean * share).sum(dim=(0, 3))
+    return total, ((variance + (mean - total[..., None]).square()) * share).sum(dim=(0, 3))
 
 
 def _channel_moments(clip: Tensor) -> tuple[Tensor, Tensor]:
