@@ -67,11 +67,11 @@ class ResnetBlock3D(nn.Module):
 
     def forward(self, x: Strips, carry: Carry, *z: Tensor) -> Strips:
         """x: [B, C, T, H, W], which is used up; z: the latents of the chunk in the decoder, else nothing."""
-        source = _activated(x, self.norm1, *z)
+        bands = self.conv1.bands(_activated(x, self.norm1, *z), carry)
         if self.conv_shortcut is None:
-            hidden = self.conv1(source, carry)
+            hidden = Strips(part for _, _, part in bands)
         else:
-            x, hidden = self._both(x, self.conv_shortcut, self.conv1.bands(source, carry))
+            x, hidden = self._both(x, self.conv_shortcut, bands)
         return x.added(self.conv2.bands(_activated(hidden, self.norm2, *z), carry))
 
     @staticmethod
