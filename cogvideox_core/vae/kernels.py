@@ -31,23 +31,25 @@ def moments(values: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return whole, (square.sum(dim=1) * groups / channels + apart.sum(dim=1)) / positions
 
 
-def activate(values: Tensor, scale: Tensor, shift: Tensor, single: int, start: int, into: Tensor) -> None:
-    """SiLU of rows of a map from `start` on, times and plus what is given for its cells, into [B, C, T, rows, W].
+def activate(values: Tensor, scale: Tensor, shift: Tensor, single: int, place: tuple[int, int], into: Tensor) -> None:
+    """SiLU of rows of a map, times and plus what is given for its cells, into [B, C, T, rows, W].
 
-    Args: scale, shift: [B, t, h, w, C], float32. single: frames in front that have a cell each.
+    Args: scale, shift: [B, t, h, w, C], float32. single: frames in front that have a cell each. place: which row of
+        the map comes first, and how many the map has.
     """
     cells = scale.shape[1:4]
     frames, width = into.shape[2], into.shape[4]
-    sizes = (frames - single) // max(cells[0] - single, 1), values.shape[3] // cells[1], width // cells[2]
+    sizes = (frames - single) // max(cells[0] - single, 1), place[1] // cells[1], width // cells[2]
     grid, options = _lines(into)
-    places = _strides(values) + _strides(into)
-    _activate[grid](values, scale, shift, into, *places, *_size(into), start, single, *cells, *sizes, **options)
+    numbers: list[Any] = [*_strides(values), *_strides(into), *_size(into), place[0], single, *cells, *sizes]
+    _activate[grid](values, scale, shift, into, *numbers, **options)
 
 
 def put(part: Tensor, bias: Tensor, into: Tensor, *, add: bool) -> None:
     """part plus bias [C] into a map of its shape; added to what is there, or in its place. Both may be one."""
     grid, options = _lines(into, ADD=add)
-    _put[grid](part, bias, into, *_strides(part), *_strides(into), *_size(into), **options)
+    numbers: list[Any] = [*_strides(part), *_strides(into), *_size(into)]
+    _put[grid](part, bias, into, *numbers, **options)
 
 
 def _lines(into: Tensor, **options: Any) -> tuple[tuple[int, int], dict[str, Any]]:
@@ -101,12 +103,7 @@ def _activate(
     channel = tl.arange(0, CHANNELS)[None, :]
     inside = (column < width)[:, None] & (channel < channels)
     x = tl.load(
-        values
-        + clip * from_clip
-        + frame * from_frame
-        + (start + row) * from_row
-        + column[:, None] * from_column
-        + channel,
+        values + clip * from_clip + frame * from_frame + row * from_row + column[:, None] * from_column + channel,
         mask=inside,
         other=0.0,
     ).to(tl.float32)

@@ -10,7 +10,7 @@ from parity import assert_parity
 from torch import Tensor
 
 from cogvideox_core.vae import feature_maps
-from cogvideox_core.vae.feature_maps import Activated, empty
+from cogvideox_core.vae.feature_maps import Activated, Strips, empty
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -41,7 +41,7 @@ def test_statistics_of_groups(kernels: ModuleType, channels: int) -> None:
     values = drawn(2, channels, 3, 17, 9, offset=5.0)
     values[1] *= 3
     for name, ours, expected in zip(
-        ("mean", "variance"), kernels.moments(values, 8), feature_maps._moments(values, 8), strict=True
+        ("mean", "variance"), kernels.moments(values, 8), feature_maps._strip_moments(values, 8), strict=True
     ):
         assert_parity(ours, expected, 2e-6, f"{name} of {channels} channels")
 
@@ -59,10 +59,10 @@ def test_activation_by_cells(kernels: ModuleType, frames: int, cells: tuple[int,
         empty((2, 24, frames + 2, 7, 18), values).zero_(),
         empty((2, 24, frames + 2, 7, 18), values).zero_(),
     )
-    Activated(values, scale, shift).write(2, 7, expected[:, :, 2:, 1:6])
+    Activated(Strips([values]), scale, shift).write(2, 7, expected[:, :, 2:, 1:6])
     single = int(cells[0] > 1 and frames % 2 == 1)
     by_cell = [part.movedim(1, -1).contiguous() for part in (scale, shift)]
-    kernels.activate(values, *by_cell, single, 2, ours[:, :, 2:, 1:6])
+    kernels.activate(values[:, :, :, 2:7], *by_cell, single, (2, 8), ours[:, :, 2:, 1:6])
     assert_parity(ours, expected, 2e-6, "activation")
 
 
