@@ -33,6 +33,7 @@ from .progress_bars import ProgressBars
 from .request import Request
 from .schedulers import SAMPLERS, NoiseSchedule
 from .shapes import VideoSize
+from .vae.plan import TILING_CHOICES
 from .variants import Variant
 from .video_io import check_fps, check_writable, read_image, read_video, write_video
 from .weights import named_dtype
@@ -159,6 +160,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--sampler", choices=tuple(SAMPLERS), help="default: the model's")
     add("--seed", type=int, metavar="S", help="the same seed gives the same video (default: a random one)")
     add("--fps", type=float, metavar="F", help="frames per second (default: the model's, or those of --video)")
+    add(
+        "--vae-tiling",
+        choices=TILING_CHOICES,
+        default=Request.vae_tiling,
+        help="exact; blended: tiles as in diffusers, for less memory; auto: exact while that fits (default: auto)",
+    )
     add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights)")
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     add(
@@ -234,6 +241,7 @@ def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
         sampler=_given(options.sampler, defaults.sampler),
         generator=torch.Generator().manual_seed(options.seed),
         image_fit=options.fit,
+        vae_tiling=options.vae_tiling,
     )
     return request, _given(options.fps, video_fps)
 

@@ -17,8 +17,9 @@ from .sampling import denoise
 from .schedulers import NoiseSchedule, make_sampler
 from .shapes import LatentSize, VideoSize, latent_size, size_advice
 from .transformer import CogVideoXTransformer3D
-from .vae import AutoencoderCausal3D
-from .vae.autoencoder import LATENTS_PER_CHUNK, frame_chunks
+from .vae import AutoencoderCausal3D, Plan, make_plan
+from .vae.autoencoder import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
+from .vae.plan import free_memory
 from .variants import Variant
 
 logger = logging.getLogger("cogvideox")
@@ -105,13 +106,16 @@ class CogVideoXPipeline:
         latents, size = self._latents(request, callback)
         if output_type == "latent":
             return latents
-        return torch.cat(list(self._decode(latents, size, callback)), dim=2)
+        return torch.cat(list(self._decode(latents, size, request, callback)), dim=2)
 
     def stream(self, *args: Any, callback: Callback | None = None, **options: Any) -> Iterator[Tensor]:
-        """As calling the pipeline, but yields the video in chunks [B, 3, f, H, W] as they are decoded."""
+        """As calling the pipeline, but yields the video in chunks [B, 3, f, H, W] as they are decoded.
+
+        Blended tiles are decoded over all frames one by one, so their chunks come at the end.
+        """
         request, callback = Request(*args, **options), callback or _ignore
         latents, size = self._latents(request, callback)
-        yield from self._decode(latents, size, callback)
+        yield from self._decode(latents, size, request, callback)
 
     @torch.no_grad()
     def _latents(self, request: Request, callback: Callback) -> tuple[Tensor, LatentSize]:
@@ -197,22 +201,40 @@ class CogVideoXPipeline:
     def _encode(self, pixels: Tensor, request: Request) -> Tensor:
         """z of clips [B, 3, F, H, W], one per prompt; each is encoded and drawn by itself, as in the reference."""
         weight = next(self.vae.parameters())
-        pixels = pixels.to(weight.device, weight.dtype).expand(request.batch, -1, -1, -1, -1)
-        posteriors = [self.vae.encode(clip[None]) for clip in pixels]
+        _, _, frames, height, width = pixels.shape
+        plan = self._plan("encode", request, VideoSize(height, width, frames), batch=1)
+        posteriors = [
+            self.vae.encode(clip[None], plan.tiling, like=weight, carry_device=plan.carry_device)
+            for clip in pixels.expand(request.batch, -1, -1, -1, -1)
+        ]
         if not request.sample_posterior:
             return torch.cat([posterior.mode() for posterior in posteriors])
         generators = request.generators
         return torch.cat([p.sample(generator) for p, generator in zip(posteriors, generators, strict=True)])
 
     @torch.no_grad()
-    def _decode(self, latents: Tensor, size: LatentSize, callback: Callback) -> Iterator[Tensor]:
+    def _decode(self, latents: Tensor, size: LatentSize, request: Request, callback: Callback) -> Iterator[Tensor]:
         """The video of clean latents in chunks [B, 3, f, H, W], in [0, 1]."""
         weight = next(self.vae.parameters())
         z = (latents[:, :, size.leading :] / self.variant.vae.scaling_factor).to(weight.device, weight.dtype)
         total = len(frame_chunks(z.shape[2], LATENTS_PER_CHUNK))
-        for index, chunk in enumerate(self.vae.decode_stream(z)):
+        for index, chunk in enumerate(self._chunks(z, request)):
             callback(Progress("decoding", index + 1, total))
             yield (chunk.float() / 2 + 0.5).clamp(0, 1)
+
+    def _chunks(self, z: Tensor, request: Request) -> Iterator[Tensor]:
+        """Frames of z, as they are made or, of tiles, when all of them are there."""
+        plan = self._plan("decode", request, self.vae.video_size(z.shape), batch=len(z))
+        if plan.tiling is None:
+            return self.vae.decode_stream(z, carry_device=plan.carry_device)
+        video = self.vae.decode(z, plan.tiling, device=torch.device("cpu"))
+        return (video[:, :, chunk] for chunk in frame_chunks(video.shape[2], FRAMES_PER_CHUNK))
+
+    def _plan(self, task: Literal["encode", "decode"], request: Request, size: VideoSize, batch: int) -> Plan:
+        weight = next(self.vae.parameters())
+        free = free_memory(weight.device)
+        free = None if free is None else free // batch
+        return make_plan(task, request.vae_tiling, self.vae.config, size, weight, free=free)
 
 
 def _ignore(progress: Progress) -> None:

@@ -34,6 +34,8 @@ TRANSFORMER = "tests/core/test_transformer.py"
 LAYERS = "tests/core/test_layers.py"
 MODULATION = "tests/core/test_modulation.py"
 VAE = "tests/core/test_vae.py"
+VAE_MEMORY = "tests/core/test_vae_memory.py"
+VAE_NODES = "tests/nodes/test_vae.py"
 SCHEDULE = "tests/core/test_schedulers.py"
 CONDITIONING = "tests/core/test_conditioning.py"
 RUNS = "tests/core/test_pipeline.py"
@@ -81,6 +83,14 @@ MUTATIONS = [
     Mutation(f"{CORE}/vae/blocks.py", "F.pad(_frames(rows), (0, 1, 0", "F.pad(_frames(rows), (1, 0, 0", VAE),
     Mutation(f"{CORE}/vae/feature_maps.py", "num_frames > 1 and num_frames % 2 == 1", "False", VAE),
     Mutation(f"{CORE}/vae/autoencoder.py", "LATENTS_PER_CHUNK = 2", "LATENTS_PER_CHUNK = 4", VAE),
+    Mutation(f"{CORE}/vae/blocks.py", "            x.let_go(stop)\n", "", VAE_MEMORY),
+    Mutation(f"{CORE}/vae/causal_conv.py", "source, carry.device)", "source)", VAE_MEMORY),
+    Mutation(f"{CORE}/vae/causal_conv.py", "if past is None or past.requires_grad", "if True", VAE_MEMORY),
+    Mutation(f"{CORE}/vae/causal_conv.py", "else above[:, :, :, -2:]", "else above[:, :, :, -3:-1]", VAE),
+    Mutation(f"{CORE}/vae/feature_maps.py", "mean - total[..., None]", "mean - mean", VAE),
+    Mutation(f"{CORE}/vae/plan.py", "if needed <= free", "if needed >= free", VAE_MEMORY),
+    Mutation(f"{CORE}/vae/memory.py", "x._replace(frames=2)", "x._replace(frames=1)", VAE_MEMORY),
+    Mutation(f"{CORE}/vae/autoencoder.py", "waiting = [joined[:, :, length:]]", "waiting = [joined]", VAE_MEMORY),
     Mutation(f"{CORE}/vae/autoencoder.py", "0.5 * self.logvar", "self.logvar", VAE),
     Mutation(f"{CORE}/vae/tiling.py", "end * (1 - ramp) + start * ramp", "end * ramp + start * (1 - ramp)", VAE),
     Mutation(
@@ -123,7 +133,8 @@ MUTATIONS = [
     Mutation(f"{HOST}/sampler.py", "return x * torch.sqrt(1 + sigmas[-1] ** 2)", "return x", SAMPLING),
     Mutation(f"{HOST}/leading_frames.py", "return drawn.to(noise)", "return 0 * drawn.to(noise)", SAMPLING),
     Mutation(f"{HOST}/leading_frames.py", "z[:, :, :1], torch.zeros_like", "z[:, :, 1:2], torch.zeros_like", SAMPLING),
-    Mutation(f"{HOST}/vae.py", "tiling).mode()", "tiling).logvar", "tests/nodes/test_vae.py"),
+    Mutation(f"{HOST}/vae.py", "carry_device=carry_device).mode()", "carry_device=carry_device).logvar", VAE_NODES),
+    Mutation(f"{HOST}/vae.py", "VideoSize(tiling.tile_height, tiling.tile_width", "VideoSize(999, 999", VAE_NODES),
     Mutation(
         f"{HOST}/clip.py",
         "[*pairs[: MAX_LENGTH - 1], pairs[count - 1]]",

@@ -85,7 +85,7 @@ def test_video_to_video_gives_what_the_core_gives(host: Host, core: Core, pictur
     graph = text_to_video(kind, denoise=0.5)
     graph["image"] = node("LoadImage", image="first.png")
     graph["frames"] = node("RepeatImageBatch", image=["image", 0], amount=LENGTH)
-    graph["latent"] = node("CogVideoXVAEEncode", pixels=["frames", 0], vae=["vae", 0], tiling="off")
+    graph["latent"] = node("CogVideoXVAEEncode", pixels=["frames", 0], vae=["vae", 0], tiling="exact")
     latent = saved_latent(host, host.run(graph))
     expected = run_core(core(kind), video=[pictures["first.png"]] * LENGTH, strength=0.5)
     assert_parity(latent, expected, 1e-5, f"{kind} video to video in the host")
@@ -178,7 +178,7 @@ def test_what_a_mask_protects_stays(host: Host, toys: dict, pictures: dict, kind
     graph |= {
         "image": node("LoadImage", image="first.png"),
         "frames": node("RepeatImageBatch", image=["image", 0], amount=LENGTH),
-        "encoded": node("CogVideoXVAEEncode", pixels=["frames", 0], vae=["vae", 0], tiling="off"),
+        "encoded": node("CogVideoXVAEEncode", pixels=["frames", 0], vae=["vae", 0], tiling="exact"),
         "open": node("SolidMask", value=1.0, width=WIDTH, height=HEIGHT),
         "shut": node("SolidMask", value=0.0, width=WIDTH, height=HEIGHT),
         "left": node(
