@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from .attention import choose_attention
+from .compilation import check_compiler, compile_blocks
 from .demo import DEMO_MODEL
 from .pipeline import CogVideoXPipeline
 from .text_encoder import load_text_encoder, text_encoder_width
@@ -36,6 +38,9 @@ def load_pipeline(
     *,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
+    attention: str = "auto",
+    compile: bool = False,
+    low_memory: bool = False,
 ) -> CogVideoXPipeline:
     """Everything in a CogVideoX folder, ready to make videos.
 
@@ -44,7 +49,12 @@ def load_pipeline(
         dtype: of all components; None keeps the transformer's own, except float16 on a CPU, which has hardly any
             arithmetic for it: there small models run in float32 and large ones in bfloat16.
         device: None for the first CUDA device, else Apple's, else the CPU.
-    Raises: as `check_folder`; ValueError for an unknown dtype.
+        attention: "auto", or a backend: "sdpa", "cudnn", "flash", or "sage", which is approximate.
+        compile: have torch.compile make the transformer's blocks faster, which takes a while at first.
+        low_memory: keep everything in CPU memory and bring to the device what is at work: the text encoder, then the
+            transformer, both block by block, then the VAE.
+    Raises: as `check_folder`; ValueError for an unknown dtype, or what does not work on this device; ImportError for an
+        attention backend that is not installed.
     """
     if path is None:
         path = DEMO_MODEL
@@ -52,11 +62,20 @@ def load_pipeline(
     device = torch.device(device) if device is not None else default_device()
     wanted = named_dtype(dtype) if dtype is not None else _own_dtype(weights, path, device)
     max_length = weights.config.max_text_seq_length
+    choose_attention(attention, device, wanted)
+    if compile:
+        check_compiler(device)
+    place = torch.device("cpu") if low_memory else device
+    transformer = load_transformer(path, dtype=wanted, device=place)
+    if compile:
+        compile_blocks(transformer)
     return CogVideoXPipeline(
-        load_transformer(path, dtype=wanted, device=device),
-        load_vae(path, dtype=wanted, device=device),
-        load_text_encoder(path, dtype=wanted, device=device, max_length=max_length),
+        transformer,
+        load_vae(path, dtype=wanted, device=place),
+        load_text_encoder(path, dtype=wanted, device=place, max_length=max_length),
         variant,
+        attention=attention,
+        low_memory_device=device if low_memory else None,
     )
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from .attention import choose_attention
 from .conditioning import image_latent_factor, image_latents, image_pixels, pad_leading, video_pixels
+from .guidance import fits_in_one
 from .noise import draw_latents
 from .request import Request
 from .sampling import denoise
 from .schedulers import NoiseSchedule, make_sampler
 from .shapes import LatentSize, VideoSize, latent_size, size_advice
+from .streaming import Presences, visiting
 from .transformer import CogVideoXTransformer3D
 from .vae import AutoencoderCausal3D
 from .vae.autoencoder import LATENTS_PER_CHUNK, frame_chunks
@@ -53,6 +57,10 @@ class CogVideoXPipeline:
         transformer, vae: the components, on their devices.
         text_encoder: None when only embeddings will be given.
         variant: the row whose schedule, scales and limits apply.
+        attention: "auto", or a backend of `attention.BACKENDS`.
+        low_memory_device: works there while the components, all in CPU memory, come one at a time and the transformer
+            block by block; both halves of guidance are then computed in turn. None works where the components are.
+    Raises: ValueError or ImportError for a backend that is not there, or components that cannot be streamed.
     """
 
     def __init__(
@@ -61,12 +69,20 @@ class CogVideoXPipeline:
         vae: AutoencoderCausal3D,
         text_encoder: PromptEncoder | None,
         variant: Variant,
+        *,
+        attention: str = "auto",
+        low_memory_device: torch.device | str | None = None,
     ) -> None:
         self.transformer = transformer
         self.vae = vae
         self.text_encoder = text_encoder
         self.variant = variant
         self.schedule = NoiseSchedule(variant.schedule)
+        self._device = None if low_memory_device is None else torch.device(low_memory_device)
+        self._presences = Presences()
+        if self._device is not None:
+            self._presences = visiting(transformer, vae, text_encoder, self._device)
+        self.attention = choose_attention(attention, self.device, self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -75,7 +91,8 @@ class CogVideoXPipeline:
 
     @property
     def device(self) -> torch.device:
-        return next(self.transformer.parameters()).device
+        """Where it works."""
+        return self._device or next(self.transformer.parameters()).device
 
     def check(self, *args: Any, **options: Any) -> VideoSize:
         """The size of the video that calling the pipeline with these arguments would make.
@@ -129,29 +146,43 @@ class CogVideoXPipeline:
         def draw(like: Tensor) -> Tensor:
             return draw_latents(like.shape, request.generator, like.device, self.dtype).float()
 
-        latents = denoise(
-            self.transformer,
-            latents,
-            steps,
-            make_sampler(request.sampler, draw),
-            prompt_embeds,
-            negative_embeds,
-            guidance=request.guidance,
-            image_latents=image,
-            on_step=lambda done, latents: callback(Progress("sampling", done, len(steps), latents)),
-        )
+        with self._presences.transformer():
+            tokens = size.tokens(self.transformer.config) + prompt_embeds.shape[1]
+            self.attention.probe(tokens, self.transformer.config.attention_head_dim, self.dtype, self.device)
+            latents = denoise(
+                self.transformer,
+                latents,
+                steps,
+                make_sampler(request.sampler, draw),
+                prompt_embeds,
+                negative_embeds,
+                guidance=request.guidance,
+                image_latents=image,
+                attention=self.attention,
+                split=self._splits_guidance(request, tokens),
+                on_step=lambda done, latents: callback(Progress("sampling", done, len(steps), latents)),
+            )
         return latents, size
+
+    def _splits_guidance(self, request: Request, tokens: int) -> bool:
+        """Whether the two halves of guidance go one after the other, for want of memory."""
+        if self._device is not None:
+            return True
+        batch = 2 * request.batch
+        return not fits_in_one(self.transformer.config, tokens, batch, self.dtype, self.device)
 
     def _encode_text(self, request: Request, callback: Callback) -> tuple[Tensor, Tensor | None]:
         embeds, negative = request.prompt_embeds, request.negative_prompt_embeds
         wants_negative = request.guidance.active and negative is None and not request.zero_negative_prompt
         total = (embeds is None) + wants_negative
-        if embeds is None:
-            embeds = self._embed(request.prompts)
-            callback(Progress("text", 1, total))
-        if wants_negative:
-            negative = self._embed(request.negative_prompts)
-            callback(Progress("text", total, total))
+        with self._presences.text() if total else nullcontext():
+            if embeds is None:
+                embeds = self._embed(request.prompts)
+                callback(Progress("text", 1, total))
+            if wants_negative:
+                negative = self._embed(request.negative_prompts)
+                callback(Progress("text", total, total))
+        assert embeds is not None
         if negative is None and request.guidance.active:
             negative = torch.zeros_like(embeds)
         place = {"device": self.device, "dtype": self.dtype}
@@ -196,9 +227,10 @@ class CogVideoXPipeline:
 
     def _encode(self, pixels: Tensor, request: Request) -> Tensor:
         """z of clips [B, 3, F, H, W], one per prompt; each is encoded and drawn by itself, as in the reference."""
-        weight = next(self.vae.parameters())
-        pixels = pixels.to(weight.device, weight.dtype).expand(request.batch, -1, -1, -1, -1)
-        posteriors = [self.vae.encode(clip[None]) for clip in pixels]
+        with self._presences.vae():
+            weight = next(self.vae.parameters())
+            pixels = pixels.to(weight.device, weight.dtype).expand(request.batch, -1, -1, -1, -1)
+            posteriors = [self.vae.encode(clip[None]) for clip in pixels]
         if not request.sample_posterior:
             return torch.cat([posterior.mode() for posterior in posteriors])
         generators = request.generators
@@ -207,12 +239,13 @@ class CogVideoXPipeline:
     @torch.no_grad()
     def _decode(self, latents: Tensor, size: LatentSize, callback: Callback) -> Iterator[Tensor]:
         """The video of clean latents in chunks [B, 3, f, H, W], in [0, 1]."""
-        weight = next(self.vae.parameters())
-        z = (latents[:, :, size.leading :] / self.variant.vae.scaling_factor).to(weight.device, weight.dtype)
-        total = len(frame_chunks(z.shape[2], LATENTS_PER_CHUNK))
-        for index, chunk in enumerate(self.vae.decode_stream(z)):
-            callback(Progress("decoding", index + 1, total))
-            yield (chunk.float() / 2 + 0.5).clamp(0, 1)
+        with self._presences.vae():
+            weight = next(self.vae.parameters())
+            z = (latents[:, :, size.leading :] / self.variant.vae.scaling_factor).to(weight.device, weight.dtype)
+            total = len(frame_chunks(z.shape[2], LATENTS_PER_CHUNK))
+            for index, chunk in enumerate(self.vae.decode_stream(z)):
+                callback(Progress("decoding", index + 1, total))
+                yield (chunk.float() / 2 + 0.5).clamp(0, 1)
 
 
 def _ignore(progress: Progress) -> None:
