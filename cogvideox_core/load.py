@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .attention import choose_attention
 from .compilation import check_compiler, compile_blocks
 from .demo import DEMO_MODEL
 from .pipeline import CogVideoXPipeline
+from .streaming import Workplace
 from .text_encoder import load_text_encoder, text_encoder_width
 from .variants import Variant
 from .weights import (
@@ -23,6 +26,7 @@ from .weights import (
     read_vae,
     weights_dtype,
 )
+from .weights.quantised import codec_of
 
 _SETTINGS = (
     "transformer/config.json",
@@ -66,16 +70,22 @@ def load_pipeline(
     if compile:
         check_compiler(device)
     place = torch.device("cpu") if low_memory else device
-    transformer = load_transformer(path, dtype=wanted, device=place)
+    # In low memory, weights stay in their files, in the files' numbers, and are cast on their way to the device.
+    kept = low_memory and _of_one_kind(weights.state_dict)
+    transformer = load_transformer(path, dtype=None if kept else wanted, device=place)
     if compile:
         compile_blocks(transformer)
+    kept = low_memory and wanted != torch.float16
+    text_encoder = load_text_encoder(
+        path, dtype=None if kept else wanted, device=place, max_length=max_length, widen=not kept
+    )
     return CogVideoXPipeline(
         transformer,
         load_vae(path, dtype=wanted, device=place),
-        load_text_encoder(path, dtype=wanted, device=place, max_length=max_length),
+        text_encoder,
         variant,
         attention=attention,
-        low_memory_device=device if low_memory else None,
+        workplace=Workplace(device, wanted) if low_memory else None,
     )
 
 
@@ -114,6 +124,11 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _of_one_kind(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether all tensors are of one dtype and form."""
+    return len({(tensor.dtype, codec_of(tensor)) for tensor in state_dict.values()}) == 1
 
 
 def _own_dtype(weights: TransformerWeights, path: str | Path, device: torch.device) -> torch.dtype:

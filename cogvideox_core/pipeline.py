@@ -19,7 +19,7 @@ from .request import Request
 from .sampling import denoise
 from .schedulers import NoiseSchedule, make_sampler
 from .shapes import LatentSize, VideoSize, latent_size, size_advice
-from .streaming import Presences, visiting
+from .streaming import Presences, Workplace, visiting
 from .transformer import CogVideoXTransformer3D
 from .vae import AutoencoderCausal3D
 from .vae.autoencoder import LATENTS_PER_CHUNK, frame_chunks
@@ -58,8 +58,9 @@ class CogVideoXPipeline:
         text_encoder: None when only embeddings will be given.
         variant: the row whose schedule, scales and limits apply.
         attention: "auto", or a backend of `attention.BACKENDS`.
-        low_memory_device: works there while the components, all in CPU memory, come one at a time and the transformer
-            block by block; both halves of guidance are then computed in turn. None works where the components are.
+        workplace: where to work with components that are all in CPU memory: they come one at a time, the text encoder
+            and the transformer block by block, and both halves of guidance are computed in turn. None works where the
+            components are.
     Raises: ValueError or ImportError for a backend that is not there, or components that cannot be streamed.
     """
 
@@ -71,28 +72,26 @@ class CogVideoXPipeline:
         variant: Variant,
         *,
         attention: str = "auto",
-        low_memory_device: torch.device | str | None = None,
+        workplace: Workplace | None = None,
     ) -> None:
         self.transformer = transformer
         self.vae = vae
         self.text_encoder = text_encoder
         self.variant = variant
         self.schedule = NoiseSchedule(variant.schedule)
-        self._device = None if low_memory_device is None else torch.device(low_memory_device)
-        self._presences = Presences()
-        if self._device is not None:
-            self._presences = visiting(transformer, vae, text_encoder, self._device)
+        self._workplace = workplace
+        self._presences = visiting(transformer, vae, text_encoder, workplace) if workplace else Presences()
         self.attention = choose_attention(attention, self.device, self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The transformer's dtype; text embeddings and image latents are cast to it."""
-        return next(self.transformer.parameters()).dtype
+        """What the transformer computes in; text embeddings and image latents are cast to it."""
+        return self._workplace.dtype if self._workplace else next(self.transformer.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
         """Where it works."""
-        return self._device or next(self.transformer.parameters()).device
+        return self._workplace.device if self._workplace else next(self.transformer.parameters()).device
 
     def check(self, *args: Any, **options: Any) -> VideoSize:
         """The size of the video that calling the pipeline with these arguments would make.
@@ -166,7 +165,7 @@ class CogVideoXPipeline:
 
     def _splits_guidance(self, request: Request, tokens: int) -> bool:
         """Whether the two halves of guidance go one after the other, for want of memory."""
-        if self._device is not None:
+        if self._workplace is not None:
             return True
         batch = 2 * request.batch
         return not fits_in_one(self.transformer.config, tokens, batch, self.dtype, self.device)

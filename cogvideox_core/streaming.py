@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .text_encoder import TextEncoder
 from .transformer import CogVideoXTransformer3D, ExpertLayerNorm, FinalLayerNorm
@@ -27,7 +28,15 @@ logger = logging.getLogger("cogvideox")
 
 Presence = Callable[[], AbstractContextManager[None]]
 
+CPU = torch.device("cpu")
 _ALIGNMENT = 256  # bytes: what CUDA's own allocations keep to
+
+
+class Workplace(NamedTuple):
+    """Where modules that are kept elsewhere work, and in which numbers."""
+
+    device: torch.device
+    dtype: torch.dtype
 
 
 class Presences(NamedTuple):
@@ -39,25 +48,28 @@ class Presences(NamedTuple):
 
 
 def visiting(
-    transformer: CogVideoXTransformer3D, vae: AutoencoderCausal3D, text_encoder: Any, device: torch.device
+    transformer: CogVideoXTransformer3D, vae: AutoencoderCausal3D, text_encoder: Any, workplace: Workplace
 ) -> Presences:
-    """The presences of a pipeline whose parts are in CPU memory and work on `device`, one after the other.
+    """The presences of a pipeline whose parts are in CPU memory and come to a workplace, one after the other.
 
     The adaptive norms' matrices stay where they are: `modulation.tabulated` needs them once a schedule. A text encoder
     that is not this package's is left to itself.
 
     Raises: ValueError if a part is not in CPU memory, or has weights of a kind that cannot be streamed.
     """
+    device, dtype = workplace
     norms = [module for module in transformer.modules() if isinstance(module, ExpertLayerNorm | FinalLayerNorm)]
     staying = [norm.linear for norm in norms]
     text: Presence = nullcontext
     if isinstance(text_encoder, TextEncoder):
-        # Not pinned: it is used once a run, and would take as much memory as it has weights.
-        text = Visitor(text_encoder.model, device, blocks=text_encoder.model.encoder.block).present
+        # Not pinned: it is used once a run, and would take as much memory as it has weights. In float16 some of its
+        # weights are wider, see `load_text_encoder`.
+        own = None if dtype == torch.float16 else dtype
+        text = Visitor(text_encoder.model, device, own, blocks=text_encoder.model.encoder.block).present
     return Presences(
         text,
-        Visitor(transformer, device, blocks=transformer.transformer_blocks, staying=staying, pin=True).present,
-        Visitor(vae, device).present,
+        Visitor(transformer, device, dtype, blocks=transformer.transformer_blocks, staying=staying, pin=True).present,
+        Visitor(vae, device, dtype).present,
     )
 
 
@@ -65,8 +77,9 @@ class Visitor:
     """A module in CPU memory that works on a device.
 
     Args:
+        dtype: what its weights are cast to on the way; None leaves each as it is.
         blocks: parts of the module that run one after the other, in this order; they are streamed.
-        staying: parts that are never moved.
+        staying: layers that are never moved, and cast for as long as they are called.
         pin: keep the blocks in pinned memory, from which a GPU reads at full speed beside its work (CUDA only).
     Raises: ValueError if the module is not in CPU memory, or has weights of a kind that cannot be streamed.
     """
@@ -75,47 +88,59 @@ class Visitor:
         self,
         module: nn.Module,
         device: torch.device,
+        dtype: torch.dtype | None = None,
         *,
         blocks: Iterable[nn.Module] = (),
         staying: Iterable[nn.Module] = (),
         pin: bool = False,
     ) -> None:
         self.device = device
+        self.dtype = dtype
         self._module, self._blocks, self._pin = module, list(blocks), pin and device.type == "cuda"
-        self._staying = {part for whole in staying for part in whole.modules()}
+        self._staying = list(staying)
         self._bundles: list[_Bundle] = []
         self._gather()
 
     def _gather(self) -> _Bundle:
         """See which tensors the module has now. Returns: those around the blocks."""
-        found = [_Bundle(block, self._staying) for block in self._blocks]
+        absent = _submodules(self._staying)
+        found = [_Bundle(block, absent, self.dtype) for block in self._blocks]
         if _identities(found) != _identities(self._bundles):
             self._bundles = found
             if self._pin:
                 _pin(found)
-        inside = {part for block in self._blocks for part in block.modules()}
-        return _Bundle(self._module, self._staying | inside)
+        return _Bundle(self._module, absent | _submodules(self._blocks), self.dtype)
 
     @contextmanager
     def present(self) -> Iterator[None]:
         """Inside, the module computes on the device; afterwards, and after an error, it is back as it was."""
-        around = self._gather()
+        around, staying = self._gather(), [_Bundle(layer, set(), self.dtype) for layer in self._staying]
         ring = _Ring(self._bundles, self.device)
-        hooks = []
+        hooks: list[RemovableHandle] = []
         try:
-            around.put([_moved(tensor, self.device) for tensor in around.own])
+            around.put(around.moved(self.device))
             for index, block in enumerate(self._blocks):
-                hooks.append(block.register_forward_pre_hook(partial(_arrive, ring, index)))
-                hooks.append(block.register_forward_hook(partial(_leave, ring, index), always_call=True))
+                hooks += _around_call(block, partial(_arrive, ring, index), partial(_leave, ring, index))
+            for layer, bundle in zip(self._staying, staying, strict=True):
+                hooks += _around_call(layer, partial(_cast, bundle), partial(_restore, bundle))
             yield
         finally:
             for hook in hooks:
                 hook.remove()
-            for bundle in (around, *self._bundles):
+            for bundle in (around, *staying, *self._bundles):
                 bundle.put(bundle.own)
             ring.close()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+
+def _submodules(modules: Iterable[nn.Module]) -> set[nn.Module]:
+    return {part for module in modules for part in module.modules()}
+
+
+def _around_call(module: nn.Module, before: Callable[..., None], after: Callable[..., None]) -> list[RemovableHandle]:
+    """Have two functions called around each of the module's calls, the second after an error too."""
+    return [module.register_forward_pre_hook(before), module.register_forward_hook(after, always_call=True)]
 
 
 def _arrive(ring: _Ring, index: int, block: nn.Module, inputs: Any) -> None:
@@ -128,9 +153,12 @@ def _leave(ring: _Ring, index: int, block: nn.Module, inputs: Any, output: Any) 
     ring.release(index)
 
 
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    moved = tensor.detach().to(device)
-    return nn.Parameter(moved, requires_grad=False) if isinstance(tensor, nn.Parameter) else moved
+def _cast(bundle: _Bundle, layer: nn.Module, inputs: Any) -> None:
+    bundle.put(bundle.moved(CPU))
+
+
+def _restore(bundle: _Bundle, layer: nn.Module, inputs: Any, output: Any) -> None:
+    bundle.put(bundle.own)
 
 
 class _Place(NamedTuple):
@@ -149,7 +177,7 @@ class _Part(NamedTuple):
 
 
 class _Bundle:
-    """The tensors of a module, but for those of `absent` modules within it.
+    """The tensors of a module, but for those of `absent` modules within it; elsewhere they are in `dtype`.
 
     Attributes:
         own: the tensors themselves, in CPU memory.
@@ -157,7 +185,8 @@ class _Bundle:
         pack: the run itself where it is pinned.
     """
 
-    def __init__(self, module: nn.Module, absent: set[nn.Module]) -> None:
+    def __init__(self, module: nn.Module, absent: set[nn.Module], dtype: torch.dtype | None) -> None:
+        self.dtype = dtype
         self.places = [
             _Place(holder, name)
             for part in module.modules()
@@ -169,13 +198,25 @@ class _Bundle:
         self.own: list[Tensor] = [place.holder[place.name] for place in self.places]
         for tensor in self.own:
             _check(tensor)
-        self.layout, self.nbytes = _layout(part for tensor in self.own for part in _parts(tensor))
+        self.layout, self.nbytes = _layout(
+            (part.shape, part.dtype if isinstance(tensor, QuantisedTensor) else self._cast(part))
+            for tensor in self.own
+            for part in _parts(tensor)
+        )
         self.pack: Tensor | None = None
 
     def put(self, tensors: list[Tensor]) -> None:
         """Give the module these tensors in place of those it has."""
         for (holder, name), tensor in zip(self.places, tensors, strict=True):
             holder[name] = tensor
+
+    def moved(self, device: torch.device) -> list[Tensor]:
+        """The tensors on a device, each by itself."""
+        return [_like(tensor, tensor.detach().to(device, self._cast(tensor))) for tensor in self.own]
+
+    def _cast(self, tensor: Tensor) -> torch.dtype:
+        """The dtype a tensor has elsewhere."""
+        return self.dtype if self.dtype is not None and tensor.is_floating_point() else tensor.dtype
 
     def copy_to(self, buffer: Tensor) -> None:
         """Write everything into a run of bytes, on whichever device; does not wait where it need not."""
@@ -193,10 +234,10 @@ class _Bundle:
             parts: list[Tensor] = [next(views) for _ in _parts(tensor)]
             if isinstance(tensor, QuantisedTensor):
                 stored = dict(zip(tensor.stored, parts, strict=True))
-                found: Tensor = QuantisedTensor(tensor.codec, stored, tensor.dtype)
+                found: Tensor = QuantisedTensor(tensor.codec, stored, self._cast(tensor))
             else:
                 (found,) = parts
-            made.append(nn.Parameter(found, requires_grad=False) if isinstance(tensor, nn.Parameter) else found)
+            made.append(_like(tensor, found))
         return made
 
     def _views(self, buffer: Tensor) -> Iterator[Tensor]:
@@ -205,18 +246,23 @@ class _Bundle:
             yield buffer[offset : offset + nbytes].view(dtype).view(shape)
 
 
+def _like(tensor: Tensor, other: Tensor) -> Tensor:
+    """`other` as a parameter where `tensor` is one."""
+    return nn.Parameter(other, requires_grad=False) if isinstance(tensor, nn.Parameter) else other
+
+
 def _parts(tensor: Tensor) -> list[Tensor]:
     """The plain tensors one is made of."""
     return list(tensor.stored.values()) if isinstance(tensor, QuantisedTensor) else [tensor]
 
 
-def _layout(parts: Iterable[Tensor]) -> tuple[tuple[_Part, ...], int]:
-    """Places of the parts one behind the other, and the bytes of all."""
+def _layout(parts: Iterable[tuple[torch.Size, torch.dtype]]) -> tuple[tuple[_Part, ...], int]:
+    """Places of parts one behind the other, and the bytes of all."""
     layout, end = [], 0
-    for part in parts:
+    for shape, dtype in parts:
         start = -(-end // _ALIGNMENT) * _ALIGNMENT
-        layout.append(_Part(start, part.shape, part.dtype))
-        end = start + part.nbytes
+        layout.append(_Part(start, shape, dtype))
+        end = start + math.prod(shape) * dtype.itemsize
     return tuple(layout), end
 
 

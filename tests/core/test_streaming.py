@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cogvideox_core import CogVideoXPipeline, Progress, load_lora, load_pipeline
 from cogvideox_core.quantise import quantise_model
-from cogvideox_core.streaming import Visitor
+from cogvideox_core.streaming import Visitor, Workplace
 from cogvideox_core.transformer import ExpertLayerNorm, FinalLayerNorm
 from cogvideox_core.weights.quantised import QuantisedTensor
 
@@ -68,6 +68,17 @@ def test_every_model_gives_the_numbers_of_a_resident_one(kind: str, folder: Call
     assert torch.equal(run(streamed), wanted)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_weights_stay_in_their_numbers_and_are_cast_on_the_way(dtype: str, checkpoint: Checkpoint) -> None:
+    path = checkpoint("CogVideoX-2B", dtype=torch.float16)
+    streamed = load(path, dtype=dtype, low_memory=True)
+    before = weights(streamed.transformer)
+    assert {tensor.dtype for tensor in before.values()} == {torch.float16}
+    assert str(streamed.dtype) == f"torch.{dtype}"
+    assert torch.equal(run(streamed), run(load(path, dtype=dtype)))
+    assert_untouched(streamed.transformer, before)
+
+
 def test_guidance_in_two_halves_gives_the_numbers_of_one_batch(folder: Callable[[str], Path]) -> None:
     path, rows = folder("CogVideoX-5B"), []
     streamed = load(path, low_memory=True)
@@ -113,13 +124,16 @@ def test_the_adaptive_norms_matrices_stay_where_they_are(folder: Callable[[str],
     streamed = load(folder("CogVideoX-5B"), low_memory=True)
     transformer, seen = streamed.transformer, []
     block = transformer.transformer_blocks[0]
-    for layer in (block.norm1.linear, block.norm2.linear, transformer.norm_out.linear):
-        weight = layer.weight
-        layer.register_forward_hook(
-            lambda layer, inputs, output, weight=weight: seen.append(layer.weight is weight and len(inputs[0]))
-        )
+    layers = [block.norm1.linear, block.norm2.linear, transformer.norm_out.linear]
+    places = [layer.weight.data_ptr() for layer in layers]
+
+    def look(layer: Any, inputs: Any, output: Any) -> None:
+        seen.append((layer.weight.data_ptr(), len(inputs[0])))
+
+    for layer in layers:
+        layer.register_forward_hook(look)
     run(streamed)
-    assert seen == [2, 2, 2]  # once a schedule, for its two timesteps
+    assert seen == [(place, 2) for place in places]  # once a schedule, for its two timesteps
 
 
 @pytest.mark.parametrize("stage", ["text", "sampling", "decoding"])
@@ -211,7 +225,8 @@ def test_weights_of_another_kind_are_refused(folder: Callable[[str], Path]) -> N
     pipeline = load(folder("CogVideoX-5B"))
     quantise_model(pipeline.transformer, "llm.int8")
     with pytest.raises(ValueError, match="weights of the kind Int8Params cannot be streamed; take int8, or do"):
-        CogVideoXPipeline(pipeline.transformer, pipeline.vae, None, pipeline.variant, low_memory_device=CPU)
+        workplace = Workplace(CPU, torch.float32)
+        CogVideoXPipeline(pipeline.transformer, pipeline.vae, None, pipeline.variant, workplace=workplace)
 
 
 def test_weights_on_a_device_are_refused() -> None:
