@@ -53,6 +53,7 @@ _OPTIONS = {
     "strength": "--strength",
     "height": "--height",
     "width": "--width",
+    "attention": "--attention",
 }
 _PHRASES = {"give image": "give --image", "ask for 'crop' or 'stretch'": "ask for --fit crop or --fit stretch"}
 

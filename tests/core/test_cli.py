@@ -189,6 +189,13 @@ def test_a_lora_strength_that_is_no_number_is_told(tmp_path: Path, small: Path, 
     refused(["a cat", "--model", str(small), "--lora", "nosuch.safetensors:abc"], told, tmp_path, capsys)
 
 
+def test_an_attention_backend_that_does_not_run_here_is_told(tmp_path: Path, small: Path, capsys: Captured) -> None:
+    output = ["-o", str(tmp_path / "out.mp4")]
+    arguments = ["a cat", "--model", str(small), "--device", "cpu", "--attention", "flash", *output]
+    assert cli.main(arguments) == 2
+    assert "--attention 'flash' runs on cuda and this is cpu; take 'sdpa' or 'auto'\n" in capsys.readouterr().err
+
+
 def test_a_single_file_is_no_whole_model(tmp_path: Path, small: Path, capsys: Captured) -> None:
     file = small / "transformer" / "diffusion_pytorch_model.safetensors"
     refused(["a cat", "--model", str(file)], "is a single file; give a whole CogVideoX folder", tmp_path, capsys)
