@@ -26,7 +26,8 @@ def check_compiler(device: torch.device) -> None:
     try:
         torch.compile(_twice_and_one)(torch.ones(8, device=device))
     except (RuntimeError, ImportError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        cause = getattr(error, "inner_exception", error)
+        reason = f"{type(cause).__name__}: {str(cause).strip()}".partition("\n")[0]
         raise ValueError(
             f"torch.compile does not work here ({reason}); it needs a C++ compiler for a CPU and Triton for a GPU: "
             "install that, or do without compile"
