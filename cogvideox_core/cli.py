@@ -25,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from . import __version__
+from .attention import AUTO, BACKENDS
 from .demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
 from .file_commands import COMMANDS
 from .load import check_folder, load_pipeline
@@ -53,6 +54,7 @@ _OPTIONS = {
     "strength": "--strength",
     "height": "--height",
     "width": "--width",
+    "attention": "--attention",
 }
 _PHRASES = {"give image": "give --image", "ask for 'crop' or 'stretch'": "ask for --fit crop or --fit stretch"}
 
@@ -105,7 +107,14 @@ def _make_video(options: Namespace) -> Path:
 
     settings = _settings(options, request, variant, size, fps)
     logger.info(_summary(settings))
-    pipeline = load_pipeline(model, dtype=options.dtype, device=options.device)
+    pipeline = load_pipeline(
+        model,
+        dtype=options.dtype,
+        device=options.device,
+        attention=options.attention,
+        compile=options.compile,
+        low_memory=options.low_memory,
+    )
     for path, lora_strength in loras:
         load_lora(pipeline.transformer, path, lora_strength)
     settings["dtype"] = str(pipeline.dtype).removeprefix("torch.")
@@ -168,6 +177,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights)")
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    add(
+        "--attention",
+        choices=(AUTO, *BACKENDS),
+        default=AUTO,
+        help="flash and sage need packages of these names, and sage is approximate (default: auto, an exact one)",
+    )
+    add("--compile", action="store_true", help="torch.compile the model: a while at first, then faster")
+    add("--low-memory", action="store_true", help="keep the model in CPU memory, stream it to the GPU while it works")
     add(
         "-o", "--output", metavar="FILE", help="mp4 to write (default: a free name, cogvideox.mp4 or one with a number)"
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .attention import Attention
 from .guidance import DynamicBy, dynamic_scale, guide
 from .modulation import tabulated
 from .schedulers import Sampler, Step, check_finite
@@ -48,6 +49,8 @@ def denoise(
     *,
     guidance: Guidance,
     image_latents: Tensor | None = None,
+    attention: Attention | None = None,
+    split: bool = False,
     on_step: Callable[[int, Tensor], None] = lambda done, latents: None,
 ) -> Tensor:
     """Noise to clean latents.
@@ -57,6 +60,8 @@ def denoise(
         prompt_embeds, negative_prompt_embeds: [B, L, D] in the transformer's dtype; the negative ones are needed
             where guidance is active.
         image_latents: [B, C, T, H, W], concatenated behind the latents.
+        attention: the backend; None for PyTorch's own. Where its numbers are not finite it falls back to that.
+        split: predict with and without the prompt one after the other, in half the memory, and not in one batch.
         on_step: called after each step with the number of steps done and the latents; may raise to interrupt.
     Returns: [B, C, T, H, W], float32; latents stay in float32 between steps.
     Raises: FloatingPointError when latents are no longer finite.
@@ -66,14 +71,27 @@ def denoise(
     if guidance.active:
         assert negative_prompt_embeds is not None
         embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
-    copies = len(embeds) // len(latents)
+    attention = attention or Attention()
+    parts = embeds.split(len(latents) if split else len(embeds))
+
+    def forward(model_input: Tensor, timestep: int) -> Tensor:
+        v_pred = []
+        for part in parts:
+            timesteps = torch.full((len(part),), timestep, device=latents.device)
+            copies = len(part) // len(model_input)
+            v_pred.append(
+                transformer(model_input.repeat(copies, 1, 1, 1, 1), part, timesteps, attention=attention).float()
+            )
+        return torch.cat(v_pred)
 
     def predict(latents: Tensor, timestep: int, scale: float) -> Tensor:
         model_input = latents.to(dtype)
         if image_latents is not None:
             model_input = torch.cat([model_input, image_latents.to(dtype)], dim=1)
-        timesteps = torch.full((len(embeds),), timestep, device=latents.device)
-        v_pred = transformer(model_input.repeat(copies, 1, 1, 1, 1), embeds, timesteps).float()
+        v_pred = forward(model_input, timestep)
+        if attention.may_fall_back and not v_pred.isfinite().all():
+            attention.fall_back(f"gives numbers that are not finite at timestep {timestep}")
+            v_pred = forward(model_input, timestep)
         if not guidance.active:
             return v_pred
         v_uncond, v_cond = v_pred.chunk(2)

@@ -134,6 +134,7 @@ def load_text_encoder(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str = "cpu",
     max_length: int = MAX_LENGTH,
+    widen: bool = True,
 ) -> TextEncoder:
     """The T5 encoder at `path`, ready to run.
 
@@ -143,6 +144,7 @@ def load_text_encoder(
             matrices of the feed-forward layers stay in float32, as transformers keeps them: they overflow.
         device: where the weights go.
         max_length: tokens of every prompt; 226 for the released models.
+        widen: without it, float16 stays float16 in all matrices, for weights that are cast before they are used.
     Raises:
         CheckpointError if the weights do not make a T5 encoder, or the tokenizer is missing or another's.
         ImportError if transformers, or what its tokenizer needs, is missing.
@@ -150,7 +152,7 @@ def load_text_encoder(
     wanted = None if dtype is None else named_dtype(dtype)
     encoder = read_text_encoder(path)
     tokenizer = load_tokenizer(encoder.folder, encoder.config["vocab_size"])
-    return TextEncoder(_load_t5(encoder, wanted, device), tokenizer, max_length)
+    return TextEncoder(_load_t5(encoder, wanted, device, widen), tokenizer, max_length)
 
 
 def text_encoder_width(path: str | Path) -> int:
@@ -211,7 +213,7 @@ def _matrix(shapes: Mapping[str, tuple[int, ...]], key: str, source: Path) -> tu
     return shape[0], shape[1]
 
 
-def _load_t5(encoder: TextEncoderWeights, dtype: torch.dtype | None, device: torch.device | str) -> Any:
+def _load_t5(encoder: TextEncoderWeights, dtype: torch.dtype | None, device: torch.device | str, widen: bool) -> Any:
     """transformers' encoder with the mapped weights in it."""
     embedding = encoder.state_dict[_EMBEDDING]
     dtype = weights_dtype({_EMBEDDING: embedding}, dtype, encoder.folder)
@@ -219,7 +221,7 @@ def _load_t5(encoder: TextEncoderWeights, dtype: torch.dtype | None, device: tor
     tensors = {**encoder.state_dict, _TIED_EMBEDDING: embedding}
     fill(model, tensors, dtype=dtype, device=device, source=encoder.folder)
     model.encoder.set_input_embeddings(model.shared)
-    if dtype == torch.float16:
+    if dtype == torch.float16 and widen:
         for name, layer in model.named_modules():
             if name.endswith(".wo"):
                 wide = tensors[f"{name}.weight"].to(device, torch.float32)

@@ -32,6 +32,9 @@ class Mutation(NamedTuple):
 
 TRANSFORMER = "tests/core/test_transformer.py"
 LAYERS = "tests/core/test_layers.py"
+ATTENTION = "tests/core/test_attention.py"
+STREAMING = "tests/core/test_streaming.py"
+COMPILATION = "tests/core/test_compilation.py"
 MODULATION = "tests/core/test_modulation.py"
 VAE = "tests/core/test_vae.py"
 VAE_MEMORY = "tests/core/test_vae_memory.py"
@@ -67,7 +70,20 @@ MUTATIONS = [
     Mutation(f"{CORE}/transformer.py", "shift, scale, gate = per", "scale, shift, gate = per", TRANSFORMER),
     Mutation(f"{CORE}/transformer.py", "shift, scale = per_token", "scale, shift = per_token", TRANSFORMER),
     Mutation(f"{CORE}/layers.py", '"gelu", [], "tanh"', '"gelu", [], "none"', LAYERS),
-    Mutation(f"{CORE}/layers.py", "and not layer._forward_hooks", "", LAYERS),
+    Mutation(f"{CORE}/layers.py", "and not (layer.additions or layer._forward_hooks)", "", LAYERS),
+    Mutation(f"{CORE}/layers.py", "(layer.additions or layer._forward_hooks)", "layer._forward_hooks", LORA),
+    Mutation(f"{CORE}/layers.py", "not torch.compiler.is_compiling()", "True", COMPILATION),
+    Mutation(f"{CORE}/lora.py", "if not isinstance(layer, Linear):", "if True:", COMPILATION),
+    Mutation(f"{CORE}/modulation.py", "- len(rows)\n", "- (1 << (len(rows) - 1).bit_length())\n", COMPILATION),
+    Mutation(f"{CORE}/attention.py", "if apart > self.off_by:", "if False:", ATTENTION),
+    Mutation(f"{CORE}/attention.py", "if not found.isfinite().all():", "if False:", ATTENTION),
+    Mutation(f"{CORE}/sampling.py", "if attention.may_fall_back and not", "if False and not", ATTENTION),
+    Mutation(f"{CORE}/sampling.py", "len(latents) if split else len(embeds)", "len(embeds)", STREAMING),
+    Mutation(f"{CORE}/streaming.py", "slot = 1 - self._last", "slot = self._last", STREAMING),
+    Mutation(f"{CORE}/streaming.py", "                bundle.put(bundle.own)", "                pass", STREAMING),
+    Mutation(f"{CORE}/streaming.py", "if _identities(found) != _identities(self._bundles)", "if False", STREAMING),
+    Mutation(f"{CORE}/streaming.py", "absent = _submodules(self._staying)", "absent = set()", STREAMING),
+    Mutation(f"{CORE}/streaming.py", "bundle.put(bundle.moved(CPU))", "pass", STREAMING),
     Mutation(f"{CORE}/modulation.py", "sorted(set(timesteps))", "list(timesteps)", MODULATION),
     Mutation(f"{CORE}/modulation.py", "norm.linear = layer", "pass", MODULATION),
     Mutation(f"{CORE}/transformer.py", "OFS = 2.0", "OFS = 1.0", TRANSFORMER),

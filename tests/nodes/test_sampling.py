@@ -111,6 +111,14 @@ def test_native_custom_sampling_with_our_sigmas_and_sampler_is_the_official_run(
         assert_parity(latent, expected, 1e-5, f"{kind}, SamplerCustomAdvanced with {steps} steps")
 
 
+def test_comfyuis_own_compile_node_works_on_our_model(host: Host, core: Core) -> None:
+    kind = "CogVideoX-5B"
+    graph = text_to_video(kind, model=["compiled", 0])
+    graph["compiled"] = node("TorchCompileModel", model=["model", 0], backend="inductor")
+    latent = saved_latent(host, host.run(graph, timeout=400))
+    assert_parity(latent, run_core(core(kind)), 1e-5, f"{kind}, compiled by TorchCompileModel")
+
+
 def custom_sampling(kind: str, *, rule: str = "ddim", steps: int = 10) -> Graph:
     """SamplerCustomAdvanced with our sigmas and sampler."""
     graph = text_to_video(kind)
