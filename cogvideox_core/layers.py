@@ -1,20 +1,21 @@
 """The layers models are built of: torch.nn's, with a faster way to multiply on a CPU.
 
 PyTorch brings two libraries for matrices to a CPU: in float32 it takes MKL, in bfloat16 oneDNN. oneDNN was the faster
-one in float32 too where this was tried, on an AMD processor, and applies a GELU while the result is at hand. Both
-differ by rounding only; `benchmarks/performance.py` measures a whole step.
+one in float32 too where this was tried, on an AMD processor, and applies a GELU while the result is at hand, as cuBLAS
+does on a GPU. All differ by rounding only; `benchmarks/performance.py` measures a whole step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Conv3d, GroupNorm, LayerNorm
+from torch.nn import GroupNorm
 from torch.nn import functional as F
 
-__all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "conv_doubled", "linear_gelu"]
+__all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "linear_gelu", "plain_weights"]
 
 
 class Linear(nn.Linear):
@@ -38,40 +39,47 @@ class Linear(nn.Linear):
         return super().forward(input)
 
 
-class Conv2d(nn.Conv2d):
+class _Lending:
+    def weights_for(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Weight and bias, where they can be used for x without calling the layer."""
+        return plain_weights(self, x)
+
+
+class LayerNorm(_Lending, nn.LayerNorm):
     pass
 
 
-def conv_doubled(layer: nn.Module, x: Tensor) -> Tensor:
-    """A 3 x 3 convolution, padding 1, of a picture doubled by nearest neighbours; [N, C, H, W] -> [N, C', 2H, 2W].
-
-    In float32 by four 2 x 2 convolutions of the picture itself, 2.25 times less work: what meets the same pixel shares
-    a weight. In 16 bits the sums of weights would be rounded.
-    """
-    if not isinstance(layer, Conv2d) or x.dtype != torch.float32:
-        return layer(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-    count, _, height, width = x.shape
-    size = (count, layer.out_channels, 2 * height, 2 * width)
-    out = x.new_empty(size).to(memory_format=torch.channels_last)
-    by_row = _shared(layer.weight, dim=2)
-    for row in (0, 1):
-        for column, weight in enumerate(_shared(by_row[row], dim=3)):
-            part = F.conv2d(x, weight, layer.bias, padding=1)[:, :, row : row + height, column : column + width]
-            out[:, :, row::2, column::2] = part
-    return out
+class Conv2d(_Lending, nn.Conv2d):
+    pass
 
 
-def _shared(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Two taps for even places and two for odd ones, of three."""
-    first, middle, last = weight.split(1, dim)
-    return torch.cat([first, middle + last], dim), torch.cat([first + middle, last], dim)
+class Conv3d(_Lending, nn.Conv3d):
+    pass
 
 
 def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     """The tanh approximation of GELU of a linear layer's result."""
-    if isinstance(layer, Linear) and _fits_onednn(x, layer.weight) and not (layer.additions or layer._forward_hooks):
-        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "gelu", [], "tanh")
+    if torch.compiler.is_compiling():  # which arranges this by itself
+        return F.gelu(layer(x), approximate="tanh")
+    if isinstance(layer, Linear) and not (layer.additions or layer._forward_hooks):
+        if _fits_onednn(x, layer.weight):
+            return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "gelu", [], "tanh")
+        if x.is_cuda and layer.bias is not None and (plain := plain_weights(layer, x)):
+            weight, bias = plain
+            rows = torch.ops.aten._addmm_activation(bias, x.flatten(0, -2), weight.t(), use_gelu=True)
+            return rows.unflatten(0, x.shape[:-1])
     return F.gelu(layer(x), approximate="tanh")
+
+
+def plain_weights(layer: Any, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Weight and bias of a layer, where they are ordinary ones, stand where x is, and nobody would miss the call."""
+    weight, bias = layer.weight, layer.bias
+    fits = type(weight) is nn.Parameter and weight.device == x.device and weight.dtype == x.dtype
+    return (weight, bias) if fits and not layer._forward_hooks and not _wants_gradients(x, weight) else None
+
+
+def _wants_gradients(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -85,7 +93,7 @@ def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
         and type(weight) is nn.Parameter
-        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+        and not _wants_gradients(x, weight)
         and _HAS_ONEDNN
     )
 

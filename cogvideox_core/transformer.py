@@ -10,8 +10,7 @@ Blocks take a batch of equal clips, or with `Runs` one packed row of clips that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,35 +19,12 @@ from torch.nn import functional as F
 from . import layers
 from .attention import AttentionFn, sdpa
 from .config import TransformerConfig
+from .fused import Runs, gated, modulated, normed_heads, per_token
 from .layers import linear_gelu
-from .positions import Grid, Rotary, apply_rotary, rotary_table, sincos_table, timestep_embedding
+from .positions import Grid, Rotary, rotary_table, sincos_table, timestep_embedding
 from .variants import Variant
 
 OFS = 2.0  # the only offset CogVideoX1.5-I2V was trained with; SAT and diffusers fix the same constant
-
-
-class Run(NamedTuple):
-    """`clips` neighbours in a packed row, each of `text` and `video` tokens."""
-
-    clips: int
-    text: int
-    video: int
-
-
-Runs = Sequence[Run]
-"""What a packed row holds: all text tokens [1, sum(clips * text), D], all video tokens alike, a temb per clip."""
-
-
-def per_token(modulation: Tensor, runs: Runs | None, part: Literal["text", "video"]) -> Tensor:
-    """A row of modulation per clip [B, C], spread over its tokens of `part`.
-
-    Returns: [1, tokens, C] for a packed row; [B, 1, C] for a batch, where row b is clip b.
-    """
-    if runs is None:
-        return modulation[:, None]
-    rows = modulation.split([run.clips for run in runs])
-    spread = [row[:, None].expand(-1, getattr(run, part), -1) for row, run in zip(rows, runs, strict=True)]
-    return torch.cat([tokens.flatten(0, 1) for tokens in spread])[None]
 
 
 class ExpertLayerNorm(nn.Module):
@@ -59,16 +35,10 @@ class ExpertLayerNorm(nn.Module):
         self.linear = operations.Linear(config.time_embed_dim, 6 * config.width, **factory)
         self.norm = operations.LayerNorm(config.width, eps=config.norm_eps, **factory)
 
-    def forward(
-        self, video: Tensor, text: Tensor, temb: Tensor, runs: Runs | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Modulated video [B, N, D] and text [B, L, D], then the gates [B, 1, D] of their residuals."""
-        of_video, of_text = self.linear(temb).chunk(2, dim=-1)
-        shift, scale, gate = per_token(of_video, runs, "video").chunk(3, dim=-1)
-        text_shift, text_scale, text_gate = per_token(of_text, runs, "text").chunk(3, dim=-1)
-        video = torch.addcmul(shift, self.norm(video), 1 + scale)
-        text = torch.addcmul(text_shift, self.norm(text), 1 + text_scale)
-        return video, text, gate, text_gate
+    def forward(self, text: Tensor, video: Tensor, temb: Tensor, runs: Runs | None = None) -> tuple[Tensor, Tensor]:
+        """Text [B, L, D] and video [B, N, D] modulated [B, L + N, D]; and the modulation [B, 6 D] that holds gates."""
+        modulation = self.linear(temb)
+        return modulated(self.norm, text, video, modulation, runs), modulation
 
 
 class FinalLayerNorm(nn.Module):
@@ -98,18 +68,12 @@ class JointAttention(nn.Module):
         self.to_v = operations.Linear(width, width, **factory)
         self.to_out = nn.ModuleList([operations.Linear(width, width, **factory)])
 
-    def forward(
-        self, video: Tensor, text: Tensor, rotary: Rotary | None, attention: AttentionFn
-    ) -> tuple[Tensor, Tensor]:
-        text_length = text.shape[1]
-        tokens = torch.cat([text, video], dim=1)
-        q = self.norm_q(self._heads(self.to_q(tokens)))
-        k = self.norm_k(self._heads(self.to_k(tokens)))
+    def forward(self, tokens: Tensor, rotary: Rotary | None, attention: AttentionFn) -> Tensor:
+        """[B, L + N, D] -> the same, text first."""
+        q = normed_heads(self.norm_q, self._heads(self.to_q(tokens)), rotary)
+        k = normed_heads(self.norm_k, self._heads(self.to_k(tokens)), rotary)
         v = self._heads(self.to_v(tokens))
-        if rotary is not None:
-            q, k = apply_rotary(q, rotary), apply_rotary(k, rotary)
-        tokens = self.to_out[0](attention(*(part.transpose(1, 2) for part in (q, k, v))))
-        return tokens[:, text_length:], tokens[:, :text_length]
+        return self.to_out[0](attention(*(part.transpose(1, 2) for part in (q, k, v))))
 
     def _heads(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (self.heads, -1))  # (B, S, heads, d)
@@ -164,16 +128,10 @@ class Block(nn.Module):
         runs: Runs | None = None,
     ) -> tuple[Tensor, Tensor]:
         """video [B, N, D] and text [B, L, D] in and out; temb as `embed_time` gives it. With `runs`, one packed row."""
-        text_length = text.shape[1]
-        normed_video, normed_text, gate, text_gate = self.norm1(video, text, temb, runs)
-        attended_video, attended_text = self.attn1(normed_video, normed_text, rotary, attention)
-        video = torch.addcmul(video, gate, attended_video)
-        text = torch.addcmul(text, text_gate, attended_text)
-
-        normed_video, normed_text, gate, text_gate = self.norm2(video, text, temb, runs)
-        tokens = self.ff(torch.cat([normed_text, normed_video], dim=1))
-        video = torch.addcmul(video, gate, tokens[:, text_length:])
-        text = torch.addcmul(text, text_gate, tokens[:, :text_length])
+        tokens, modulation = self.norm1(text, video, temb, runs)
+        text, video = gated(text, video, self.attn1(tokens, rotary, attention), modulation, runs)
+        tokens, modulation = self.norm2(text, video, temb, runs)
+        text, video = gated(text, video, self.ff(tokens), modulation, runs)
         return video, text
 
 

@@ -94,7 +94,7 @@ MUTATIONS = [
     Mutation(f"{CORE}/positions.py", "round((base_columns - fit_columns) / 2)", "0", TRANSFORMER),
     Mutation(f"{CORE}/vae/causal_conv.py", "inner[:, :, 2:3] if past", "0 * inner[:, :, 2:3] if past", VAE),
     Mutation(f"{CORE}/vae/causal_conv.py", "padded[:, :, -2:, 1:-1]", "padded[:, :, -1:, 1:-1]", VAE),
-    Mutation(f"{CORE}/vae/blocks.py", "F.pad(frames, (0, 1, 0", "F.pad(frames, (1, 0, 0", VAE),
+    Mutation(f"{CORE}/vae/blocks.py", "F.pad(_frames(rows), (0, 1, 0", "F.pad(_frames(rows), (1, 0, 0", VAE),
     Mutation(f"{CORE}/vae/feature_maps.py", "num_frames > 1 and num_frames % 2 == 1", "False", VAE),
     Mutation(f"{CORE}/vae/autoencoder.py", "LATENTS_PER_CHUNK = 2", "LATENTS_PER_CHUNK = 4", VAE),
     Mutation(f"{CORE}/vae/autoencoder.py", "0.5 * self.logvar", "self.logvar", VAE),

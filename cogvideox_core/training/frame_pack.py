@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..attention import AttentionFn, sdpa
+from ..fused import Run, Runs
 from ..positions import Grid, Rotary, rotary_table
-from ..transformer import CogVideoXTransformer3D, Run, Runs, unpatchify
+from ..transformer import CogVideoXTransformer3D, unpatchify
 
 
 class Bundle(NamedTuple):

@@ -7,7 +7,7 @@ convolutions carry from the chunks before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -65,46 +65,96 @@ class AutoencoderCausal3D(nn.Module):
         self.encoder = Encoder3D(config, operations, dtype=dtype, device=device)
         self.decoder = Decoder3D(config, operations, dtype=dtype, device=device)
 
-    def encode(self, video: Tensor, tiling: Tiling | None = None) -> Posterior:
+    def encode(
+        self,
+        video: Tensor,
+        tiling: Tiling | None = None,
+        *,
+        like: Tensor | None = None,
+        carry_device: torch.device | None = None,
+    ) -> Posterior:
         """Posterior of a video.
 
         Args:
             video: [B, 3, F, H, W] in [-1, 1]; H and W divide by 8.
             tiling: blended tiles where the video is larger than one.
+            like: a tensor of the device and dtype to work in, if they are not the video's; frames go there chunk by
+                chunk, never all at once.
+            carry_device: as in `decode_stream`.
         Raises: ValueError if the shape does not fit.
         """
         self._check(video, self.config.in_channels, self.config.spatial_compression_ratio, "a video")
+        target = video if like is None else like
+
+        def moments(part: Tensor) -> Tensor:
+            chunks = frame_chunks(part.shape[2], FRAMES_PER_CHUNK)
+            return self._moments((part[:, :, chunk].to(target) for chunk in chunks), carry_device)
+
         if tiling is not None and _exceeds(video, tiling.tile_height, tiling.tile_width):
             ratio = self.config.spatial_compression_ratio
-            return Posterior(apply_tiled(self._encode, video, tiling, ratio, to_pixels=False))
-        return Posterior(self._encode(video))
+            return Posterior(apply_tiled(moments, video, tiling, ratio, to_pixels=False))
+        return Posterior(moments(video))
 
-    def decode(self, z: Tensor, tiling: Tiling | None = None) -> Tensor:
+    def encode_stream(
+        self, pieces: Iterable[Tensor], num_frames: int, *, carry_device: torch.device | None = None
+    ) -> Posterior:
+        """Posterior of a video handed over in pieces, in memory that does not grow with its length: that of `encode`.
+
+        Args:
+            pieces: [B, 3, f, H, W] in [-1, 1], of any lengths; taken when they are needed.
+            num_frames: of all pieces together; the first chunk depends on it.
+            carry_device: as in `decode_stream`.
+        Raises: ValueError if a shape does not fit, or if there are more or fewer frames.
+        """
+
+        def checked() -> Iterator[Tensor]:
+            for piece in pieces:
+                self._check(piece, self.config.in_channels, self.config.spatial_compression_ratio, "a video")
+                yield piece
+
+        return Posterior(self._moments(_regrouped(checked(), num_frames), carry_device))
+
+    def decode(
+        self,
+        z: Tensor,
+        tiling: Tiling | None = None,
+        *,
+        device: torch.device | None = None,
+        carry_device: torch.device | None = None,
+    ) -> Tensor:
         """Video [B, 3, F, 8H, 8W], about -1 to 1, of latents z [B, latent_channels, T, H, W].
 
-        F is 4(T - 1) + 1 for odd T and 4T for even T. `tiling`: blended tiles where the picture is larger than one.
+        Args:
+            z: F is 4(T - 1) + 1 for odd T and 4T for even T.
+            tiling: blended tiles where the picture is larger than one.
+            device: where the frames are gathered as they are made, if not where z is.
+            carry_device: as in `decode_stream`.
         Raises: ValueError if the shape does not fit.
         """
-        ratio = self.config.spatial_compression_ratio
+        ratio, device = self.config.spatial_compression_ratio, device or z.device
+
+        def frames(part: Tensor) -> Tensor:
+            return torch.cat([chunk.to(device) for chunk in self.decode_stream(part, carry_device=carry_device)], dim=2)
+
         if tiling is not None and _exceeds(z, tiling.tile_height // ratio, tiling.tile_width // ratio):
             self._check(z, self.config.latent_channels, 1, "latents")
-            return apply_tiled(self._decode, z, tiling, ratio, to_pixels=True)
-        return self._decode(z)
+            return apply_tiled(frames, z, tiling, ratio, to_pixels=True)
+        return frames(z)
 
-    def decode_stream(self, z: Tensor) -> Iterator[Tensor]:
-        """The frames of `decode(z)`, one chunk [B, 3, f, 8H, 8W] at a time, in memory that does not grow with T."""
+    def decode_stream(self, z: Tensor, *, carry_device: torch.device | None = None) -> Iterator[Tensor]:
+        """The frames of `decode(z)`, one chunk [B, 3, f, 8H, 8W] at a time, in memory that does not grow with T.
+
+        `carry_device`: where what convolutions carry from chunk to chunk is kept; None: where they compute. On the CPU
+        it leaves room on a GPU, for the time it takes to copy: the numbers are the same.
+        """
         self._check(z, self.config.latent_channels, 1, "latents")
-        carry: Carry = {}
+        carry = Carry(carry_device)
         for chunk in frame_chunks(z.shape[2], LATENTS_PER_CHUNK):
             yield self.decoder(z[:, :, chunk], carry)
 
-    def _encode(self, video: Tensor) -> Tensor:
-        carry: Carry = {}
-        chunks = frame_chunks(video.shape[2], FRAMES_PER_CHUNK)
-        return torch.cat([self.encoder(video[:, :, chunk], carry) for chunk in chunks], dim=2)
-
-    def _decode(self, z: Tensor) -> Tensor:
-        return torch.cat(list(self.decode_stream(z)), dim=2)
+    def _moments(self, chunks: Iterator[Tensor], carry_device: torch.device | None) -> Tensor:
+        carry = Carry(carry_device)
+        return torch.cat([self.encoder(chunk, carry) for chunk in chunks], dim=2)
 
     @staticmethod
     def _check(x: Tensor, channels: int, multiple: int, what: str) -> None:
@@ -125,3 +175,19 @@ def frame_chunks(count: int, size: int) -> list[slice]:
 
 def _exceeds(x: Tensor, height: int, width: int) -> bool:
     return x.shape[3] > height or x.shape[4] > width
+
+
+def _regrouped(pieces: Iterator[Tensor], num_frames: int) -> Iterator[Tensor]:
+    """Pieces [B, C, f, H, W], joined and cut to chunks. Raises: ValueError if they hold another number of frames."""
+    waiting: list[Tensor] = []
+    for chunk in frame_chunks(num_frames, FRAMES_PER_CHUNK):
+        length = chunk.stop - chunk.start
+        while sum(piece.shape[2] for piece in waiting) < length:
+            if (piece := next(pieces, None)) is None:
+                raise ValueError(f"the pieces of a video end before its num_frames={num_frames}; hand over all of them")
+            waiting.append(piece)
+        joined = torch.cat(waiting, dim=2)
+        waiting = [joined[:, :, length:]]
+        yield joined[:, :, :length]
+    if waiting[0].shape[2] or next(pieces, None) is not None:
+        raise ValueError(f"the pieces of a video go on after its num_frames={num_frames}; hand over no more")

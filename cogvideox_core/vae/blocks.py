@@ -6,7 +6,7 @@ apart (it is the clip's first), and only the others are paired or doubled in tim
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VAEConfig
-from ..layers import conv_doubled
 from .causal_conv import Carry, CausalConv3d, PointwiseConv3d
-from .feature_maps import FeatureMap, activated, bands, collect
+from .doubling import conv_doubled
+from .feature_maps import Band, FeatureMap, Strips, activated, bands, empty
 
 
 class SpatialNorm3D(nn.Module):
@@ -32,7 +32,7 @@ class SpatialNorm3D(nn.Module):
         self.conv_y = PointwiseConv3d(config.latent_channels, channels, operations, **factory)
         self.conv_b = PointwiseConv3d(config.latent_channels, channels, operations, **factory)
 
-    def forward(self, x: Tensor, z: Tensor) -> FeatureMap:
+    def forward(self, x: Strips, z: Tensor) -> FeatureMap:
         """The norm of x [B, C, T, H, W], and SiLU; z: the latents of the chunk."""
         return activated(x, self.norm_layer, (self.conv_y(z), self.conv_b(z)))
 
@@ -65,22 +65,28 @@ class ResnetBlock3D(nn.Module):
         if in_channels != out_channels:
             self.conv_shortcut = operations.Conv3d(in_channels, out_channels, 1, **factory)
 
-    def forward(self, x: Tensor, carry: Carry, *z: Tensor) -> Tensor:
-        """x: [B, C, T, H, W], which may be overwritten; z: the latents of the chunk in the decoder, else nothing."""
-        hidden = self.conv1(_activated(x, self.norm1, *z), carry)
-        if self.conv_shortcut is not None:
-            x = _by_bands(self.conv_shortcut, x, self.conv2.channels[1])
-        return self.conv2(_activated(hidden, self.norm2, *z), carry, onto=x)
+    def forward(self, x: Strips, carry: Carry, *z: Tensor) -> Strips:
+        """x: [B, C, T, H, W], which is used up; z: the latents of the chunk in the decoder, else nothing."""
+        bands = self.conv1.bands(_activated(x, self.norm1, *z), carry)
+        if self.conv_shortcut is None:
+            hidden = Strips(band.finished() for band in bands)
+        else:
+            x, hidden = self._both(x, self.conv_shortcut, bands)
+        return x.added(self.conv2.bands(_activated(hidden, self.norm2, *z), carry))
+
+    @staticmethod
+    def _both(x: Strips, shortcut: nn.Module, bands: Iterator[Band]) -> tuple[Strips, Strips]:
+        """The shortcut of x and the bands of a convolution of x, which is let go meanwhile."""
+        beside, hidden = [], []
+        for band in bands:
+            hidden.append(band.finished())
+            beside.append(shortcut(x.rows(band.start, band.stop)))
+            x.let_go(band.stop)
+        return Strips(beside), Strips(hidden)
 
 
-def _activated(x: Tensor, norm: Any, *z: Tensor) -> FeatureMap:
+def _activated(x: Strips, norm: Any, *z: Tensor) -> FeatureMap:
     return norm(x, *z) if z else activated(x, norm)
-
-
-def _by_bands(pointwise: nn.Module, x: Tensor, channels: int) -> Tensor:
-    """A 1 x 1 x 1 convolution to so many channels."""
-    shape = torch.Size((x.shape[0], channels, *x.shape[2:]))
-    return collect(shape, ((start, pointwise(x[:, :, :, start:stop])) for start, stop in bands(x.shape)))
 
 
 class Downsample3D(nn.Module):
@@ -91,21 +97,22 @@ class Downsample3D(nn.Module):
         self.halve_time = halve_time
         self.conv = operations.Conv2d(channels, channels, 3, stride=2, **factory)
 
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[3] // 2, x.shape[4] // 2
+    def forward(self, x: Strips) -> Strips:
+        """x: [B, C, T, H, W], which is used up."""
         frames = (x.shape[2] + 1) // 2 if self.halve_time else x.shape[2]
-        shape = torch.Size((*x.shape[:2], frames, height, width))
-        per_row = 2 * x.numel() / x.shape[3]
-        return collect(shape, ((start, self._rows(x, start, stop)) for start, stop in bands(shape, per_row)))
+        shape = torch.Size((*x.shape[:2], frames, x.shape[3] // 2, x.shape[4] // 2))
+        per_row = 2 * x.shape.numel() / x.shape[3]
+        return Strips(self._rows(x, start, stop) for start, stop in bands(shape, per_row))
 
-    def _rows(self, x: Tensor, start: int, stop: int) -> Tensor:
-        rows = x[:, :, :, 2 * start : 2 * stop + 1]
+    def _rows(self, x: Strips, start: int, stop: int) -> Tensor:
+        below = max(2 * stop + 1 - x.shape[3], 0)
+        rows = x.rows(2 * start, 2 * stop + 1 - below)
+        x.let_go(2 * stop)
         if self.halve_time and x.shape[2] > 1:
             single = x.shape[2] % 2
             pairs = rows[:, :, single:].unflatten(2, (-1, 2)).mean(dim=3)
             rows = torch.cat([rows[:, :, :single], pairs], dim=2)
-        below = 2 * stop + 1 - x.shape[3]
-        return per_frame(lambda frames: self.conv(F.pad(frames, (0, 1, 0, max(below, 0)))), rows)
+        return _clips(self.conv(F.pad(_frames(rows), (0, 1, 0, below))), rows)
 
 
 class Upsample3D(nn.Module):
@@ -119,21 +126,25 @@ class Upsample3D(nn.Module):
         self.double_time = double_time
         self.conv = operations.Conv2d(channels, channels, 3, padding=1, **factory)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Strips) -> Strips:
+        """x: [B, C, T, H, W], which is used up."""
         doubled = self.double_time and x.shape[2] > 1
         frames = 2 * x.shape[2] - x.shape[2] % 2 if doubled else x.shape[2]
         shape = torch.Size((*x.shape[:2], frames, 2 * x.shape[3], 2 * x.shape[4]))
-        return collect(shape, ((start, self._rows(x, start, stop, doubled)) for start, stop in bands(shape)))
+        return Strips(self._rows(x, start, stop, frames) for start, stop in bands(shape))
 
-    def _rows(self, x: Tensor, start: int, stop: int, doubled: bool) -> Tensor:
+    def _rows(self, x: Strips, start: int, stop: int, num_frames: int) -> Tensor:
         """Rows of the result; the convolution takes one more on each side, and what it pads there is cut off."""
         top, bottom = max(start - 1, 0) // 2, min(stop // 2 + 1, x.shape[3])
-        rows = per_frame(lambda frames: conv_doubled(self.conv, frames), x[:, :, :, top:bottom])
-        rows = rows[:, :, :, start - 2 * top : stop - 2 * top]
-        if not doubled:
-            return rows
-        single = x.shape[2] % 2
-        return torch.cat([rows[:, :, :single], rows[:, :, single:].repeat_interleave(2, dim=2)], dim=2)
+        frames, bias = conv_doubled(self.conv, _frames(x.rows(top, bottom)))
+        x.let_go(max(stop - 1, 0) // 2)
+        rows = _clips(frames, x)[:, :, :, start - 2 * top : stop - 2 * top]
+        single = x.shape[2] % 2 if num_frames > x.shape[2] else x.shape[2]
+        result = empty((*rows.shape[:2], num_frames, stop - start, rows.shape[4]), rows)
+        Band(start, stop, rows[:, :, :single], bias).put(result[:, :, :single])
+        for twin in (single, single + 1):
+            Band(start, stop, rows[:, :, single:], bias).put(result[:, :, twin::2])
+        return result
 
 
 class Stage(nn.Module):
@@ -145,7 +156,8 @@ class Stage(nn.Module):
         self.downsamplers: nn.ModuleList | None = None
         self.upsamplers: nn.ModuleList | None = None
 
-    def forward(self, x: Tensor, carry: Carry, *z: Tensor) -> Tensor:
+    def forward(self, x: Strips, carry: Carry, *z: Tensor) -> Strips:
+        """x: [B, C, T, H, W], which is used up."""
         for resnet in self.resnets:
             x = resnet(x, carry, *z)
         for resample in self.downsamplers or self.upsamplers or ():
@@ -161,7 +173,11 @@ def residual_stage(
     return Stage([ResnetBlock3D(width, out_channels, config, operations, **options) for width in widths])
 
 
-def per_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a 2-D function to every frame of [B, C, T, H, W]."""
-    frames = function(x.transpose(1, 2).flatten(0, 1))
-    return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+def _frames(x: Tensor) -> Tensor:
+    """[B, C, T, H, W] -> [B * T, C, H, W]."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def _clips(frames: Tensor, like: Tensor | Strips) -> Tensor:
+    """[B * T, C, H, W] -> [B, C, T, H, W], with B and T of another map."""
+    return frames.unflatten(0, (like.shape[0], like.shape[2])).transpose(1, 2)

@@ -8,10 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .feature_maps import FeatureMap, bands, collect, empty
+from .feature_maps import Band, FeatureMap, Strips, bands, convolved, empty
 
-Carry = dict[nn.Module, Tensor]
-"""The last input frames of every causal convolution; one dict per clip (and per tile), empty at its start."""
+
+class Carry(dict[nn.Module, Tensor]):
+    """The last input frames of every causal convolution; one per clip (and per tile), empty at its start.
+
+    Args:
+        device: where they are kept; None for where the convolution computes.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        super().__init__()
+        self.device = device
 
 
 class CausalConv3d(nn.Module):
@@ -22,30 +31,32 @@ class CausalConv3d(nn.Module):
         self.conv = operations.Conv3d(in_channels, out_channels, 3, padding=(0, 0, 1), **factory)
         self.channels = in_channels, out_channels
 
-    def forward(self, source: FeatureMap, carry: Carry, onto: Tensor | None = None) -> Tensor:
-        """[B, C, T, H, W] -> [B, out_channels, T, H, W], or `onto` with that added; `carry` is read and renewed."""
-        batch, _, frames, height, width = source.shape
-        parts = self._bands(source, carry)
-        return collect(torch.Size((batch, self.channels[1], frames, height, width)), parts, onto)
+    def forward(self, source: FeatureMap, carry: Carry) -> Strips:
+        """[B, C, T, H, W] -> [B, out_channels, T, H, W]; `carry` is read and renewed."""
+        return Strips(band.finished() for band in self.bands(source, carry))
 
-    def _bands(self, source: FeatureMap, carry: Carry) -> Iterator[tuple[int, Tensor]]:
-        """Every band of the result, with its first row."""
+    def bands(self, source: FeatureMap, carry: Carry) -> Iterator[Band]:
+        """The result in bands from top to bottom.
+
+        When a band is given out, rows of `source` are read down to the one below it.
+        """
         batch, channels, frames, height, width = source.shape
-        past = carry.get(self)
-        carry[self] = renewed = empty((batch, channels, 2, height, width), source)
+        past, padded = carry.get(self), None
+        if past is None or past.requires_grad:
+            carry[self] = empty((batch, channels, 2, height, width), source, carry.device)
         for start, stop in bands(source.shape, batch * (frames + 2) * width * max(self.channels)):
-            top, bottom = max(start - 1, 0), min(stop + 1, height)
             # One buffer with everything around the band: the past above it in time, halo rows or zeros in space.
-            padded = empty((batch, channels, frames + 2, stop - start + 2, width), source)
+            above, padded = padded, empty((batch, channels, frames + 2, stop - start + 2, width), source)
+            top, bottom = start if above is None else start + 1, min(stop + 1, height)
+            padded[:, :, :, : top - start + 1] = 0 if above is None else above[:, :, :, -2:]
+            del above
             inner = padded[:, :, :, top - start + 1 : bottom - start + 1]
             source.write(top, bottom, inner[:, :, 2:])
             inner[:, :, :2] = inner[:, :, 2:3] if past is None else past[:, :, :, top:bottom]
-            if top == start:
-                padded[:, :, :, 0] = 0
             if bottom == stop:
                 padded[:, :, :, -1] = 0
-            renewed[:, :, :, start:stop] = padded[:, :, -2:, 1:-1]
-            yield start, self.conv(padded)
+            carry[self][:, :, :, start:stop] = padded[:, :, -2:, 1:-1]
+            yield Band(start, stop, *convolved(self.conv, padded))
 
 
 class PointwiseConv3d(nn.Module):

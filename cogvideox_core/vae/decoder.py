@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..config import VAEConfig
 from .blocks import SpatialNorm3D, Stage, Upsample3D, residual_stage
 from .causal_conv import Carry, CausalConv3d
-from .feature_maps import Stored
+from .feature_maps import Strips
 
 
 class Decoder3D(nn.Module):
@@ -40,8 +40,8 @@ class Decoder3D(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], config.out_channels, operations, **factory)
 
     def forward(self, z: Tensor, carry: Carry) -> Tensor:
-        x = self.conv_in(Stored(z), carry)
+        x = self.conv_in(Strips([z]), carry)
         x = self.mid_block(x, carry, z)
         for stage in self.up_blocks:
             x = stage(x, carry, z)
-        return self.conv_out(self.norm_out(x, z), carry).contiguous()
+        return self.conv_out(self.norm_out(x, z), carry).whole().contiguous()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..config import VAEConfig
 from .blocks import Downsample3D, Stage, residual_stage
 from .causal_conv import Carry, CausalConv3d
-from .feature_maps import Stored, activated
+from .feature_maps import Strips, activated
 
 
 class Encoder3D(nn.Module):
@@ -40,8 +40,8 @@ class Encoder3D(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels, operations, **factory)
 
     def forward(self, x: Tensor, carry: Carry) -> Tensor:
-        x = self.conv_in(Stored(x), carry)
+        maps = self.conv_in(Strips([x]), carry)
         for stage in self.down_blocks:
-            x = stage(x, carry)
-        x = self.mid_block(x, carry)
-        return self.conv_out(activated(x, self.norm_out), carry).contiguous()
+            maps = stage(maps, carry)
+        maps = self.mid_block(maps, carry)
+        return self.conv_out(activated(maps, self.norm_out), carry).whole().contiguous()

@@ -1,23 +1,28 @@
-"""Feature maps by bands of rows, so that between two convolutions nothing stands in memory as a whole.
+"""Feature maps by bands of rows, so that what lies between two convolutions never stands in memory as a whole.
 
 A convolution needs few rows of its input at a time, and a norm, once the statistics of the whole picture are known,
 none but its own. So a layer does not take a tensor but a `FeatureMap` and lets it write bands of rows where the
-convolution reads them. The numbers are those of the whole picture.
+convolution reads them; and what it makes are `Strips`, of which the last reader lets go as it proceeds. The numbers are
+those of the whole picture.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BAND_ELEMENTS = 1 << 24
-"""About how many values of a band are held at once; never more than 2^31, where GPU libraries run out of indices."""
+from ..fused import fits_kernels
+
+BAND_ELEMENTS = 1 << 26
+"""About how many values a band holds at most; less than 2^31, where GPU libraries run out of indices."""
+
+_LEAST_ELEMENTS, _SHARE = 1 << 22, 8  # a band is an eighth of a map, but not so small that only calls take time
 
 Modulation = tuple[Tensor, Tensor]
 """Scale and shift [B, C, t, h, w] for cells of a map that divide it evenly."""
@@ -35,43 +40,139 @@ class FeatureMap(Protocol):
         ...
 
 
-class Stored:
-    """A map that is a tensor."""
+class Strips:
+    """A map that is tensors [B, C, T, h, W], which share its rows between them from top to bottom."""
 
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
-        self.shape, self.dtype, self.device = values.shape, values.dtype, values.device
+    def __init__(self, strips: Iterable[Tensor]) -> None:
+        self._by_top: dict[int, Tensor] = {}
+        height = 0
+        for strip in strips:
+            self._by_top[height] = strip
+            height += strip.shape[3]
+        first = self._by_top[0]
+        self.shape = torch.Size((*first.shape[:3], height, first.shape[4]))
+        self.dtype, self.device, self.requires_grad = first.dtype, first.device, first.requires_grad
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._by_top.values())
+
+    def views(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+        """Rows `start` to `stop` as they lie in memory: parts from top to bottom, each with its first row."""
+        for top, strip in self._by_top.items():
+            first, last = max(top, start), min(top + strip.shape[3], stop)
+            if first < last:
+                yield first, strip[:, :, :, first - top : last - top]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows `start` to `stop` as one tensor."""
+        views = [view for _, view in self.views(start, stop)]
+        if len(views) == 1:
+            return views[0]
+        together = empty((*self.shape[:3], stop - start, self.shape[4]), self)
+        self.write(start, stop, together)
+        return together
+
+    def whole(self) -> Tensor:
+        return self.rows(0, self.shape[3])
 
     def write(self, start: int, stop: int, into: Tensor) -> None:
-        into.copy_(self.values[:, :, :, start:stop])
+        for first, view in self.views(start, stop):
+            into[:, :, :, first - start : first - start + view.shape[3]] = view
+
+    def added(self, bands: Iterable[Band]) -> Strips:
+        """The sum with another map's bands, in place where nobody asks for gradients."""
+        if self.requires_grad:
+            return Strips(self.rows(band.start, band.stop) + band.finished() for band in bands)
+        for band in bands:
+            for first, view in self.views(band.start, band.stop):
+                band.rows(first, first + view.shape[3]).put(view, add=True)
+        return self
+
+    def let_go(self, stop: int) -> None:
+        """Free what ends above row `stop`; nobody may read it any more."""
+        for top in [top for top, strip in self._by_top.items() if top + strip.shape[3] <= stop]:
+            del self._by_top[top]
+
+
+class Band(NamedTuple):
+    """Rows of a convolution's result, and the bias that is still to be added to them; None where there is none."""
+
+    start: int
+    stop: int
+    values: Tensor
+    bias: Tensor | None = None
+
+    def finished(self) -> Tensor:
+        """With the bias, in place."""
+        if self.bias is not None:
+            self.put(self.values)
+        return self.values
+
+    def rows(self, start: int, stop: int) -> Band:
+        """Some of its rows, counted as `start` and `stop` are."""
+        return Band(start, stop, self.values[:, :, :, start - self.start : stop - self.start], self.bias)
+
+    def put(self, into: Tensor, *, add: bool = False) -> None:
+        """Write it where it belongs, or add it to what is there."""
+        if self.bias is not None and _channels_last(self.values) and _channels_last(into):
+            _kernels().put(self.values, self.bias, into, add=add)
+            return
+        values = self.values if self.bias is None else self.values + self.bias.view(-1, 1, 1, 1)
+        into.add_(values) if add else into.copy_(values)
+
+
+def convolved(layer: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A convolution's result, and the bias that is left to whoever writes it: where a kernel does, it costs nothing."""
+    lends = getattr(layer, "weights_for", None)
+    weights = lends(x) if lends is not None and fits_kernels(x) else None
+    if weights is None or not _channels_last(x):
+        return layer(x), None
+    weight, bias = weights
+    return layer._conv_forward(x, weight, None), bias
 
 
 class Activated:
-    """SiLU of a tensor times `scale` plus `shift`, which are given for cells of the tensor: [B, C, t, h, w].
+    """SiLU of a map times `scale` plus `shift`, which are given for cells of the map: [B, C, t, h, w].
 
     Cells divide rows and columns evenly, and frames too, but where the first frame stands apart it has its own.
     """
 
-    def __init__(self, values: Tensor, scale: Tensor, shift: Tensor) -> None:
+    def __init__(self, values: Strips, scale: Tensor, shift: Tensor) -> None:
         self.values = values
         self.scale = scale
         self.shift = shift
         self.shape, self.dtype, self.device = values.shape, values.dtype, values.device
 
     def write(self, start: int, stop: int, into: Tensor) -> None:
+        if fits_kernels(into) and _channels_last(into) and all(map(_channels_last, self.values)):
+            self._write_by_kernel(start, stop, into)
+            return
+        for first, view in self.values.views(start, stop):
+            self._scale(view, first, into[:, :, :, first - start : first - start + view.shape[3]])
+        if not self.values.requires_grad:
+            F.silu(into, inplace=True)
+
+    def _write_by_kernel(self, start: int, stop: int, into: Tensor) -> None:
+        scale, shift = (part.movedim(1, -1).contiguous() for part in (self.scale, self.shift))
+        single = int(self.scale.shape[2] > 1 and first_stands_apart(self.shape[2]))
+        for first, view in self.values.views(start, stop):
+            place = into[:, :, :, first - start : first - start + view.shape[3]]
+            _kernels().activate(view, scale, shift, single, (first, self.shape[3]), place)
+
+    def _scale(self, view: Tensor, first: int, into: Tensor) -> None:
+        """Rows from `first` on, times scale plus shift; where gradients are wanted, SiLU of it at once."""
+        stop = first + view.shape[3]
         for frames, cells_in_time in _frame_parts(self.shape[2], self.scale.shape[2]):
-            for rows, cell_rows in _row_parts(start, stop, self.shape[3] // self.scale.shape[3]):
+            for rows, cell_rows in _row_parts(first, stop, self.shape[3] // self.scale.shape[3]):
                 cells = self.scale[:, :, cells_in_time, cell_rows], self.shift[:, :, cells_in_time, cell_rows]
                 counts = cells[0].shape[2:]
                 scale, shift = (part[:, :, :, None, :, None, :, None] for part in cells)
-                values = _by_cells(self.values[:, :, frames, rows], counts)
-                place = _by_cells(into[:, :, frames, rows.start - start : rows.stop - start], counts)
-                if self.values.requires_grad:
+                here = slice(rows.start - first, rows.stop - first)
+                values, place = (_by_cells(x[:, :, frames, here], counts) for x in (view, into))
+                if view.requires_grad:
                     place.copy_(F.silu(torch.addcmul(shift, values, scale)))
                 else:
                     torch.addcmul(shift, values, scale, out=place)
-        if not self.values.requires_grad:
-            F.silu(into, inplace=True)
 
 
 def first_stands_apart(num_frames: int) -> bool:
@@ -81,39 +182,25 @@ def first_stands_apart(num_frames: int) -> bool:
 
 def bands(shape: torch.Size, elements_per_row: float | None = None) -> Iterator[tuple[int, int]]:
     """First and last row, exclusive, of bands that share the rows of a map evenly."""
-    per_row = elements_per_row or math.prod(shape) / shape[3]
-    number = min(shape[3], math.ceil(shape[3] * per_row / BAND_ELEMENTS)) or 1
+    total = shape[3] * (elements_per_row or math.prod(shape) / shape[3])
+    size = min(max(total / _SHARE, _LEAST_ELEMENTS), BAND_ELEMENTS)
+    number = min(shape[3], math.ceil(total / size)) or 1
     edges = [shape[3] * index // number for index in range(number + 1)]
     return pairwise(edges)
 
 
-def empty(shape: Sequence[int], like: Tensor | FeatureMap) -> Tensor:
+def empty(shape: Sequence[int], like: Tensor | FeatureMap, device: torch.device | None = None) -> Tensor:
     """A map to be filled, with its channels last, which is how convolutions read."""
-    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=torch.channels_last_3d)
+    place = device or like.device
+    return torch.empty(tuple(shape), dtype=like.dtype, device=place, memory_format=torch.channels_last_3d)
 
 
-def collect(shape: torch.Size, parts: Iterator[tuple[int, Tensor]], onto: Tensor | None = None) -> Tensor:
-    """Bands, each with its first row, to one tensor of this shape; or added to `onto`, in place.
-
-    Where gradients are wanted `onto` is left as it is.
-    """
-    result = onto.clone() if onto is not None and onto.requires_grad else onto
-    for start, part in parts:
-        if result is None:
-            if part.shape == shape:
-                return part
-            result = empty(shape, part)
-        band = result[:, :, :, start : start + part.shape[3]]
-        band.add_(part) if onto is not None else band.copy_(part)
-    assert result is not None
-    return result
-
-
-def activated(values: Tensor, norm: nn.GroupNorm, modulation: Modulation | None = None) -> FeatureMap:
+def activated(values: Strips, norm: nn.GroupNorm, modulation: Modulation | None = None) -> FeatureMap:
     """Group norm with the statistics of the whole map, times and plus what is given for cells of it, and SiLU."""
-    scale, shift = modulation or (values.new_ones(1, 1, 1, 1, 1), values.new_zeros(1, 1, 1, 1, 1))
+    one = next(iter(values)).new_ones(1, 1, 1, 1, 1)
+    scale, shift = modulation or (one, one - 1)
     if values.requires_grad:
-        return Activated(norm(values), scale, shift)
+        return Activated(Strips([norm(values.whole())]), scale, shift)
     mean, variance = (
         part.repeat_interleave(values.shape[1] // norm.num_groups, dim=1)[:, :, None, None, None]
         for part in _moments(values, norm.num_groups)
@@ -123,28 +210,24 @@ def activated(values: Tensor, norm: nn.GroupNorm, modulation: Modulation | None 
     return Activated(values, factor * scale, torch.addcmul(shift.float(), bias - mean * factor, scale))
 
 
-def _moments(values: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance [B, groups] of a map, in float32, some frames at a time (Chan's formula)."""
-    batch, channels = values.shape[:2]
-    count = 0
-    mean = square = torch.zeros(batch, groups)
-    at_once = max(BAND_ELEMENTS * values.shape[2] // values.numel(), 1)  # frames lie behind each other, rows do not
-    for frames in values.split(at_once, dim=2):
-        size = frames[0].numel() // groups
-        by_channel = [_channel_moments(clip.float()) for clip in frames.split(1)]
-        channel_mean, channel_variance = (
-            torch.stack(parts).view(batch, groups, channels // groups) for parts in zip(*by_channel, strict=True)
-        )
-        band_mean = channel_mean.mean(dim=2)
-        band_variance = (channel_variance + (channel_mean - band_mean[:, :, None]).square()).mean(dim=2)
-        if not count:
-            count, mean, square = size, band_mean, band_variance
-            continue
-        total, apart = count + size, band_mean - mean
-        mean = mean + apart * (size / total)
-        square = (square * count + band_variance * size) / total + apart.square() * (count * size / total**2)
-        count = total
-    return mean, square
+def _moments(values: Strips, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance [B, groups] of a map, in float32, out of those of its strips."""
+    of_strips = zip(*(_strip_moments(strip, groups) for strip in values), strict=True)
+    mean, variance = (torch.stack(strips) for strips in of_strips)
+    share = mean.new_tensor([strip.shape[3] / values.shape[3] for strip in values]).view(-1, 1, 1)
+    total = (mean * share).sum(dim=0)
+    return total, ((variance + (mean - total).square()) * share).sum(dim=0)
+
+
+def _strip_moments(strip: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance [B, groups] of a strip, in float32."""
+    in_order = strip.is_contiguous(memory_format=torch.channels_last_3d)
+    if fits_kernels(strip) and in_order and _are_powers_of_two(strip.shape[1], groups):
+        return _kernels().moments(strip, groups)
+    of_clips = zip(*map(_channel_moments, strip.float().split(1)), strict=True)
+    mean, variance = (torch.stack(clips).unflatten(1, (groups, -1)) for clips in of_clips)
+    total = mean.mean(dim=2)
+    return total, (variance + (mean - total[..., None]).square()).mean(dim=2)
 
 
 def _channel_moments(clip: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,3 +260,17 @@ def _by_cells(values: Tensor, counts: tuple[int, ...]) -> Tensor:
     for dim, count in zip((2, 4, 6), counts, strict=True):
         values = values.unflatten(dim, (count, -1))
     return values
+
+
+def _channels_last(values: Tensor) -> bool:
+    return values.stride(1) == 1
+
+
+def _are_powers_of_two(*numbers: int) -> bool:
+    return all(number & (number - 1) == 0 for number in numbers)
+
+
+def _kernels() -> Any:
+    from . import kernels
+
+    return kernels

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from ...cogvideox_core.attention import AttentionFn
 from ...cogvideox_core.positions import Rotary
 from ...cogvideox_core.transformer import CogVideoXTransformer3D
+from .lending import lending
 
 
 class HostTransformer(CogVideoXTransformer3D):
     """Adds what ComfyUI's patches need: wrappers around the forward, block replacement, attention patches."""
 
-    def __init__(self, *, dtype: torch.dtype | None = None, **options: Any) -> None:
-        super().__init__(dtype=dtype, **options)
+    def __init__(self, *, operations: Any, dtype: torch.dtype | None = None, **options: Any) -> None:
+        super().__init__(dtype=dtype, operations=lending(operations), **options)
         self.dtype = dtype
 
     def forward(

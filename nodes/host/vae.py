@@ -17,6 +17,7 @@ from ...cogvideox_core.config import VAEConfig
 from ...cogvideox_core.vae import AutoencoderCausal3D, Tiling
 from ...cogvideox_core.vae.autoencoder import LATENTS_PER_CHUNK, frame_chunks
 from ...cogvideox_core.weights import fill, layers, read_vae
+from .lending import lending
 
 # Estimates, not measured on a GPU yet: values alive at once while the widest layers of one chunk run, per pixel of the
 # picture: about four copies of 9 frames of the widest full-size layer, and the two frames each convolution carries.
@@ -115,7 +116,7 @@ def load_vae(path: str | Path) -> CogVideoXVAE:
     mm = comfy.model_management
     config, state_dict = read_vae(path)
     dtype = mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float32])
-    first_stage = FirstStage(config, device=torch.device("meta"), operations=comfy.ops.disable_weight_init)
+    first_stage = FirstStage(config, device=torch.device("meta"), operations=lending(comfy.ops.disable_weight_init))
     like = AutoencoderCausal3D(config, device="meta", operations=layers)
     fill(first_stage, state_dict, dtype=dtype, device=mm.vae_offload_device(), source=path, like=like)
     return CogVideoXVAE(first_stage, dtype)
