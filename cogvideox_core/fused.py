@@ -69,7 +69,10 @@ def normed_heads(norm: Any, x: Tensor, rotary: Rotary | None) -> Tensor:
 
 
 def fits_kernels(*tensors: Tensor) -> bool:
-    """Whether Triton's kernels may take these: on a CUDA GPU, and nobody asks a gradient of them."""
+    """Whether Triton's kernels may take these: on a CUDA GPU, and nobody asks a gradient of them.
+
+    torch.compile takes them as they are; left to itself it was 4 % slower, on an H200 at 49 x 480 x 720.
+    """
     return (
         tensors[0].is_cuda
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))

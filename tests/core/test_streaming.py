@@ -220,6 +220,17 @@ def test_blocks_may_run_in_any_order_and_alone() -> None:
     assert all(map(torch.equal, found, wanted))
 
 
+def test_a_layer_that_stays_takes_no_room_in_the_buffers() -> None:
+    chain, x = Chain([16, 4, 32]), torch.randn(3, 8)
+    wanted, sizes = chain(x), set()
+    for block in chain.blocks:
+        block[0].register_forward_hook(lambda layer, inputs, output: sizes.add(layer.weight.untyped_storage().nbytes()))
+    staying = [block[2] for block in chain.blocks]
+    with Visitor(chain, CPU, blocks=chain.blocks, staying=staying).present():
+        assert torch.equal(chain(x), wanted)
+    assert sizes == {sum(tensor.nbytes for tensor in chain.blocks[2][0].parameters())}  # of the largest
+
+
 def test_weights_of_another_kind_are_refused(folder: Callable[[str], Path]) -> None:
     pytest.importorskip("bitsandbytes")
     pipeline = load(folder("CogVideoX-5B"))
