@@ -166,5 +166,11 @@ def test_workflows_of_before_still_run(host: Host, toys: dict) -> None:
     """They say "off" where it is "exact" now, and know no sizes of tiles."""
     former = decoded(host, class_type="CogVideoXVAEDecode", tiling="off")
     assert torch.equal(former, decoded(host, class_type="CogVideoXVAEDecode", tiling="exact"))
+
+
+def test_an_unknown_tiling_is_refused(host: Host, toys: dict) -> None:
+    graph = text_to_video(KIND)
+    graph["save"] = node("PreviewImage", images=["decode", 0])
+    graph["decode"] = node("CogVideoXVAEDecode", samples=["sampler", 0], vae=["vae", 0], tiling="other")
     with pytest.raises(PromptRejected, match="tiling='other'; there are 'auto', 'exact', 'blended'"):
-        decoded(host, class_type="CogVideoXVAEDecode", tiling="other")
+        host.run(graph)
