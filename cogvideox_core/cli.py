@@ -36,6 +36,7 @@ from .shapes import VideoSize
 from .variants import Variant
 from .video_io import check_fps, check_writable, read_image, read_video, write_video
 from .weights import named_dtype
+from .weights.int8 import METHODS, check_method
 
 logger = logging.getLogger("cogvideox")
 
@@ -104,7 +105,7 @@ def _make_video(options: Namespace) -> Path:
 
     settings = _settings(options, request, variant, size, fps)
     logger.info(_summary(settings))
-    pipeline = load_pipeline(model, dtype=options.dtype, device=options.device)
+    pipeline = load_pipeline(model, dtype=options.dtype, device=options.device, quantize=options.quantize)
     for path, lora_strength in loras:
         load_lora(pipeline.transformer, path, lora_strength)
     settings["dtype"] = str(pipeline.dtype).removeprefix("torch.")
@@ -160,6 +161,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="S", help="the same seed gives the same video (default: a random one)")
     add("--fps", type=float, metavar="F", help="frames per second (default: the model's, or those of --video)")
     add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights)")
+    add(
+        "--quantize",
+        choices=tuple(METHODS),
+        default="none",
+        help="the large matrices of transformer and text encoder in 8 bits: int8, or bitsandbytes' llm.int8",
+    )
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     add(
         "-o", "--output", metavar="FILE", help="mp4 to write (default: a free name, cogvideox.mp4 or one with a number)"
@@ -174,6 +181,7 @@ def _check_options(options: Namespace) -> None:
         check_fps(options.fps)
     if options.dtype is not None:
         named_dtype(options.dtype)
+    check_method(options.quantize)
     if options.device is not None:
         _check_device(options.device)
     if options.seed is not None and not 0 <= options.seed < _SEEDS:
@@ -272,6 +280,8 @@ def _settings(options: Namespace, request: Request, variant: Variant, size: Vide
     settings |= {name: Path(file).name for name, file in pictures.items() if file}
     if options.lora:
         settings["loras"] = {path.name: strength for path, strength in map(_lora, options.lora)}
+    if options.quantize != "none":
+        settings["quantize"] = options.quantize
     return settings | ({"strength": request.strength} if options.video else {})
 
 

@@ -21,6 +21,12 @@ class Linear(nn.Linear):
             return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
         return super().forward(input)
 
+    def gelu(self, input: Tensor) -> Tensor:
+        """The tanh approximation of GELU of the layer's result."""
+        if _fits_onednn(input, self.weight):
+            return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "gelu", [], "tanh")
+        return F.gelu(self(input), approximate="tanh")
+
 
 class Conv2d(nn.Conv2d):
     pass
@@ -53,8 +59,8 @@ def _shared(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     """The tanh approximation of GELU of a linear layer's result."""
-    if isinstance(layer, Linear) and not layer._forward_hooks and _fits_onednn(x, layer.weight):
-        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "gelu", [], "tanh")
+    if isinstance(layer, Linear) and not layer._forward_hooks:
+        return layer.gelu(x)
     return F.gelu(layer(x), approximate="tanh")
 
 

@@ -21,6 +21,7 @@ from .weights import (
     read_vae,
     weights_dtype,
 )
+from .weights.int8 import Method, check_method
 
 _SETTINGS = (
     "transformer/config.json",
@@ -36,6 +37,7 @@ def load_pipeline(
     *,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
+    quantize: Method = "none",
 ) -> CogVideoXPipeline:
     """Everything in a CogVideoX folder, ready to make videos.
 
@@ -44,18 +46,21 @@ def load_pipeline(
         dtype: of all components; None keeps the transformer's own, except float16 on a CPU, which has hardly any
             arithmetic for it: there small models run in float32 and large ones in bfloat16.
         device: None for the first CUDA device, else Apple's, else the CPU.
-    Raises: as `check_folder`; ValueError for an unknown dtype.
+        quantize: "int8" or "llm.int8" for transformer and text encoder in 8 bits, as `weights.int8` tells.
+    Raises: as `check_folder`; ValueError for an unknown dtype or method, or a method for a transformer that is in few
+        bits already; ImportError if "llm.int8" is asked for and bitsandbytes is missing.
     """
     if path is None:
         path = DEMO_MODEL
+    check_method(quantize)
     weights, variant = check_folder(path)
     device = torch.device(device) if device is not None else default_device()
     wanted = named_dtype(dtype) if dtype is not None else _own_dtype(weights, path, device)
     max_length = weights.config.max_text_seq_length
     return CogVideoXPipeline(
-        load_transformer(path, dtype=wanted, device=device),
+        load_transformer(path, dtype=wanted, device=device, quantize=quantize),
         load_vae(path, dtype=wanted, device=device),
-        load_text_encoder(path, dtype=wanted, device=device, max_length=max_length),
+        load_text_encoder(path, dtype=wanted, device=device, max_length=max_length, quantize=quantize),
         variant,
     )
 

@@ -1,0 +1,62 @@
+"""Products of 8-bit integers: activations are rounded with a scale for each token, weights have one for each row.
+
+y = x W' + b becomes s_token * s_row * (x8 W8') + b with an exact integer sum inside; ComfyUI's `int8_tensorwise` layers
+compute the same. What is rounded besides the weights are the activations, to 1/127 of the largest of their token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_int_mm = torch._int_mm  # pyright: ignore[reportPrivateImportUsage]
+_ROWS = 512  # tokens at a time on a CPU, so that what lies between two steps stays in its cache
+_LEAST = 1e-30  # a scale for a token of zeros
+_TURING = (7, 5)  # the first NVIDIA cards that multiply 8-bit integers
+
+
+def multiplies_int8(x: Tensor, weight: Tensor) -> bool:
+    """Whether this device multiplies [..., K] with [N, K] in 8 bits faster than in more, and nobody asks a gradient.
+
+    On a CPU that takes AVX512-VNNI, or half the additions would overflow or be slow; NVIDIA's library takes more than
+    16 rows and multiples of 8.
+    """
+    if x.device != weight.device or (torch.is_grad_enabled() and x.requires_grad):
+        return False
+    if x.device.type == "cpu":
+        return torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
+    if x.device.type == "cuda" and torch.version.hip is None:
+        rows, columns = weight.shape
+        fits = x.numel() // columns > 16 and rows % 8 == columns % 8 == 0
+        return fits and torch.cuda.get_device_capability(x.device) >= _TURING
+    return False
+
+
+def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+    """A linear layer, and the tanh approximation of GELU of its result if asked.
+
+    Args:
+        x: [..., K], floating point.
+        weight, scale: [N, K] in int8, and [N, 1] in float32.
+        bias: [N] or None.
+    Returns: [..., N] in the dtype of x.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    out = rows.new_empty(len(rows), len(weight))
+    step = _ROWS if x.device.type == "cpu" else max(1, len(rows))
+    by_column = scale.reshape(1, -1)
+    for start in range(0, len(rows), step):
+        numbers, by_row = round_rows(rows[start : start + step])
+        y = _int_mm(numbers, weight.t()).float().mul_(by_row).mul_(by_column)
+        if bias is not None:
+            y.add_(bias)
+        out[start : start + step] = F.gelu(y, approximate="tanh") if gelu else y
+    return out.reshape(*x.shape[:-1], -1)
+
+
+def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """[M, K] as int8, and the scale of each row [M, 1] in float32."""
+    x = x.float()
+    scale = x.abs().amax(dim=1, keepdim=True).clamp_min_(_LEAST) / 127
+    return (x / scale).round_().to(torch.int8), scale
