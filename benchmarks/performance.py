@@ -43,6 +43,7 @@ from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_STEPS  # noqa: E
 from cogvideox_core.positions import rotary_table  # noqa: E402
 from cogvideox_core.transformer import CogVideoXTransformer3D  # noqa: E402
 from cogvideox_core.vae import AutoencoderCausal3D  # noqa: E402
+from cogvideox_core.weights.int8 import Method, quantise_model  # noqa: E402
 
 REPORT = REPO / "docs" / "performance.md"
 OURS = "ours"
@@ -90,22 +91,28 @@ def _step_inputs(config: Any, size: tuple[int, int, int], dtype: torch.dtype, de
     return [latents.to(device, dtype), embeds.to(device, dtype), torch.tensor([500, 500], device=device)]
 
 
-def _our_step(kind: str, size: tuple[int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Run]:
+def _our_step(
+    kind: str, size: tuple[int, int, int], dtype: torch.dtype, quantize: Method = "none"
+) -> Callable[[torch.device], Run]:
     def make(device: torch.device) -> Run:
         peer = _transformer(kind)
         config = _config(TransformerConfig, peer.config)
         model = CogVideoXTransformer3D(config, dtype=torch.float32).eval().requires_grad_(False)
         model.load_state_dict(peer.state_dict())
         model.to(device, dtype)
+        quantise_model(model, quantize)
         inputs = _step_inputs(config, size, dtype, device)
         return lambda: model(*inputs)
 
     return make
 
 
-def _diffusers_step(kind: str, size: tuple[int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Run]:
+def _diffusers_step(
+    kind: str, size: tuple[int, int, int], dtype: torch.dtype, quantize: Method = "none"
+) -> Callable[[torch.device], Run]:
     def make(device: torch.device) -> Run:
         model = _transformer(kind).to(device, dtype)
+        quantise_model(model, quantize)
         config = _config(TransformerConfig, model.config)
         latents, embeds, timestep = _step_inputs(config, size, dtype, device)
         grid = (size[0] // config.frame_patch, size[1] // 2, size[2] // 2)
@@ -244,6 +251,17 @@ def _step(what: str, kind: str, size: tuple[int, int, int], dtype: torch.dtype, 
     return Scene(what, makers, time=time, apart=1e-5 if dtype == torch.float32 else None)
 
 
+def _int8_step(what: str, kind: str, size: tuple[int, int, int], dtype: torch.dtype) -> Scene:
+    makers = {
+        OURS: _our_step(kind, size, dtype, "int8"),
+        "diffusers with bitsandbytes INT8": _diffusers_step(kind, size, dtype, "llm.int8"),
+        "ours with bitsandbytes INT8": _our_step(kind, size, dtype, "llm.int8"),
+        "ours without": _our_step(kind, size, dtype),
+    }
+    asked = dict.fromkeys(list(makers)[1:3], 0.80)
+    return Scene(what, makers, time=asked, apart=None)
+
+
 def _vae_scene(what: str, task: str, size: tuple[int, int, int], dtype: torch.dtype, memory: float) -> Scene:
     makers = {OURS: _our_vae(task, size, dtype), "diffusers": _diffusers_vae(task, size, dtype)}
     exact = dtype == torch.float32
@@ -256,6 +274,8 @@ SCENES = {
     "step-1.5": _step(
         "a guided step of the 1.5 kind, float32", "CogVideoX1.5-5B", _LATENT_15, torch.float32, comfyui=True
     ),
+    "step-int8": _int8_step("a step in INT8, activations in float32", "CogVideoX-5B", _LATENT, torch.float32),
+    "step-int8-bf16": _int8_step("the same in bfloat16", "CogVideoX-5B", _LATENT, torch.bfloat16),
     "decode": _vae_scene("full-width VAE decode, 9 x 128 x 192, float32", "decode", (9, 128, 192), torch.float32, 0.5),
     "decode-bf16": _vae_scene("the same in bfloat16", "decode", (9, 128, 192), torch.bfloat16, 0.5),
     "encode": _vae_scene("full-width VAE encode, 9 x 128 x 192, float32", "encode", (9, 128, 192), torch.float32, 0.5),

@@ -6,14 +6,20 @@ compute the same. What is rounded besides the weights are the activations, to 1/
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+from types import ModuleType
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+logger = logging.getLogger("cogvideox")
+
 _int_mm = torch._int_mm  # pyright: ignore[reportPrivateImportUsage]
-_ROWS = 512  # tokens at a time on a CPU, so that what lies between two steps stays in its cache
+_ROWS = 1024  # tokens at a time on a CPU, so that little memory lies between two steps
 _LEAST = 1e-30  # a scale for a token of zeros
-_TURING = (7, 5)  # the first NVIDIA cards that multiply 8-bit integers
+_TURING, _AMPERE = (7, 5), (8, 0)  # the first NVIDIA cards that multiply 8-bit integers, and that Triton does it on
 
 
 def multiplies_int8(x: Tensor, weight: Tensor) -> bool:
@@ -43,6 +49,9 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, *
     Returns: [..., N] in the dtype of x.
     """
     rows = x.reshape(-1, x.shape[-1])
+    if x.is_cuda and (kernels := _kernels(x.device)) is not None:
+        with torch.cuda.device(x.device):
+            return kernels.int8_linear(rows, weight, scale, bias, gelu=gelu).reshape(*x.shape[:-1], -1)
     out = rows.new_empty(len(rows), len(weight))
     step = _ROWS if x.device.type == "cpu" else max(1, len(rows))
     by_column = scale.reshape(1, -1)
@@ -60,3 +69,19 @@ def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.float()
     scale = x.abs().amax(dim=1, keepdim=True).clamp_min_(_LEAST) / 127
     return (x / scale).round_().to(torch.int8), scale
+
+
+@cache
+def _kernels(device: torch.device) -> ModuleType | None:
+    """int8_kernels.py if Triton is there and makes them; else PyTorch's operations do, more slowly."""
+    if torch.cuda.get_device_capability(device) < _AMPERE:
+        return None
+    try:
+        from . import int8_kernels
+
+        with torch.cuda.device(device):
+            int8_kernels.round_rows(torch.ones(1, 16, device=device))
+    except (ImportError, OSError, RuntimeError) as error:  # no Triton for this system, or no compiler for it
+        logger.info("INT8 without Triton, which would make it faster: %s", error)
+        return None
+    return int8_kernels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ from cogvideox_core.weights import int8
 from cogvideox_core.weights.int8 import Int8Linear, becomes_small, made_small, quantise_model
 from cogvideox_core.weights.quantised import QuantisedTensor, is_large, quantise
 
+REPO = Path(__file__).resolve().parents[2]
 METHODS = ["int8", "llm.int8"]
 T5_XXL = dict(vocab_size=32_128, d_model=4096, d_kv=64, d_ff=10_240, num_heads=64, num_layers=24)
 
@@ -113,6 +116,40 @@ def test_a_cpu_without_the_instructions_decodes(monkeypatch: pytest.MonkeyPatch)
     assert multiplies_int8(x, weight)
     with torch.enable_grad():
         assert not multiplies_int8(x.requires_grad_(), weight)
+
+
+def test_the_kernels_of_a_gpu_compute_the_same_when_interpreted() -> None:
+    """By Triton's interpreter, on the CPU, in a process of its own."""
+    pytest.importorskip("triton")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(REPO), "PYTHONWARNINGS": "ignore"}
+    told = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert told.returncode == 0, told.stderr
+
+
+INTERPRETED = """
+import torch
+from cogvideox_core import int8_kernels, int8_product
+from cogvideox_core.weights.quantised import quantise
+
+generator = torch.Generator().manual_seed(0)
+for rows, inner, columns, dtype, bound in ((150, 96, 264, torch.float32, 1e-6), (33, 200, 64, torch.bfloat16, 1e-2)):
+    x = torch.randn(rows, inner, generator=generator).to(dtype)
+    x[3] = 0
+    weight = quantise(torch.randn(columns, inner, generator=generator), "int8").stored
+    bias = torch.randn(columns, generator=generator).to(dtype)
+    for given in (bias, None):
+        for gelu in (False, True):
+            arguments = (x, weight["data"], weight["scale"], given)
+            found = int8_kernels.int8_linear(*arguments, gelu=gelu).float()
+            wanted = int8_product.int8_linear(*arguments, gelu=gelu).float()
+            assert (found - wanted).abs().max() <= bound * wanted.abs().max(), (rows, given is None, gelu)
+x = torch.ones(20, 16)
+x[4, 2], x[5, 1] = float("nan"), float("inf")
+finite = int8_kernels.round_rows(x)[1].isfinite().flatten()
+assert finite.sum() == 18 and not finite[4] and not finite[5]
+"""
 
 
 @pytest.mark.gpu
