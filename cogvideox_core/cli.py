@@ -38,6 +38,7 @@ from .vae.plan import TILING_CHOICES
 from .variants import Variant
 from .video_io import check_fps, check_writable, read_image, read_video, write_video
 from .weights import named_dtype
+from .weights.int8 import METHODS, check_method
 
 logger = logging.getLogger("cogvideox")
 
@@ -111,6 +112,7 @@ def _make_video(options: Namespace) -> Path:
         model,
         dtype=options.dtype,
         device=options.device,
+        quantize=options.quantize,
         attention=options.attention,
         compile=options.compile,
         low_memory=options.low_memory,
@@ -176,6 +178,12 @@ def _parser() -> argparse.ArgumentParser:
         help="exact; blended: tiles as in diffusers, for less memory; auto: exact while that fits (default: auto)",
     )
     add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights)")
+    add(
+        "--quantize",
+        choices=tuple(METHODS),
+        default="none",
+        help="the large matrices of transformer and text encoder in 8 bits: int8, or bitsandbytes' llm.int8",
+    )
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     add(
         "--attention",
@@ -198,6 +206,7 @@ def _check_options(options: Namespace) -> None:
         check_fps(options.fps)
     if options.dtype is not None:
         named_dtype(options.dtype)
+    check_method(options.quantize)
     if options.device is not None:
         _check_device(options.device)
     if options.seed is not None and not 0 <= options.seed < _SEEDS:
@@ -297,6 +306,8 @@ def _settings(options: Namespace, request: Request, variant: Variant, size: Vide
     settings |= {name: Path(file).name for name, file in pictures.items() if file}
     if options.lora:
         settings["loras"] = {path.name: strength for path, strength in map(_lora, options.lora)}
+    if options.quantize != "none":
+        settings["quantize"] = options.quantize
     return settings | ({"strength": request.strength} if options.video else {})
 
 

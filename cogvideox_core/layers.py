@@ -38,6 +38,15 @@ class Linear(nn.Linear):
             return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
         return super().forward(input)
 
+    def gelu(self, input: Tensor) -> Tensor:
+        """The tanh approximation of GELU of the product, without additions."""
+        if _fits_onednn(input, self.weight):
+            return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "gelu", [], "tanh")
+        if input.is_cuda and self.bias is not None and plain_weights(self, input):
+            rows = input.flatten(0, -2), self.weight.t()
+            return torch.ops.aten._addmm_activation(self.bias, *rows, use_gelu=True).unflatten(0, input.shape[:-1])
+        return F.gelu(self._multiplied(input), approximate="tanh")
+
 
 class _Lending:
     def weights_for(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -60,12 +69,7 @@ class Conv3d(_Lending, nn.Conv3d):
 def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     """The tanh approximation of GELU of a linear layer's result."""
     if isinstance(layer, Linear) and not (layer.additions or layer._forward_hooks):
-        if _fits_onednn(x, layer.weight):
-            return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "gelu", [], "tanh")
-        if x.is_cuda and layer.bias is not None and (plain := plain_weights(layer, x)):
-            weight, bias = plain
-            rows = torch.ops.aten._addmm_activation(bias, x.flatten(0, -2), weight.t(), use_gelu=True)
-            return rows.unflatten(0, x.shape[:-1])
+        return layer.gelu(x)
     return F.gelu(layer(x), approximate="tanh")
 
 

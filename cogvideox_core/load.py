@@ -26,6 +26,7 @@ from .weights import (
     read_vae,
     weights_dtype,
 )
+from .weights.int8 import Method, check_method
 from .weights.quantised import codec_of
 
 _SETTINGS = (
@@ -42,6 +43,7 @@ def load_pipeline(
     *,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
+    quantize: Method = "none",
     attention: str = "auto",
     compile: bool = False,
     low_memory: bool = False,
@@ -53,15 +55,18 @@ def load_pipeline(
         dtype: of all components; None keeps the transformer's own, except float16 on a CPU, which has hardly any
             arithmetic for it: there small models run in float32 and large ones in bfloat16.
         device: None for the first CUDA device, else Apple's, else the CPU.
+        quantize: "int8" or "llm.int8" for transformer and text encoder in 8 bits, as `weights.int8` tells.
         attention: "auto", or a backend: "sdpa", "cudnn", "flash", or "sage", which is approximate.
         compile: have torch.compile make the transformer's blocks faster, which takes a while at first.
         low_memory: keep everything in CPU memory and bring to the device what is at work: the text encoder, then the
             transformer, both block by block, then the VAE.
-    Raises: as `check_folder`; ValueError for an unknown dtype, or what does not work on this device; ImportError for an
-        attention backend that is not installed.
+    Raises: as `check_folder`; ValueError for an unknown dtype or method, a method for a transformer that is in few bits
+        already, or what does not work on this device; ImportError for an attention backend, or bitsandbytes for
+        "llm.int8", that is not installed.
     """
     if path is None:
         path = DEMO_MODEL
+    check_method(quantize)
     weights, variant = check_folder(path)
     device = torch.device(device) if device is not None else default_device()
     wanted = named_dtype(dtype) if dtype is not None else _own_dtype(weights, path, device)
@@ -71,13 +76,18 @@ def load_pipeline(
         check_compiler(device)
     place = torch.device("cpu") if low_memory else device
     # In low memory, weights stay in their files, in the files' numbers, and are cast on their way to the device.
-    kept = low_memory and _of_one_kind(weights.state_dict)
-    transformer = load_transformer(path, dtype=None if kept else wanted, device=place)
+    kept = low_memory and quantize == "none" and _of_one_kind(weights.state_dict)
+    transformer = load_transformer(path, dtype=None if kept else wanted, device=place, quantize=quantize)
     if compile:
         compile_blocks(transformer)
-    kept = low_memory and wanted != torch.float16
+    kept = low_memory and quantize == "none" and wanted != torch.float16
     text_encoder = load_text_encoder(
-        path, dtype=None if kept else wanted, device=place, max_length=max_length, widen=not kept
+        path,
+        dtype=None if kept else wanted,
+        device=place,
+        max_length=max_length,
+        widen=not kept,
+        quantize=quantize,
     )
     return CogVideoXPipeline(
         transformer,

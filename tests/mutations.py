@@ -51,8 +51,21 @@ LORA = "tests/core/test_lora.py"
 CONVERT = "tests/core/test_convert.py"
 DERIVED = "tests/nodes/test_derived.py"
 TYPES = "tests/nodes/test_host_types.py"
+INT8 = "tests/core/test_int8.py"
+QUANTIZE = "tests/nodes/test_quantize.py"
 
 MUTATIONS = [
+    Mutation(f"{CORE}/int8_product.py", ".mul_(by_row).mul_(by_column)", ".mul_(by_column)", INT8),
+    Mutation(f"{CORE}/int8_product.py", "amax(dim=1, keepdim=True)", "amax(dim=0, keepdim=True)", INT8),
+    Mutation(f"{CORE}/int8_kernels.py", "values * 0.0", "largest * 0.0", INT8),
+    Mutation(f"{CORE}/int8_kernels.py", "0.044715 * y", "0.044 * y", INT8),
+    Mutation(f"{CORE}/weights/int8.py", 'or (method == "int8" and _MODULATION', "or (False and _MODULATION", INT8),
+    Mutation(f"{CORE}/weights/int8.py", "if not (is_large(key) and", "if not (", INT8),
+    Mutation(f"{HOST}/quantize.py", "    _merge(fresh.model, patcher.patches)\n", "", QUANTIZE),
+    Mutation(f"{HOST}/small_numbers.py", "or not is_large(key)", "or False", QUANTIZE),
+    Mutation(
+        f"{HOST}/small_numbers.py", "tensor.float().reshape(-1, 1) / 127", "tensor.float().reshape(-1, 1)", QUANTIZE
+    ),
     Mutation(f"{CORE}/weights/codecs.py", "torch.cat([b & 0x0F, b >> 4]", "torch.cat([b >> 4, b & 0x0F]", CODECS),
     Mutation(f"{CORE}/weights/codecs.py", "bits.flatten(1) << 4", "bits.flatten(1) << 3", CODECS),
     Mutation(f"{CORE}/weights/codecs.py", "factors * groups.float() - offsets", "factors * groups.float()", CODECS),

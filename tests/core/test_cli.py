@@ -248,6 +248,22 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     return spy
 
 
+@pytest.mark.parametrize("method", ["int8", "llm.int8"])
+def test_the_model_can_be_in_8_bits(tmp_path: Path, small: Path, spy: Spy, method: str) -> None:
+    arguments = ["a cat", "--model", str(small), "--steps", "1", "--seed", "1", "-o", str(tmp_path / "out.mp4")]
+    assert cli.main([*arguments, "--quantize", method]) == 0
+    assert spy.loaded["quantize"] == read_metadata(tmp_path / "out.mp4")["quantize"] == method
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_a_method_that_does_not_run_is_told(
+    tmp_path: Path, small: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["a cat", "--model", str(small), "--quantize"]
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn.modules", None)
+    refused([*asked, "llm.int8"], "llm.int8 needs the package bitsandbytes", tmp_path, capsys)
+
+
 def test_loras_go_onto_the_model(tmp_path: Path, small: Path, spy: Spy) -> None:
     key = "transformer.transformer_blocks.0.attn1.to_q.lora_{}.weight"
     width = load_file(small / "transformer" / "diffusion_pytorch_model.safetensors")["norm_final.weight"].shape[0]
