@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "tests"))
@@ -26,9 +26,13 @@ from cogvideox_core.attention import sdpa  # noqa: E402
 from cogvideox_core.config import TransformerConfig, VAEConfig  # noqa: E402
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_STEPS  # noqa: E402
 from cogvideox_core.modulation import tabulated  # noqa: E402
+from cogvideox_core.pipeline import CogVideoXPipeline  # noqa: E402
 from cogvideox_core.positions import rotary_table  # noqa: E402
+from cogvideox_core.streaming import Workplace  # noqa: E402
 from cogvideox_core.transformer import CogVideoXTransformer3D  # noqa: E402
 from cogvideox_core.vae import AutoencoderCausal3D, Tiling  # noqa: E402
+from cogvideox_core.variants import VARIANTS  # noqa: E402
+from cogvideox_core.weights.int8 import Method, quantise_model  # noqa: E402
 
 OURS = "ours"
 
@@ -108,11 +112,15 @@ class Step:
         timesteps = torch.tensor([500, 500], device=device)
         return [latents.to(device, self.dtype), embeds.to(device, self.dtype), timesteps]
 
-    def ours(self, device: torch.device) -> Run:
-        """As a run computes it: modulation from the table of its schedule."""
+    def own(self, device: torch.device, quantize: Method = "none") -> CogVideoXTransformer3D:
         model = CogVideoXTransformer3D(self.config, dtype=self.dtype, device=device).eval().requires_grad_(False)
         model.load_state_dict(self.peer(device).state_dict())
-        inputs = self.inputs(device)
+        quantise_model(model, quantize)
+        return model
+
+    def ours(self, device: torch.device, quantize: Method = "none") -> Run:
+        """As a run computes it: modulation from the table of its schedule."""
+        model, inputs = self.own(device, quantize), self.inputs(device)
 
         def call() -> Tensor:
             with tabulated(model, [500], inputs[0]):
@@ -120,8 +128,9 @@ class Step:
 
         return Run(call, model)
 
-    def diffusers(self, device: torch.device, *, compiled: bool = False) -> Run:
+    def diffusers(self, device: torch.device, *, compiled: bool = False, quantize: Method = "none") -> Run:
         model = self.peer(device)
+        quantise_model(model, quantize)
         latents, embeds, timestep = self.inputs(device)
         grid = (self.size[0] // self.config.frame_patch, self.size[1] // 2, self.size[2] // 2)
         rotary = tuple(part.repeat_interleave(2, dim=-1) for part in rotary_table(grid, self.config, device))
@@ -181,6 +190,15 @@ class Step:
             time["ComfyUI's own"] = 0.60
         makers["its matrices and attention alone"] = self.floor
         return Scene(what, makers, time=time, apart=1e-5 if self.dtype == torch.float32 else None)
+
+    def int8_scene(self, what: str) -> Scene:
+        makers: dict[str, Maker] = {
+            OURS: partial(self.ours, quantize="int8"),
+            "diffusers with bitsandbytes INT8": partial(self.diffusers, quantize="llm.int8"),
+            "diffusers": self.diffusers,
+        }
+        memory = {"diffusers": 0.55} if self.dtype == torch.bfloat16 else {}
+        return Scene(what, makers, {"diffusers with bitsandbytes INT8": 0.80}, memory, with_weights=True)
 
 
 def _import_comfyui(device: torch.device) -> None:
@@ -278,6 +296,50 @@ def _diffusers_run(device: torch.device) -> Run:
     return Run(lambda: pipeline(_PROMPT, generator=torch.Generator().manual_seed(1), **asked).frames.transpose(1, 2))
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A whole run from embeddings to frames, with random weights."""
+
+    step: Step
+    video: Video
+    num_steps: int
+
+    def asked(self, device: torch.device) -> dict[str, Any]:
+        _, embeds, _ = self.step.inputs(device)
+        frames, height, width = self.video.size
+        size = {"num_frames": frames, "height": height, "width": width, "num_inference_steps": self.num_steps}
+        return {"prompt_embeds": embeds[:1], "negative_prompt_embeds": embeds[1:], "guidance_scale": 6.0, **size}
+
+    def ours(self, device: torch.device, *, quantize: Method = "none", low_memory: bool = False) -> Run:
+        place = torch.device("cpu") if low_memory else device
+        transformer = self.step.own(device, quantize).to(place)
+        vae = self.video.own(device).to(place)
+        workplace = Workplace(device, self.step.dtype) if low_memory else None
+        pipeline = CogVideoXPipeline(transformer, vae, None, VARIANTS[self.step.kind], workplace=workplace)
+        asked = self.asked(device)
+
+        def call() -> Tensor:
+            generator = torch.Generator().manual_seed(1)
+            return torch.cat([chunk.cpu() for chunk in pipeline.stream(generator=generator, **asked)], dim=2)
+
+        return Run(call, None if low_memory else nn.ModuleList([transformer, vae]))
+
+    def diffusers(self, device: torch.device) -> Run:
+        import diffusers
+
+        transformer, vae = self.step.peer(device), self.video.peer(device)
+        scheduler = diffusers.CogVideoXDDIMScheduler(**OFFICIAL[self.step.kind].scheduler)
+        pipeline = diffusers.CogVideoXPipeline(None, None, vae, transformer, scheduler)  # type: ignore[arg-type]
+        pipeline.set_progress_bar_config(disable=True)
+        asked = {**self.asked(device), "output_type": "pt"}
+
+        def call() -> Tensor:
+            found = pipeline(generator=torch.Generator().manual_seed(1), **asked)
+            return found.frames.transpose(1, 2).float().cpu()
+
+        return Run(call, nn.ModuleList([transformer, vae]))
+
+
 def _our_text(device: torch.device) -> Run:
     pipeline = load_pipeline(DEMO_MODEL, dtype=torch.float32, device=device)
     encode = pipeline.text_encoder
@@ -336,6 +398,8 @@ def on_cpu() -> dict[str, Scene]:
         "step": step.scene("a guided transformer step, 2,018 tokens, float32"),
         "step-bf16": half.scene("the same in bfloat16"),
         "step-1.5": newer.scene("a guided step of the 1.5 kind, float32", comfyui=True),
+        "step-int8": step.int8_scene("the step in INT8, the rest in float32"),
+        "step-int8-bf16": half.int8_scene("the same in bfloat16; memory with weights"),
         "decode": _decode("full-width VAE decode, 9 x 128 x 192, float32", clip, {peer: 0.60}, {peer: 0.50}),
         "decode-bf16": _decode("the same in bfloat16", clip16, {peer: 0.60}, {peer: 0.50}),
         "encode": Scene("full-width VAE encode, 9 x 128 x 192, float32", encoders, {peer: 0.60}, {peer: 0.50}, 1e-5),
@@ -356,23 +420,49 @@ def on_gpu() -> dict[str, Scene]:
     """One large GPU: the models' own sizes, with random weights."""
     step = Step("CogVideoX-5B", _FULL, torch.bfloat16)
     newer = Step("CogVideoX1.5-5B", _FULL_15, torch.bfloat16, {"num_layers": 4})
-    clip, large = Video((49, 480, 720), torch.bfloat16), Video((81, 768, 1360), torch.bfloat16)
-    small = Video((17, 480, 720), torch.bfloat16)
-    encoders: dict[str, Maker] = {OURS: small.our_encode, "diffusers": small.diffusers_encode}
+    third = Step("CogVideoX-5B", _FULL, torch.bfloat16, {"num_layers": 14})
+    clip, large = Video((49, 480, 720), torch.bfloat16), Video((17, 768, 1360), torch.bfloat16)
+    encoders: dict[str, Maker] = {OURS: clip.our_encode, "diffusers": clip.diffusers_encode}
     times = {"diffusers": 0.50, "diffusers, tiled": 0.35}
+    carry: dict[str, Maker] = {OURS: partial(clip.our_decode, carry="cpu"), "diffusers": clip.diffusers_decode}
+    carry_large: dict[str, Maker] = {OURS: partial(large.our_decode, carry="cpu"), "diffusers": large.diffusers_decode}
+    whole = Whole(step, clip, 4)
+    int8, streamed = (partial(whole.ours, quantize="int8", low_memory=low) for low in (False, True))
     return {
         "step": step.scene("a guided step of 5B, 49 x 480 x 720, bfloat16", compiled=True),
         "step-1.5": newer.scene("4 blocks of 1.5-5B, 81 x 768 x 1360, bfloat16", comfyui=True),
-        "decode": _decode("VAE decode, 49 x 480 x 720, bfloat16", clip, times, {}, 2.5),
-        "decode-carry": Scene(
-            "the same, what convolutions carry in main memory",
-            {OURS: partial(clip.our_decode, carry="cpu"), "diffusers": clip.diffusers_decode},
-            {"diffusers": 0.50},
+        "step-int8": Scene(
+            "a guided step of 5B in INT8",
+            {OURS: partial(step.ours, quantize="int8"), "diffusers": step.diffusers},
+            {"diffusers": 0.60},
+            {"diffusers": 0.55},
+            with_weights=True,
+        ),
+        "decode": _decode("VAE decode, 49 x 480 x 720, bfloat16", clip, times, {}),
+        "decode-carry": Scene("the same, what is carried in main memory", carry, {"diffusers": 0.50}, gib=2.5),
+        "decode-large": Scene("VAE decode, 17 x 768 x 1360, likewise", carry_large, {"diffusers": 0.50}, gib=7.0),
+        "encode": Scene("VAE encode, 49 x 480 x 720, bfloat16", encoders, {"diffusers": 0.60}),
+        "load": _load("14 of 42 blocks of 5B from file to GPU", third, 0.25),
+        "run": Scene(
+            "5B from embeddings to frames, 4 steps, 49 x 480 x 720",
+            {OURS: whole.ours, "diffusers": whole.diffusers},
+            {"diffusers": 0.80},
+            with_weights=True,
+        ),
+        "run-int8": Scene(
+            "the same in INT8",
+            {OURS: int8, "diffusers": whole.diffusers},
+            {"diffusers": 0.80},
+            with_weights=True,
+            gib=7.0,
+        ),
+        "run-streamed": Scene(
+            "the same in INT8, streamed",
+            {OURS: streamed, "ours in INT8, resident": int8},
+            {"ours in INT8, resident": 1.05},
+            with_weights=True,
             gib=2.5,
         ),
-        "decode-large": _decode("VAE decode, 81 x 768 x 1360, bfloat16", large, {"diffusers": 0.50}, {}, 7.0),
-        "encode": Scene("VAE encode, 17 x 480 x 720, bfloat16", encoders, {"diffusers": 0.60}),
-        "load": _load("a 5B transformer from file to GPU", Step("CogVideoX-5B", _FULL, torch.bfloat16), 0.25),
     }
 
 
