@@ -30,17 +30,23 @@ def multiplies_int8(x: Tensor, weight: Tensor) -> bool:
     """
     if x.device != weight.device or (torch.is_grad_enabled() and x.requires_grad):
         return False
-    if x.device.type == "cpu":
+    rows, columns = weight.shape
+    fits = x.device.type == "cpu" or (x.numel() // columns > 16 and rows % 8 == columns % 8 == 0)
+    return fits and _device_multiplies(x.device)
+
+
+@torch.compiler.assume_constant_result
+def _device_multiplies(device: torch.device) -> bool:
+    if device.type == "cpu":
         return torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
-    if x.device.type == "cuda" and torch.version.hip is None:
-        rows, columns = weight.shape
-        fits = x.numel() // columns > 16 and rows % 8 == columns % 8 == 0
-        return fits and torch.cuda.get_device_capability(x.device) >= _TURING
+    if device.type == "cuda" and torch.version.hip is None:
+        return torch.cuda.get_device_capability(device) >= _TURING
     return False
 
 
+@torch.library.custom_op("cogvideox::int8_linear", mutates_args=())
 def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
-    """A linear layer, and the tanh approximation of GELU of its result if asked.
+    """A linear layer, and the tanh approximation of GELU of its result if asked; one operation to torch.compile.
 
     Args:
         x: [..., K], floating point.
@@ -62,6 +68,11 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, *
             y.add_(bias)
         out[start : start + step] = F.gelu(y, approximate="tanh") if gelu else y
     return out.reshape(*x.shape[:-1], -1)
+
+
+@int8_linear.register_fake
+def _(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from cogvideox_core import CogVideoXTransformer3D, load_lora, load_pipeline, loa
 from cogvideox_core.attention import cudnn_first, sdpa
 from cogvideox_core.compilation import check_compiler, compile_blocks
 from cogvideox_core.modulation import tabulated
-from cogvideox_core.quantise import quantise_model
+from cogvideox_core.weights.int8 import quantise_model
 
 BOUND = 1e-5
 CPU = torch.device("cpu")
@@ -92,8 +92,8 @@ def test_loras_come_and_go(small: bool, toy: Path, tmp_path: Path, counter: Comp
         peft("transformer.")(pairs_of(plain, ALL, seed=seed), tmp_path / f"{seed}.safetensors") for seed in range(2)
     ]
     if small:
-        quantise_model(plain)
-        quantise_model(compiled)
+        quantise_model(plain, "int8")
+        quantise_model(compiled, "int8")
     compile_blocks(compiled, backend=counter, fullgraph=True)
     without = step(plain)
     assert_parity(step(compiled), without, BOUND, "without a LoRA")
@@ -147,8 +147,8 @@ def test_a_machine_without_a_compiler_is_told(tmp_path: Path) -> None:
 def test_a_gpu_gives_the_numbers_of_a_plain_model(small: bool, attention: Any, toy: Path) -> None:
     plain, compiled = (load_transformer(toy, dtype="bfloat16", device="cuda") for _ in range(2))
     if small:
-        quantise_model(plain)
-        quantise_model(compiled)
+        quantise_model(plain, "int8")
+        quantise_model(compiled, "int8")
     compile_blocks(compiled, fullgraph=True)
     wanted = step(plain, attention=attention, device="cuda")
     assert_parity(step(compiled, attention=attention, device="cuda").float(), wanted.float(), 0.05, "on a GPU")

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cogvideox_core import CogVideoXPipeline, Progress, load_lora, load_pipeline
-from cogvideox_core.quantise import quantise_model
 from cogvideox_core.streaming import Visitor, Workplace
 from cogvideox_core.transformer import ExpertLayerNorm, FinalLayerNorm
+from cogvideox_core.weights.int8 import quantise_model
 from cogvideox_core.weights.quantised import QuantisedTensor
 
 Checkpoint = Callable[..., Path]
@@ -98,8 +98,8 @@ def test_small_numbers_travel_small(folder: Callable[[str], Path]) -> None:
     path = folder("CogVideoX-5B")
     resident, streamed = load(path), load(path, low_memory=True)
     for pipeline in (resident, streamed):  # after the pipeline was made: it looks at its weights before each run
-        quantise_model(pipeline.transformer)
-        quantise_model(pipeline.text_encoder.model)  # type: ignore[union-attr]
+        quantise_model(pipeline.transformer, "int8")
+        quantise_model(pipeline.text_encoder.model, "int8")  # type: ignore[union-attr]
     seen: list[Tensor] = []
     layer = streamed.transformer.transformer_blocks[1].ff.net[2]
     layer.register_forward_pre_hook(lambda layer, inputs: seen.append(layer.weight))
@@ -258,7 +258,7 @@ def test_a_gpu_gives_the_numbers_of_a_resident_model(small: bool, folder: Callab
             module.linear.to(CPU)
     if small:
         for pipeline in (resident, streamed):
-            quantise_model(pipeline.transformer)
+            quantise_model(pipeline.transformer, "int8")
     wanted = run(resident)
     assert torch.equal(run(streamed), wanted) and torch.equal(run(streamed), wanted)
     assert {tensor.device.type for tensor in weights(streamed.transformer).values()} == {"cpu"}
