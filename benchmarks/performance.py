@@ -4,8 +4,8 @@
 
 In a scene everyone computes the same thing from the same weights and inputs (scenes.py). Times are taken in one
 process, in turn, after a warm-up, and the median counts. The peak of memory is taken above what weights and inputs
-take: on a CPU in a process of each one's own. Writes performance-DEVICE.json, .md and .png. Exits with 1 if an aim is
-missed.
+take: on a CPU in a process of each one's own. Writes performance-DEVICE.json, .md and .png, in which --scenes renews
+its rows. Exits with 1 if an aim is missed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scenes import OURS, Maker, Scene, on_cpu, on_gpu, weight_bytes
+from scenes import OURS, Maker, Run, Scene, on_cpu, on_gpu, weight_bytes
 
 from parity import relative_difference, snr_db  # isort: skip (scenes.py puts tests/ on the path)
 
@@ -54,7 +54,8 @@ def measured(name: str, scene: Scene, options: argparse.Namespace) -> Measured:
 @torch.no_grad()
 def times(scene: Scene, repeats: int, device: torch.device) -> Measured:
     """Everything on a GPU; all but the peaks on a CPU."""
-    runs, peaks, results = {}, {}, {}
+    runs: dict[str, Run] = {}
+    peaks, results = {}, {}
     for who, make in scene.makers.items():
         runs[who] = make(device)
         results[who] = runs[who].call().cpu()
@@ -69,8 +70,9 @@ def times(scene: Scene, repeats: int, device: torch.device) -> Measured:
                 torch.cuda.synchronize(device)
             seconds[who].append(time.perf_counter() - start)
     first_peer = list(results)[1]
-    apart = relative_difference(results[OURS], results[first_peer])
-    return {"seconds": seconds, "apart": apart, "db": snr_db(results[OURS], results[first_peer]), "peaks": peaks}
+    apart, db = (compare(results[OURS], results[first_peer]) for compare in (relative_difference, snr_db))
+    found: Measured = {"seconds": seconds, "apart": apart, "db": db, "peaks": peaks}
+    return found | {"kernels": kernels(runs[OURS], device)} if device.type == "cuda" else found
 
 
 def _peak_on_gpu(call: Any, device: torch.device) -> int:
@@ -121,17 +123,16 @@ def _in_a_new_process(name: str, who: str, options: argparse.Namespace) -> Measu
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def kernels(scene: Scene, device: torch.device) -> list[str]:
-    """The GPU kernels that take most of our time in a scene, with their share of it."""
+def kernels(run: Run, device: torch.device) -> list[str]:
+    """The GPU kernels that take most of a run's time, with their share of it."""
     from torch.profiler import ProfilerActivity, profile
 
-    run = scene.makers[OURS](device)
-    with torch.no_grad(), profile(activities=[ProfilerActivity.CUDA]) as seen:
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
         run.call()
         torch.cuda.synchronize(device)
     found = sorted(seen.key_averages(), key=lambda item: -item.device_time_total)
     total = sum(item.device_time_total for item in found) or 1
-    return [f"{item.device_time_total / total:4.0%} {item.key[:90]}" for item in found[:6]]
+    return [f"{item.device_time_total / total:4.0%} {item.key[:100]}" for item in found[:5]]
 
 
 # --- The report ------------------------------------------------------------------------------------------------------
@@ -147,6 +148,9 @@ whatever is arranged around them.
 ![Ratios and aims]({picture})
 
 """
+
+
+TABLE = ["| scene | beside | time | memory | apart | aim | reached |", "|---" * 7 + "|"]
 
 
 def rows(scene: Scene, found: Measured) -> Iterator[tuple[list[str], bool]]:
@@ -262,37 +266,55 @@ def main() -> int:
         told = {"peak": peak(scene, scene.makers[who])} if who else times(scene, options.repeats, torch.device("cpu"))
         print(json.dumps(told))
         return 0
-    return report({name: scenes[name] for name in options.scenes or scenes}, options, whole=not options.scenes)
+    return report(scenes, options.scenes or list(scenes), options)
 
 
-def report(scenes: dict[str, Scene], options: argparse.Namespace, *, whole: bool) -> int:
-    """Measure, print as it comes, and write the files of a whole run. Returns: the exit status."""
-    lines = ["| scene | beside | time | memory | apart | aim | reached |", "|---" * 7 + "|"]
-    print("\n".join(lines))
-    results: dict[str, tuple[Scene, Measured]] = {}
-    told_kernels, reached = [], True
-    for name, scene in scenes.items():
-        found = measured(name, scene, options)
-        results[name] = scene, found
-        for cells, enough in rows(scene, found):
-            lines.append(f"| {' | '.join(cells)} |")
-            print(lines[-1], flush=True)
+def report(scenes: dict[str, Scene], names: list[str], options: argparse.Namespace) -> int:
+    """Measure the scenes of these names, print as it comes, and renew their rows in the report.
+
+    Returns: the exit status.
+    """
+    print("\n".join(TABLE))
+    options.folder.mkdir(parents=True, exist_ok=True)
+    stem, machine = options.folder / f"performance-{options.device}", _machine(options)
+    numbers = _kept(stem.with_suffix(".json"), machine)
+    reached = True
+    for name in names:
+        try:
+            numbers[name] = measured(name, scenes[name], options)
+        except (RuntimeError, subprocess.CalledProcessError) as error:  # a peer may not fit; the others go on
+            print(f"{name} failed: {error}", flush=True)
+            reached = False
+            continue
+        for cells, enough in rows(scenes[name], numbers[name]):
+            print(f"| {' | '.join(cells)} |", flush=True)
             reached &= enough
-        if options.device == "cuda":
-            told_kernels += [f"{name}:", *(f"    {line}" for line in kernels(scene, torch.device("cuda")))]
-            torch.cuda.empty_cache()
-    if told_kernels:
-        lines += ["", "Kernels that take most of our time:", "", *(f"    {line}" for line in told_kernels)]
-    if whole:
-        stem = options.folder / f"performance-{options.device}"
-        where = "a GPU" if options.device == "cuda" else "a CPU"
-        command = "python benchmarks/performance.py" + (" --device cuda" if options.device == "cuda" else "")
-        head = HEAD.format(where=where, command=command, machine=_machine(options), picture=f"{stem.name}.png")
-        stem.with_suffix(".md").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
-        numbers = {name: found for name, (_, found) in results.items()}
-        stem.with_suffix(".json").write_text(json.dumps({"machine": _machine(options), "scenes": numbers}, indent=1))
-        draw(results, stem.with_suffix(".png"))
+        stem.with_suffix(".json").write_text(json.dumps({"machine": machine, "scenes": numbers}, indent=1) + "\n")
+    found = {name: (scene, numbers[name]) for name, scene in scenes.items() if name in numbers}
+    stem.with_suffix(".md").write_text(written(found, machine, options.device), encoding="utf-8")
+    draw(found, stem.with_suffix(".png"))
     return 0 if reached else 1
+
+
+def _kept(path: Path, machine: str) -> dict[str, Measured]:
+    """What was measured before, if it was on the same machine."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return known["scenes"] if known.get("machine") == machine else {}
+
+
+def written(found: dict[str, tuple[Scene, Measured]], machine: str, device: str) -> str:
+    """The report."""
+    where = "a GPU" if device == "cuda" else "a CPU"
+    command = "python benchmarks/performance.py" + (" --device cuda" if device == "cuda" else "")
+    lines = list(TABLE)
+    for scene, numbers in found.values():
+        lines += [f"| {' | '.join(cells)} |" for cells, _ in rows(scene, numbers)]
+    if device == "cuda":
+        lines += ["", "The kernels that take most of our time:", ""]
+        for name, (_, numbers) in found.items():
+            lines += [f"    {name}", *(f"        {kernel}" for kernel in numbers["kernels"])]
+    head = HEAD.format(where=where, command=command, machine=machine, picture=f"performance-{device}.png")
+    return head + "\n".join(lines) + "\n"
 
 
 def _options() -> argparse.Namespace:
