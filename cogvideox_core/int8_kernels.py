@@ -67,10 +67,11 @@ def _round(x, numbers, scale, columns, BLOCK: tl.constexpr):
     inside = at < columns
     values = tl.load(x + row * columns + at, mask=inside, other=0.0).to(tl.float32)
     largest = tl.maximum(tl.max(tl.abs(values), 0), _LEAST)
-    rounded = (values * (127.0 / largest) + _MAGIC) - _MAGIC
+    unit = tl.div_rn(largest, 127.0)
+    rounded = (tl.div_rn(values, unit) + _MAGIC) - _MAGIC
     tl.store(numbers + row * columns + at, rounded.to(tl.int8), mask=inside)
     # A row with something that is not finite becomes so as a whole; `max` alone passes over NaN.
-    tl.store(scale + row, largest / 127.0 + tl.sum(values * 0.0, 0))
+    tl.store(scale + row, unit + tl.sum(values * 0.0, 0))
 
 
 @triton.jit

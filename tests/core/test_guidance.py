@@ -73,4 +73,4 @@ def test_the_estimate_is_what_a_forward_takes_on_a_gpu() -> None:
     taken = torch.cuda.max_memory_allocated(cuda) - before
     estimate = forward_nbytes(CONFIG, TOKENS, 2, torch.bfloat16)
     print(f"a guided forward takes {taken / 2**30:.2f} GiB, estimated {estimate / 2**30:.2f}")
-    assert 0.6 * estimate < taken <= estimate
+    assert 0.5 * estimate < taken <= estimate
