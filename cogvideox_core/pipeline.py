@@ -138,6 +138,7 @@ class CogVideoXPipeline:
             negative_embeds,
             guidance=request.guidance,
             image_latents=image,
+            approximation=request.approximation,
             on_step=lambda done, latents: callback(Progress("sampling", done, len(steps), latents)),
         )
         return latents, size

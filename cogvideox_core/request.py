@@ -11,6 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from .approximation import Approximation
 from .conditioning import Fit, ImageScale, check_aspect, check_pictures, frame_count, image_count
 from .config import TransformerConfig
 from .guidance import DynamicBy
@@ -42,6 +43,7 @@ class Request:
         sample_posterior: draw image and video latents from the VAE's posterior, as the reference; False takes its mean.
         zero_negative_prompt: zeros in place of the encoded negative prompt, as SAT does.
         allow_any_size: lift the limits of training on the frame count.
+        cache_budget, teacache, guidance_until: what may be traded for speed, see `Approximation`; off by default.
     """
 
     prompt: str | Sequence[str] | None = None
@@ -67,6 +69,13 @@ class Request:
     sample_posterior: bool = True
     zero_negative_prompt: bool = False
     allow_any_size: bool = False
+    cache_budget: float = 0.0
+    teacache: float = 0.0
+    guidance_until: float = 1.0
+
+    @property
+    def approximation(self) -> Approximation:
+        return Approximation(self.cache_budget, self.teacache, self.guidance_until)
 
     @property
     def guidance(self) -> Guidance:
@@ -120,6 +129,7 @@ class Request:
         self._check_text(config)
         self._check_pictures(size, config, variant)
         self._check_numbers()
+        self.approximation.check()
         if self.latents is not None:
             wanted = latent_size(size, config, variant).shape(self.batch, config.out_channels)
             if tuple(self.latents.shape) != wanted:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .approximation import EXACT, Approximation, approximate
 from .guidance import DynamicBy, dynamic_scale, guide
 from .modulation import tabulated
-from .schedulers import Sampler, Step, check_finite
+from .schedulers import Sampler, Step, check_finite, implied_v, predict_x0
 from .transformer import CogVideoXTransformer3D
 
 TABULATED_STEPS = 64
@@ -48,6 +49,7 @@ def denoise(
     *,
     guidance: Guidance,
     image_latents: Tensor | None = None,
+    approximation: Approximation = EXACT,
     on_step: Callable[[int, Tensor], None] = lambda done, latents: None,
 ) -> Tensor:
     """Noise to clean latents.
@@ -57,34 +59,52 @@ def denoise(
         prompt_embeds, negative_prompt_embeds: [B, L, D] in the transformer's dtype; the negative ones are needed
             where guidance is active.
         image_latents: [B, C, T, H, W], concatenated behind the latents.
+        approximation: what may be traded for speed.
         on_step: called after each step with the number of steps done and the latents; may raise to interrupt.
     Returns: [B, C, T, H, W], float32; latents stay in float32 between steps.
     Raises: FloatingPointError when latents are no longer finite.
     """
     dtype = prompt_embeds.dtype
-    embeds = prompt_embeds
+    both = prompt_embeds
     if guidance.active:
         assert negative_prompt_embeds is not None
-        embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
-    copies = len(embeds) // len(latents)
+        both = torch.cat([negative_prompt_embeds, prompt_embeds])
+    run = None
+    if not approximation.exact:
+        scale = guidance.scale if guidance.active else None
+        run = approximate(approximation, transformer, [step.timestep for step in steps], scale, prompt_embeds)
 
-    def predict(latents: Tensor, timestep: int, scale: float) -> Tensor:
+    def ask(latents: Tensor, timestep: int, embeds: Tensor) -> list[Tensor]:
+        """v with the prompt, then v with the negative prompt if `embeds` begin with it."""
         model_input = latents.to(dtype)
         if image_latents is not None:
             model_input = torch.cat([model_input, image_latents.to(dtype)], dim=1)
+        copies = len(embeds) // len(latents)
         timesteps = torch.full((len(embeds),), timestep, device=latents.device)
         v_pred = transformer(model_input.repeat(copies, 1, 1, 1, 1), embeds, timesteps).float()
-        if not guidance.active:
-            return v_pred
-        v_uncond, v_cond = v_pred.chunk(2)
-        return guide(v_uncond, v_cond, scale)
+        return [*v_pred.chunk(copies)][::-1]
+
+    def predict(latents: Tensor, step: Step, scale: float) -> Tensor:
+        if run is None:
+            v_preds = ask(latents, step.timestep, both)
+        else:
+
+            def compute(with_negative: bool) -> list[Tensor]:
+                v_preds = ask(latents, step.timestep, both if with_negative else prompt_embeds)
+                return [predict_x0(latents, v_pred, step.alpha) for v_pred in v_preds]
+
+            x0s = run.predict(step.timestep, latents, step.alpha, compute)
+            v_preds = [implied_v(latents, x0, step.alpha) for x0 in x0s]
+        return guide(v_preds[1], v_preds[0], scale) if guidance.active else v_preds[0]
 
     for start in range(0, len(steps), TABULATED_STEPS):
         part = steps[start : start + TABULATED_STEPS]
         with tabulated(transformer, [step.timestep for step in part], latents.to(dtype)):
             for index, step in enumerate(part, start):
-                v_pred = predict(latents, step.timestep, guidance.at(step, index, len(steps)))
+                v_pred = predict(latents, step, guidance.at(step, index, len(steps)))
                 latents = sampler.step(latents, v_pred, step)
                 check_finite(latents, step, dtype, transformer)
                 on_step(index + 1, latents)
+    if run is not None:
+        run.report()
     return latents
