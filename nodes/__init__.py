@@ -8,7 +8,7 @@ from .conditioning import CogVideoXControl, CogVideoXEmptyLatent, CogVideoXImage
 from .host.lora import teach_names
 from .loaders import CogVideoXLoadModel, CogVideoXLoadT5, CogVideoXLoadVAE
 from .lora import CogVideoXLoadLoRA
-from .sampling import CogVideoXSampler, CogVideoXSamplerSelect, CogVideoXScheduler
+from .sampling import CogVideoXSampler, CogVideoXSamplerSelect, CogVideoXScheduler, CogVideoXSpeed
 from .text import CogVideoXT5Encode
 from .vae import CogVideoXVAEDecode, CogVideoXVAEEncode
 from .video import CogVideoXVideoPlayer
@@ -28,6 +28,7 @@ NODES: list[type[io.ComfyNode]] = [
     CogVideoXSampler,
     CogVideoXScheduler,
     CogVideoXSamplerSelect,
+    CogVideoXSpeed,
     CogVideoXVideoPlayer,
 ]
 
