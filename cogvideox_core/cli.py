@@ -16,7 +16,7 @@ import sys
 from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,6 +53,9 @@ _OPTIONS = {
     "num_inference_steps": "--steps",
     "guidance_scale": "--guidance",
     "strength": "--strength",
+    "cache_budget": "--cache-budget",
+    "teacache": "--teacache",
+    "guidance_until": "--guidance-until",
     "height": "--height",
     "width": "--width",
     "attention": "--attention",
@@ -169,6 +172,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--dynamic-cfg", action=BooleanOptionalAction, help="vary the guidance over the steps (default: the model's)")
     add("--sampler", choices=tuple(SAMPLERS), help="default: the model's")
+    add(
+        "--cache-budget",
+        type=float,
+        metavar="E",
+        default=0.0,
+        help="for speed: predict steps while their estimated error, a mean over the run, stays below E (default: 0, "
+        "compute all; 0.03 is usual)",
+    )
+    add(
+        "--teacache",
+        type=float,
+        metavar="T",
+        default=0.0,
+        help="for speed: TeaCache's rule with threshold T in place of a budget (default: 0, off; 0.1 is usual)",
+    )
+    add(
+        "--guidance-until",
+        type=float,
+        metavar="P",
+        default=1.0,
+        help="for speed: compute the negative prompt in this part of the steps only, above 0 to 1 (default: 1)",
+    )
     add("--seed", type=int, metavar="S", help="the same seed gives the same video (default: a random one)")
     add("--fps", type=float, metavar="F", help="frames per second (default: the model's, or those of --video)")
     add(
@@ -268,6 +293,9 @@ def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
         generator=torch.Generator().manual_seed(options.seed),
         image_fit=options.fit,
         vae_tiling=options.vae_tiling,
+        cache_budget=options.cache_budget,
+        teacache=options.teacache,
+        guidance_until=options.guidance_until,
     )
     return request, _given(options.fps, video_fps)
 
@@ -301,6 +329,9 @@ def _settings(options: Namespace, request: Request, variant: Variant, size: Vide
         "use_dynamic_cfg": request.use_dynamic_cfg,
         "sampler": request.sampler,
         "seed": options.seed,
+    }
+    settings |= {
+        name: value for name, value in asdict(request.approximation).items() if not request.approximation.exact
     }
     pictures = {name: getattr(options, name) for name in ("image", "last_image", "video")}
     settings |= {name: Path(file).name for name, file in pictures.items() if file}

@@ -162,6 +162,7 @@ class CogVideoXPipeline:
                 guidance=request.guidance,
                 image_latents=image,
                 attention=self.attention,
+                approximation=request.approximation,
                 split=self._splits_guidance(request, tokens),
                 on_step=lambda done, latents: callback(Progress("sampling", done, len(steps), latents)),
             )

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from .approximation import Approximation
 from .conditioning import Fit, ImageScale, check_aspect, check_pictures, frame_count, image_count
 from .config import TransformerConfig
 from .guidance import DynamicBy
@@ -45,6 +46,7 @@ class Request:
         allow_any_size: lift the limits of training on the frame count.
         vae_tiling: "exact"; "blended" tiles as in diffusers, for less memory; "auto" is exact while that fits into what
             is free.
+        cache_budget, teacache, guidance_until: what may be traded for speed, see `Approximation`; off by default.
     """
 
     prompt: str | Sequence[str] | None = None
@@ -71,6 +73,13 @@ class Request:
     zero_negative_prompt: bool = False
     allow_any_size: bool = False
     vae_tiling: TilingChoice = "auto"
+    cache_budget: float = 0.0
+    teacache: float = 0.0
+    guidance_until: float = 1.0
+
+    @property
+    def approximation(self) -> Approximation:
+        return Approximation(self.cache_budget, self.teacache, self.guidance_until)
 
     @property
     def guidance(self) -> Guidance:
@@ -124,6 +133,7 @@ class Request:
         self._check_text(config)
         self._check_pictures(size, config, variant)
         self._check_numbers()
+        self.approximation.check()
         if self.latents is not None:
             wanted = latent_size(size, config, variant).shape(self.batch, config.out_channels)
             if tuple(self.latents.shape) != wanted:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .approximation import EXACT, Approximation, approximate
 from .attention import Attention
 from .guidance import DynamicBy, dynamic_scale, guide
 from .modulation import tabulated
-from .schedulers import Sampler, Step, check_finite
+from .schedulers import Sampler, Step, check_finite, implied_v, predict_x0
 from .transformer import CogVideoXTransformer3D
 
 TABULATED_STEPS = 64
@@ -51,6 +52,7 @@ def denoise(
     image_latents: Tensor | None = None,
     attention: Attention | None = None,
     split: bool = False,
+    approximation: Approximation = EXACT,
     on_step: Callable[[int, Tensor], None] = lambda done, latents: None,
 ) -> Tensor:
     """Noise to clean latents.
@@ -62,21 +64,26 @@ def denoise(
         image_latents: [B, C, T, H, W], concatenated behind the latents.
         attention: the backend; None for PyTorch's own. Where its numbers are not finite it falls back to that.
         split: predict with and without the prompt one after the other, in half the memory, and not in one batch.
+        approximation: what may be traded for speed.
         on_step: called after each step with the number of steps done and the latents; may raise to interrupt.
     Returns: [B, C, T, H, W], float32; latents stay in float32 between steps.
     Raises: FloatingPointError when latents are no longer finite.
     """
     dtype = prompt_embeds.dtype
-    embeds = prompt_embeds
+    both = prompt_embeds
     if guidance.active:
         assert negative_prompt_embeds is not None
-        embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
+        both = torch.cat([negative_prompt_embeds, prompt_embeds])
+    run = None
+    if not approximation.exact:
+        scale = guidance.scale if guidance.active else None
+        run = approximate(approximation, transformer, [step.timestep for step in steps], scale, prompt_embeds)
     attention = attention or Attention()
-    parts = embeds.split(len(latents) if split else len(embeds))
 
-    def forward(model_input: Tensor, timestep: int) -> Tensor:
+    def forward(model_input: Tensor, timestep: int, embeds: Tensor) -> Tensor:
+        """v for each of the embeddings."""
         v_pred = []
-        for part in parts:
+        for part in embeds.split(len(latents) if split else len(embeds)):
             timesteps = torch.full((len(part),), timestep, device=latents.device)
             copies = len(part) // len(model_input)
             v_pred.append(
@@ -84,25 +91,38 @@ def denoise(
             )
         return torch.cat(v_pred)
 
-    def predict(latents: Tensor, timestep: int, scale: float) -> Tensor:
+    def ask(latents: Tensor, timestep: int, embeds: Tensor) -> list[Tensor]:
+        """v with the prompt, then v with the negative prompt if `embeds` begin with it."""
         model_input = latents.to(dtype)
         if image_latents is not None:
             model_input = torch.cat([model_input, image_latents.to(dtype)], dim=1)
-        v_pred = forward(model_input, timestep)
+        v_pred = forward(model_input, timestep, embeds)
         if attention.may_fall_back and not v_pred.isfinite().all():
             attention.fall_back(f"gives numbers that are not finite at timestep {timestep}")
-            v_pred = forward(model_input, timestep)
-        if not guidance.active:
-            return v_pred
-        v_uncond, v_cond = v_pred.chunk(2)
-        return guide(v_uncond, v_cond, scale)
+            v_pred = forward(model_input, timestep, embeds)
+        return [*v_pred.chunk(len(embeds) // len(latents))][::-1]
+
+    def predict(latents: Tensor, step: Step, scale: float) -> Tensor:
+        if run is None:
+            v_preds = ask(latents, step.timestep, both)
+        else:
+
+            def compute(with_negative: bool) -> list[Tensor]:
+                v_preds = ask(latents, step.timestep, both if with_negative else prompt_embeds)
+                return [predict_x0(latents, v_pred, step.alpha) for v_pred in v_preds]
+
+            x0s = run.predict(step.timestep, latents, step.alpha, compute)
+            v_preds = [implied_v(latents, x0, step.alpha) for x0 in x0s]
+        return guide(v_preds[1], v_preds[0], scale) if guidance.active else v_preds[0]
 
     for start in range(0, len(steps), TABULATED_STEPS):
         part = steps[start : start + TABULATED_STEPS]
         with tabulated(transformer, [step.timestep for step in part], latents.to(dtype)):
             for index, step in enumerate(part, start):
-                v_pred = predict(latents, step.timestep, guidance.at(step, index, len(steps)))
+                v_pred = predict(latents, step, guidance.at(step, index, len(steps)))
                 latents = sampler.step(latents, v_pred, step)
                 check_finite(latents, step, dtype, transformer)
                 on_step(index + 1, latents)
+    if run is not None:
+        run.report()
     return latents

@@ -277,11 +277,15 @@ class CogVideoXTransformer3D(nn.Module):
         """
         if self.tabulated_timesteps is not None:
             return torch.searchsorted(self.tabulated_timesteps, timestep)
+        return F.silu(self.time_vector(timestep, ofs, latents))
+
+    def time_vector(self, timestep: Tensor, ofs: Tensor | None, latents: Tensor) -> Tensor:
+        """temb [B, time_embed_dim] of timesteps [B], in the dtype of latents."""
         temb = self.time_embedding(timestep_embedding(timestep, self.config.width).to(latents.dtype))
         if self.config.ofs_embed_dim is not None:
             ofs = torch.full((1,), OFS, device=latents.device) if ofs is None else ofs.to(latents.device)
             temb = temb + self.ofs_embedding(timestep_embedding(ofs, self.config.ofs_embed_dim).to(latents.dtype))
-        return F.silu(temb)
+        return temb
 
     def token_grid(self, latents: Tensor, prompt_embeds: Tensor) -> Grid:
         """(T, H, W) in tokens, after checking that both inputs fit."""

@@ -9,7 +9,7 @@ from .host.lora import teach_names
 from .loaders import CogVideoXLoadModel, CogVideoXLoadT5, CogVideoXLoadVAE
 from .lora import CogVideoXLoadLoRA
 from .quantize import CogVideoXQuantizeINT8
-from .sampling import CogVideoXSampler, CogVideoXSamplerSelect, CogVideoXScheduler
+from .sampling import CogVideoXSampler, CogVideoXSamplerSelect, CogVideoXScheduler, CogVideoXSpeed
 from .text import CogVideoXT5Encode
 from .vae import CogVideoXVAEDecode, CogVideoXVAEEncode
 from .video import CogVideoXVideoPlayer
@@ -30,6 +30,7 @@ NODES: list[type[io.ComfyNode]] = [
     CogVideoXSampler,
     CogVideoXScheduler,
     CogVideoXSamplerSelect,
+    CogVideoXSpeed,
     CogVideoXVideoPlayer,
 ]
 

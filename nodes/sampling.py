@@ -10,8 +10,10 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
+from ..cogvideox_core.approximation import Approximation
 from ..cogvideox_core.noise import draw_latents
 from ..cogvideox_core.shapes import size_advice
+from .host.approximation import accelerate
 from .host.model import CogVideoXModel, cogvideox_model, given_beside
 from .host.sampler import OfficialSampler
 
@@ -166,6 +168,54 @@ class CogVideoXSamplerSelect(io.ComfyNode):
     @classmethod
     def execute(cls, sampler: str, dynamic_cfg: str) -> io.NodeOutput:
         return io.NodeOutput(OfficialSampler(_SAMPLERS[sampler], _DYNAMIC_CFG[dynamic_cfg]))
+
+
+class CogVideoXSpeed(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CogVideoXSpeed",
+            display_name="CogVideoX Speed",
+            category="CogVideoX/sampling",
+            description=("Trades exactness for speed, with any sampler; everything is off until it is set. TRADE"),
+            inputs=[
+                io.Model.Input("model", tooltip="From CogVideoX Load Model; put LoRAs before this node."),
+                io.Float.Input(
+                    "cache_budget",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.005,
+                    tooltip="Predict steps while their estimated error, a mean over the run, stays below this; 0 "
+                    "computes them all. TRADE",
+                ),
+                io.Float.Input(
+                    "teacache",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="TeaCache's rule in place of cache_budget, with this threshold; 0 is off. Its polynomials "
+                    "were fitted to the official weights. TRADE",
+                ),
+                io.Float.Input(
+                    "guidance_until",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Compute the negative prompt in this part of the steps only; 1 is off. TRADE",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model, for any sampler.")],
+            search_aliases=["cache", "teacache", "easycache", "faster", "CogVideoXTeaCache", "CogVideoXFasterCache"],
+        )
+
+    @classmethod
+    def execute(cls, model, cache_budget: float, teacache: float, guidance_until: float) -> io.NodeOutput:
+        return io.NodeOutput(accelerate(model, Approximation(cache_budget, teacache, guidance_until)))
 
 
 def official_sigmas(model: CogVideoXModel, steps: int, denoise: float) -> torch.Tensor:

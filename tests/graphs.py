@@ -13,6 +13,7 @@ Graph = dict[str, dict[str, Any]]
 
 WIDTH, HEIGHT, LENGTH = 96, 64, 17
 SIZE = {"width": WIDTH, "height": HEIGHT, "length": LENGTH}
+SEED = 7
 PROMPT, NEGATIVE = "a red circle moves to the right on a blue background", "blurry"
 
 
@@ -38,7 +39,7 @@ def sampler(**changes: Any) -> dict[str, Any]:
         "positive": ["positive", 0],
         "negative": ["negative", 0],
         "latent_image": ["latent", 0],
-        "seed": 7,
+        "seed": SEED,
         "steps": 4,
         "cfg": 6.0,
         "sampler": "ddim",
@@ -78,6 +79,45 @@ def image_to_video(kind: str, image: str, last: str | None = None, **sampling: A
         graph["last"] = node("LoadImage", image=last)
         graph["latent"]["inputs"]["end_image"] = ["last", 0]
     return graph
+
+
+def custom_sampling(kind: str, *, rule: str = "ddim", steps: int = 10) -> Graph:
+    """SamplerCustomAdvanced with our sigmas and sampler."""
+    graph = text_to_video(kind)
+    return graph | {
+        "noise": node("RandomNoise", noise_seed=SEED),
+        "guider": node("CFGGuider", model=["model", 0], positive=["positive", 0], negative=["negative", 0], cfg=6.0),
+        "rule": node("CogVideoXSamplerSelect", sampler=rule, dynamic_cfg="off"),
+        "sigmas": node("CogVideoXScheduler", model=["model", 0], steps=steps, denoise=1.0),
+        "sampler": custom_sampler("noise", ["sigmas", 0], ["latent", 0]),
+    }
+
+
+def custom_sampler(noise: str, sigmas: list, latent: list) -> dict:
+    return node(
+        "SamplerCustomAdvanced",
+        noise=[noise, 0],
+        guider=["guider", 0],
+        sampler=["rule", 0],
+        sigmas=sigmas,
+        latent_image=latent,
+    )
+
+
+def two_stages(at: int) -> Graph:
+    """What makes two of the run of `custom_sampling`, the second without noise of its own."""
+    return {
+        "split": node("SplitSigmas", sigmas=["sigmas", 0], step=at),
+        "first": custom_sampler("noise", ["split", 0], ["latent", 0]),
+        "silence": node("DisableNoise"),
+        "sampler": custom_sampler("silence", ["split", 1], ["first", 0]),
+    }
+
+
+def ksampler() -> dict:
+    inputs = sampler()["inputs"]
+    kept = {name: inputs[name] for name in ("model", "positive", "negative", "latent_image", "seed", "cfg", "denoise")}
+    return node("KSampler", **kept, steps=10, sampler_name="euler", scheduler="simple")
 
 
 def save_latent(source: str = "sampler") -> dict[str, Any]:

@@ -43,6 +43,8 @@ SCHEDULE = "tests/core/test_schedulers.py"
 CONDITIONING = "tests/core/test_conditioning.py"
 RUNS = "tests/core/test_pipeline.py"
 SAMPLING = "tests/nodes/test_sampling.py"
+APPROXIMATION = "tests/core/test_approximation.py"
+SPEED = "tests/nodes/test_speed.py"
 BATCHES = "tests/core/test_training_batches.py"
 TRAINING = "tests/core/test_training.py"
 FORMS = "tests/core/test_weights_forms.py"
@@ -158,6 +160,24 @@ MUTATIONS = [
     Mutation(f"{CORE}/training/diffusion.py", "noise - (1 - alpha)", "noise + (1 - alpha)", BATCHES),
     Mutation(f"{CORE}/training/diffusion.py", "clip.last[None] if", "clip.first[None] if", BATCHES),
     Mutation(f"{CORE}/training/loop.py", "            part.load_state_dict(state[name])", "            pass", TRAINING),
+    Mutation(f"{CORE}/step_cache.py", "reach = (index - last) / (last - before)", "reach = 1.0", APPROXIMATION),
+    Mutation(f"{CORE}/step_cache.py", "share.clamp(0.0, 1.0)", "torch.ones_like(share)", APPROXIMATION),
+    Mutation(
+        f"{CORE}/step_cache.py", "(change * slope).sum(dims, keepdim=True)", "(change * slope).sum()", APPROXIMATION
+    ),
+    Mutation(f"{CORE}/step_cache.py", "        self.spent = spent\n", "", APPROXIMATION),
+    Mutation(f"{CORE}/step_cache.py", "            added = 0.0\n", "            pass\n", APPROXIMATION),
+    Mutation(f"{CORE}/step_cache.py", "total + weight * x0", "total", APPROXIMATION),
+    Mutation(f"{CORE}/approximation.py", "or index == self.count - 1", "", APPROXIMATION),
+    Mutation(f"{CORE}/approximation.py", "x0 - (1 - alpha) * self._added", "x0 - self._added", APPROXIMATION),
+    Mutation(f"{CORE}/approximation.py", "if index < self._next:", "if index < 0:", APPROXIMATION),
+    Mutation(f"{CORE}/variants.py", "teacache=(250.210439,", "teacache=(25.0210439,", APPROXIMATION),
+    Mutation(
+        f"{HOST}/approximation.py", "guider.model_options = options\n        answers", "pass\n        answers", SPEED
+    ),
+    Mutation(f"{HOST}/approximation.py", "1 / (1 + sigma**2)", "1 / (1 + sigma)", SPEED),
+    Mutation(f"{HOST}/approximation.py", "self.cfg if guided", "1.0 if guided", SPEED),
+    Mutation(f"{HOST}/approximation.py", "negative if with_negative else None", "negative", SPEED),
     Mutation(
         f"{HOST}/model.py", "CogVideoXLatentFormat(variant.vae.scaling_factor)", "CogVideoXLatentFormat(1.0)", SAMPLING
     ),

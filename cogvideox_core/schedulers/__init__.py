@@ -1,6 +1,6 @@
 """Noise schedule and step rules."""
 
-from .noise_schedule import NoiseSchedule, Step, predict_x0
+from .noise_schedule import NoiseSchedule, Step, implied_v, predict_x0
 from .samplers import DDIM, SAMPLERS, DPMSolverPP2MSDE, Sampler, check_finite, make_sampler
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Sampler",
     "Step",
     "check_finite",
+    "implied_v",
     "make_sampler",
     "predict_x0",
 ]

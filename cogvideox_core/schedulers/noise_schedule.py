@@ -101,6 +101,11 @@ def predict_x0(latents: Tensor, v_pred: Tensor, alpha: float) -> Tensor:
     return math.sqrt(alpha) * latents - math.sqrt(1 - alpha) * v_pred
 
 
+def implied_v(latents: Tensor, x0: Tensor, alpha: float) -> Tensor:
+    """The v that implies these clean latents; the inverse of `predict_x0`."""
+    return (math.sqrt(alpha) * latents - x0) / math.sqrt(1 - alpha)
+
+
 def _zero_terminal_snr(alphas: Tensor) -> Tensor:
     """Move the last a to 0 and keep the first, linearly in sqrt(a) (arXiv 2305.08891, algorithm 1)."""
     roots = alphas.sqrt()

@@ -318,6 +318,19 @@ def test_options_reach_the_pipeline(tmp_path: Path, small: Path, spy: Spy) -> No
     assert spy.loaded == {"path": small, "dtype": "fp32", "device": "cpu", **how}
 
 
+def test_what_may_be_traded_for_speed_reaches_the_pipeline_and_the_file(tmp_path: Path, small: Path, spy: Spy) -> None:
+    output = tmp_path / "out.mp4"
+    arguments = ["a cat", "--model", str(small), "-o", str(output)]
+    assert cli.main([*arguments, "--cache-budget", "0.03", "--guidance-until", "0.8"]) == 0
+    expected = {"cache_budget": 0.03, "teacache": 0.0, "guidance_until": 0.8}
+    assert {name: spy.asked[name] for name in expected} == expected
+    assert {name: read_metadata(output)[name] for name in expected} == expected
+    assert cli.main([*arguments, "--teacache", "0.2"]) == 0
+    assert spy.asked["teacache"] == 0.2
+    assert cli.main(arguments) == 0
+    assert not set(read_metadata(output)) & set(expected), "an exact run does not speak of approximations"
+
+
 def test_seeds_differ_where_none_is_given(tmp_path: Path, small: Path, spy: Spy) -> None:
     seeds = set()
     for _ in range(3):
@@ -382,6 +395,10 @@ def refused(arguments: list[str], message: str, folder: Path, capsys: Captured) 
         ("--dtype float3", "dtype='float3'; models compute in"),
         ("--device tpux", "--device tpux; there is no such kind; use cpu"),
         ("--device cuda:99", "--device cuda:99; this machine, or this build of PyTorch, has no such device; use"),
+        ("--cache-budget -1", "--cache-budget -1.0; it is an error from 0, for none, to 1"),
+        ("--teacache 7", "--teacache 7.0; it is a threshold from 0, for off, to 1"),
+        ("--guidance-until 0", "--guidance-until 0.0; it is the part of the steps with guidance, above 0"),
+        ("--cache-budget 0.1 --teacache 0.1", "both decide which steps are computed; set one of them to 0"),
         ("--sampler euler", "argument --sampler: invalid choice: 'euler'"),
         ("--colour red", "unrecognized arguments: --colour red"),
         ("-o TMP/out.gif", "videos are written as .mp4 only; use"),

@@ -7,50 +7,32 @@ from collections.abc import Callable
 import pytest
 import torch
 from checkpoints import OFFICIAL
+from core_runs import host_noise, run_core
 from graphs import (
     HEIGHT,
     LENGTH,
-    NEGATIVE,
-    PROMPT,
+    SEED,
     WIDTH,
-    Graph,
+    custom_sampling,
     image_to_video,
+    ksampler,
     node,
-    sampler,
     save_latent,
     saved_latent,
     saved_tensor,
     text_to_video,
+    two_stages,
 )
 from host import ExecutionFailed, Host
 from parity import assert_parity
 
-from cogvideox_core import CogVideoXPipeline, latent_size
+from cogvideox_core import CogVideoXPipeline
 from cogvideox_core.noise import draw_latents
 
 Core = Callable[[str], CogVideoXPipeline]
 
 TEXT_TO_VIDEO = [kind for kind in OFFICIAL if not kind.endswith("I2V")]
 IMAGE_TO_VIDEO = [kind for kind in OFFICIAL if kind.endswith("I2V")]
-SEED, STEPS = 7, 4
-
-
-def run_core(pipeline: CogVideoXPipeline, **options) -> torch.Tensor:
-    """z of the clip [B, 16, T, h, w], from the core, with the settings of graphs.py."""
-    settings = {
-        "prompt": PROMPT,
-        "negative_prompt": NEGATIVE,
-        "height": HEIGHT,
-        "width": WIDTH,
-        "num_frames": LENGTH,
-        "num_inference_steps": STEPS,
-        "generator": torch.Generator().manual_seed(SEED),
-        "sample_posterior": False,
-        **options,
-    }
-    latents = pipeline(**settings, output_type="latent")
-    size = latent_size(pipeline.check(**settings), pipeline.transformer.config, pipeline.variant)
-    return latents[:, :, size.leading :] / pipeline.variant.vae.scaling_factor
 
 
 @pytest.mark.parametrize("kind", TEXT_TO_VIDEO)
@@ -117,39 +99,6 @@ def test_comfyuis_own_compile_node_works_on_our_model(host: Host, core: Core) ->
     graph["compiled"] = node("TorchCompileModel", model=["model", 0], backend="inductor")
     latent = saved_latent(host, host.run(graph, timeout=400))
     assert_parity(latent, run_core(core(kind)), 1e-5, f"{kind}, compiled by TorchCompileModel")
-
-
-def custom_sampling(kind: str, *, rule: str = "ddim", steps: int = 10) -> Graph:
-    """SamplerCustomAdvanced with our sigmas and sampler."""
-    graph = text_to_video(kind)
-    return graph | {
-        "noise": node("RandomNoise", noise_seed=SEED),
-        "guider": node("CFGGuider", model=["model", 0], positive=["positive", 0], negative=["negative", 0], cfg=6.0),
-        "rule": node("CogVideoXSamplerSelect", sampler=rule, dynamic_cfg="off"),
-        "sigmas": node("CogVideoXScheduler", model=["model", 0], steps=steps, denoise=1.0),
-        "sampler": custom_sampler("noise", ["sigmas", 0], ["latent", 0]),
-    }
-
-
-def custom_sampler(noise: str, sigmas: list, latent: list) -> dict:
-    return node(
-        "SamplerCustomAdvanced",
-        noise=[noise, 0],
-        guider=["guider", 0],
-        sampler=["rule", 0],
-        sigmas=sigmas,
-        latent_image=latent,
-    )
-
-
-def two_stages(at: int) -> Graph:
-    """What makes two of the run of `custom_sampling`, the second without noise of its own."""
-    return {
-        "split": node("SplitSigmas", sigmas=["sigmas", 0], step=at),
-        "first": custom_sampler("noise", ["split", 0], ["latent", 0]),
-        "silence": node("DisableNoise"),
-        "sampler": custom_sampler("silence", ["split", 1], ["first", 0]),
-    }
 
 
 @pytest.mark.parametrize("steps", [7, 10])
@@ -259,21 +208,3 @@ def test_progress_is_reported_while_sampling(host: Host, toys: dict) -> None:
     assert len(set(seen)) > 2, "the host thins out updates, but not all of them"
     assert seen == sorted(seen)
     assert seen[-1] == 20
-
-
-def ksampler() -> dict:
-    inputs = sampler()["inputs"]
-    kept = {name: inputs[name] for name in ("model", "positive", "negative", "latent_image", "seed", "cfg", "denoise")}
-    return node("KSampler", **kept, steps=10, sampler_name="euler", scheduler="simple")
-
-
-def host_noise(pipeline: CogVideoXPipeline) -> torch.Tensor:
-    """The noise of ComfyUI's own nodes for SEED, with what our model puts in front of it for whole patches."""
-    size = latent_size(
-        pipeline.check("", height=HEIGHT, width=WIDTH, num_frames=LENGTH), pipeline.transformer.config, pipeline.variant
-    )
-    clip = torch.randn(size.without_leading().shape(1, 16), generator=torch.Generator().manual_seed(SEED))
-    leading = torch.randn(
-        1, 16, size.leading, size.height, size.width, generator=torch.Generator().manual_seed(SEED + 1)
-    )
-    return torch.cat([leading, clip], dim=2)
