@@ -266,6 +266,9 @@ def main() -> int:
         told = {"peak": peak(scene, scene.makers[who])} if who else times(scene, options.repeats, torch.device("cpu"))
         print(json.dumps(told))
         return 0
+    if options.rewrite:
+        write(scenes, options.folder / f"performance-{options.device}", options.device)
+        return 0
     return report(scenes, options.scenes or list(scenes), options)
 
 
@@ -290,10 +293,16 @@ def report(scenes: dict[str, Scene], names: list[str], options: argparse.Namespa
             print(f"| {' | '.join(cells)} |", flush=True)
             reached &= enough
         stem.with_suffix(".json").write_text(json.dumps({"machine": machine, "scenes": numbers}, indent=1) + "\n")
-    found = {name: (scene, numbers[name]) for name, scene in scenes.items() if name in numbers}
-    stem.with_suffix(".md").write_text(written(found, machine, options.device), encoding="utf-8")
-    draw(found, stem.with_suffix(".png"))
+    write(scenes, stem, options.device)
     return 0 if reached else 1
+
+
+def write(scenes: dict[str, Scene], stem: Path, device: str) -> None:
+    """The report of what stands in the JSON file."""
+    known = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+    found = {name: (scene, known["scenes"][name]) for name, scene in scenes.items() if name in known["scenes"]}
+    stem.with_suffix(".md").write_text(written(found, known["machine"], device), encoding="utf-8")
+    draw(found, stem.with_suffix(".png"))
 
 
 def _kept(path: Path, machine: str) -> dict[str, Measured]:
@@ -326,6 +335,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--folder", type=Path, default=REPO / "docs", help="where the report goes")
+    parser.add_argument("--rewrite", action="store_true", help="measure nothing, write the report from its JSON file")
     parser.add_argument("--measure", nargs=2, metavar=("SCENE", "WHO"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     known = on_gpu() if options.device == "cuda" else on_cpu()

@@ -422,44 +422,46 @@ def on_gpu() -> dict[str, Scene]:
     newer = Step("CogVideoX1.5-5B", _FULL_15, torch.bfloat16, {"num_layers": 4})
     third = Step("CogVideoX-5B", _FULL, torch.bfloat16, {"num_layers": 14})
     clip, large = Video((49, 480, 720), torch.bfloat16), Video((17, 768, 1360), torch.bfloat16)
-    encoders: dict[str, Maker] = {OURS: clip.our_encode, "diffusers": clip.diffusers_encode}
+    short = Video((17, 480, 720), torch.bfloat16)
+    encoders: dict[str, Maker] = {OURS: short.our_encode, "diffusers": short.diffusers_encode}
     times = {"diffusers": 0.50, "diffusers, tiled": 0.35}
     carry: dict[str, Maker] = {OURS: partial(clip.our_decode, carry="cpu"), "diffusers": clip.diffusers_decode}
     carry_large: dict[str, Maker] = {OURS: partial(large.our_decode, carry="cpu"), "diffusers": large.diffusers_decode}
-    whole = Whole(step, clip, 4)
+    part, whole = Whole(third, clip, 4), Whole(step, clip, 1)
     int8, streamed = (partial(whole.ours, quantize="int8", low_memory=low) for low in (False, True))
     return {
-        "step": step.scene("a guided step of 5B, 49 x 480 x 720, bfloat16", compiled=True),
-        "step-1.5": newer.scene("4 blocks of 1.5-5B, 81 x 768 x 1360, bfloat16", comfyui=True),
-        "step-int8": Scene(
-            "a guided step of 5B in INT8",
-            {OURS: partial(step.ours, quantize="int8"), "diffusers": step.diffusers},
-            {"diffusers": 0.60},
-            {"diffusers": 0.55},
-            with_weights=True,
-        ),
+        "step": third.scene("a guided step of 14 of 42 blocks of 5B, 49 x 480 x 720, bfloat16", compiled=True),
         "decode": _decode("VAE decode, 49 x 480 x 720, bfloat16", clip, times, {}),
         "decode-carry": Scene("the same, what is carried in main memory", carry, {"diffusers": 0.50}, gib=2.5),
-        "decode-large": Scene("VAE decode, 17 x 768 x 1360, likewise", carry_large, {"diffusers": 0.50}, gib=7.0),
-        "encode": Scene("VAE encode, 49 x 480 x 720, bfloat16", encoders, {"diffusers": 0.60}),
-        "load": _load("14 of 42 blocks of 5B from file to GPU", third, 0.25),
+        "step-int8": Scene(
+            "the step in INT8, memory with weights",
+            {OURS: partial(third.ours, quantize="int8"), "diffusers": third.diffusers},
+            {"diffusers": 0.60},
+            with_weights=True,
+        ),
         "run": Scene(
-            "5B from embeddings to frames, 4 steps, 49 x 480 x 720",
-            {OURS: whole.ours, "diffusers": whole.diffusers},
+            "14 of 42 blocks of 5B from embeddings to frames, 4 steps, memory with weights",
+            {OURS: part.ours, "diffusers": part.diffusers},
             {"diffusers": 0.80},
             with_weights=True,
         ),
         "run-int8": Scene(
-            "the same in INT8",
+            "the whole 5B in INT8 from embeddings to frames, 1 step, memory with weights",
             {OURS: int8, "diffusers": whole.diffusers},
             {"diffusers": 0.80},
             with_weights=True,
             gib=7.0,
         ),
+        "step-1.5": newer.scene("4 of 42 blocks of 1.5-5B, 81 x 768 x 1360, bfloat16", comfyui=True),
+        "decode-large": Scene(
+            "VAE decode, 17 x 768 x 1360, carried in main memory", carry_large, {"diffusers": 0.50}, gib=7.0
+        ),
+        "encode": Scene("VAE encode, 17 x 480 x 720, bfloat16", encoders, {"diffusers": 0.60}),
+        "load": _load("14 of 42 blocks of 5B from file to GPU", third, 0.25),
         "run-streamed": Scene(
-            "the same in INT8, streamed",
-            {OURS: streamed, "ours in INT8, resident": int8},
-            {"ours in INT8, resident": 1.05},
+            "the whole 5B in INT8, streamed, 1 step",
+            {OURS: streamed, "ours, resident": int8},
+            {"ours, resident": 1.05},
             with_weights=True,
             gib=2.5,
         ),
