@@ -194,11 +194,9 @@ class Asked:
         told = [f"time {self.time:.2f}x"] * (self.time < math.inf)
         told += [f"memory {self.memory:.2f}x"] * (self.memory < math.inf)
         if self.first:
-            told += [f"{self.scene.gib} GiB"] * (self.scene.gib is not None)
-            told += [f"{self.scene.db} dB"] * (self.scene.db is not None)
-            told += ["the same numbers" if self.scene.apart == 0 else f"{self.scene.apart:.0e}"] * (
-                self.scene.apart is not None
-            )
+            told += [f"{number} {unit}" for number, unit in ((self.scene.gib, "GiB"), (self.scene.db, "dB")) if number]
+            if self.scene.apart is not None:
+                told.append(f"{self.scene.apart:.0e}" if self.scene.apart else "the same numbers")
         return ", ".join(told)
 
     def anything(self) -> bool:

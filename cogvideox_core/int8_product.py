@@ -78,7 +78,7 @@ def _(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, *, gelu: bo
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """[M, K] as int8, and the scale of each row [M, 1] in float32."""
     x = x.float()
-    scale = x.abs().amax(dim=1, keepdim=True).clamp_min_(_LEAST) / 127
+    scale = x.abs().amax(dim=1, keepdim=True).clamp_min_(_LEAST) / x.new_tensor(127.0)
     return (x / scale).round_().to(torch.int8), scale
 
 

@@ -290,4 +290,4 @@ def test_no_more_than_two_blocks_are_on_the_gpu() -> None:
     with visitor.present():
         chain(x)
     assert 2 * block <= torch.cuda.max_memory_allocated(device) - before < 2.5 * block
-    assert torch.cuda.memory_allocated(device) == before
+    assert torch.cuda.memory_allocated(device) <= before
