@@ -1,4 +1,4 @@
-"""Ours beside the peers, scene by scene: seconds, memory, and how far apart the numbers are; docs/performance.md.
+"""Ours beside the peers, scene by scene: seconds, memory, and how far apart the numbers are; docs/performance-cpu.md.
 
     python benchmarks/performance.py [--device cpu] [--scenes NAME ...] [--repeats 5] [--threads 2] [--folder docs]
 

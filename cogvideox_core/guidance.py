@@ -13,7 +13,7 @@ from .config import TransformerConfig
 DynamicBy = Literal["timestep", "step"]
 
 _WIDTHS_PER_TOKEN = 12
-"""Numbers a block holds for a token at its fullest, as multiples of the width, rounded up: docs/performance.md has 14
+"""Numbers a block holds for a token at its fullest, as multiples of the width, rounded up: docs/performance-cpu.md has 14
 in float32 and 12 in bfloat16."""
 
 
