@@ -13,8 +13,8 @@ from .config import TransformerConfig
 DynamicBy = Literal["timestep", "step"]
 
 _WIDTHS_PER_TOKEN = 12
-"""Numbers a block holds for a token at its fullest, as multiples of the width, rounded up: docs/performance-cpu.md has 14
-in float32 and 12 in bfloat16."""
+"""Numbers a block holds for a token at its fullest, as multiples of the width, where every operation writes what it
+makes; with kernels that write less it is less."""
 
 
 def guide(v_uncond: Tensor, v_cond: Tensor, guidance_scale: float) -> Tensor:
