@@ -391,7 +391,7 @@ def on_cpu() -> dict[str, Scene]:
     step = Step("CogVideoX-5B", _SMALL, torch.float32, _MIDDLE)
     half = Step("CogVideoX-5B", _SMALL, torch.bfloat16, _MIDDLE)
     newer = Step("CogVideoX1.5-5B", _SMALL_15, torch.float32, _MIDDLE)
-    clip, clip16 = Video((9, 128, 192), torch.float32), Video((9, 128, 192), torch.bfloat16)
+    clip = Video((9, 128, 192), torch.float32)
     encoders: dict[str, Maker] = {OURS: clip.our_encode, "diffusers": clip.diffusers_encode}
     peer = "diffusers"
     return {
@@ -401,7 +401,6 @@ def on_cpu() -> dict[str, Scene]:
         "step-int8": step.int8_scene("the step in INT8, the rest in float32"),
         "step-int8-bf16": half.int8_scene("the same in bfloat16; memory with weights"),
         "decode": _decode("full-width VAE decode, 9 x 128 x 192, float32", clip, {peer: 0.60}, {peer: 0.50}),
-        "decode-bf16": _decode("the same in bfloat16", clip16, {peer: 0.60}, {peer: 0.50}),
         "encode": Scene("full-width VAE encode, 9 x 128 x 192, float32", encoders, {peer: 0.60}, {peer: 0.50}, 1e-5),
         "text": Scene(
             "four prompts of the demo model", {OURS: _our_text, peer: _diffusers_text}, {peer: 1.0}, apart=1e-5
@@ -412,6 +411,12 @@ def on_cpu() -> dict[str, Scene]:
             {OURS: _our_run, peer: _diffusers_run},
             {peer: 0.75},
             apart=1e-4,
+        ),
+        "run-cached": Scene(
+            "the same with a cache budget of 0.03",
+            {OURS: partial(_our_run, cache_budget=0.03), peer: _diffusers_run},
+            {peer: 0.45},
+            db=35,
         ),
     }
 
