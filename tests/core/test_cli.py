@@ -299,7 +299,7 @@ def test_defaults_are_those_of_the_model(
         "strength": 0.8,
     }
     assert {name: spy.asked[name] for name in expected} == expected
-    plain = {"attention": "auto", "compile": False, "low_memory": False}
+    plain = {"quantize": "none", "attention": "auto", "compile": False, "low_memory": False}
     assert spy.loaded == {"path": checkpoint(kind), "dtype": None, "device": None, **plain}
     assert read_video(output)[1] == fps
 
@@ -308,13 +308,13 @@ def test_options_reach_the_pipeline(tmp_path: Path, small: Path, spy: Spy) -> No
     options = "--frames 9 --height 128 --width 192 --steps 7 --guidance 1.5 --no-dynamic-cfg --sampler ddim --seed 0"
     options += " --vae-tiling blended"
     arguments = ["a cat", "--model", str(small), *options.split(), "--dtype", "fp32", "--device", "cpu"]
-    arguments += ["--attention", "sdpa", "--low-memory", "--compile"]
+    arguments += ["--attention", "sdpa", "--low-memory", "--compile", "--quantize", "int8"]
     assert cli.main([*arguments, "-o", str(tmp_path / "out.mp4")]) == 0
     expected = {"num_frames": 9, "height": 128, "width": 192, "num_inference_steps": 7, "guidance_scale": 1.5}
     expected |= {"use_dynamic_cfg": False, "sampler": "ddim", "negative_prompt": "", "vae_tiling": "blended"}
     assert {name: spy.asked[name] for name in expected} == expected
     assert spy.asked["generator"].initial_seed() == 0
-    how = {"attention": "sdpa", "compile": True, "low_memory": True}
+    how = {"quantize": "int8", "attention": "sdpa", "compile": True, "low_memory": True}
     assert spy.loaded == {"path": small, "dtype": "fp32", "device": "cpu", **how}
 
 

@@ -54,7 +54,7 @@ def test_the_dynamic_scale_by_step_falls_smoothly() -> None:
 
 def test_a_batch_of_both_halves_is_estimated_and_taken_to_fit_where_no_gpu_tells() -> None:
     one, two = (forward_nbytes(CONFIG, TOKENS, batch, torch.bfloat16) / 2**30 for batch in (1, 2))
-    assert (round(one, 2), round(two, 2)) == (1.63, 3.25)
+    assert (round(one, 2), round(two, 2)) == (1.22, 2.44)
     assert fits_in_one(CONFIG, 10**9, 2, torch.bfloat16, torch.device("cpu"))
 
 
