@@ -177,9 +177,11 @@ class CogVideoXSpeed(io.ComfyNode):
             node_id="CogVideoXSpeed",
             display_name="CogVideoX Speed",
             category="CogVideoX/sampling",
-            description=("Trades exactness for speed, with any sampler; everything is off until it is set. TRADE"),
+            description="Trades exactness for speed, under any sampler; everything is off until it is set. Figures are "
+            "of the demo model beside the exact run (docs/approximations.md); where steps are long, a step that is not "
+            "computed is time saved.",
             inputs=[
-                io.Model.Input("model", tooltip="From CogVideoX Load Model; put LoRAs before this node."),
+                io.Model.Input("model", tooltip="From CogVideoX Load Model, or with LoRAs on it."),
                 io.Float.Input(
                     "cache_budget",
                     default=0.0,
@@ -187,7 +189,9 @@ class CogVideoXSpeed(io.ComfyNode):
                     max=1.0,
                     step=0.005,
                     tooltip="Predict steps while their estimated error, a mean over the run, stays below this; 0 "
-                    "computes them all. TRADE",
+                    "computes them all. 50 steps of ddim: 0.01 computes 46 % of them at a PSNR of 66 dB (whole run "
+                    "0.66x the time), 0.03 31 % at 51 dB (0.59x), 0.1 21 % at 43 dB (0.54x). dpm++ 2m sde bears less: 0.01 "
+                    "75 % at 64 dB, 0.03 41 % at 43 dB.",
                 ),
                 io.Float.Input(
                     "teacache",
@@ -197,7 +201,8 @@ class CogVideoXSpeed(io.ComfyNode):
                     step=0.01,
                     advanced=True,
                     tooltip="TeaCache's rule in place of cache_budget, with this threshold; 0 is off. Its polynomials "
-                    "were fitted to the official weights. TRADE",
+                    "were fitted to the official weights. 50 steps of ddim: 0.1 computes 62 % at 66 dB, 0.2 40 % at "
+                    "59 dB.",
                 ),
                 io.Float.Input(
                     "guidance_until",
@@ -206,7 +211,8 @@ class CogVideoXSpeed(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="Compute the negative prompt in this part of the steps only; 1 is off. TRADE",
+                    tooltip="Compute the negative prompt in this part of the steps only; 1 is off. 0.8 saves 10 % of "
+                    "the work at 44 dB, 0.6 20 % at 41 dB: cache_budget saves more at that cost.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model, for any sampler.")],
