@@ -38,6 +38,8 @@ UNUSED = {
     "CogVideoXScheduler": "a part for SamplerCustom graphs; CogVideoX Sampler has it built in",
     "CogVideoXSamplerSelect": "a part for SamplerCustom graphs; CogVideoX Sampler has it built in",
     "CogVideoXLoadLoRA": "takes a file of the user's",
+    "CogVideoXQuantizeINT8": "saves memory, of which the demo models take little",
+    "CogVideoXSpeed": "a trade of exactness for time, which nobody gets unasked",
     "CogVideoXControl": "for models made from CogVideoX, and none of them travels with the nodes",
     "CogVideoXInpaint": "for models made from CogVideoX, and none of them travels with the nodes",
 }
