@@ -1,16 +1,17 @@
-"""Ours beside the peers, scene by scene: seconds, memory, and how far apart the numbers are; docs/performance.md.
+"""Ours beside the peers, scene by scene: seconds, memory, and how far apart the numbers are; docs/performance-cpu.md.
 
-    python benchmarks/performance.py [--scenes NAME ...] [--repeats 5] [--threads 2] [--device cpu] [--output FILE]
+    python benchmarks/performance.py [--device cpu] [--scenes NAME ...] [--repeats 5] [--threads 2] [--folder docs]
 
-In a scene everyone computes the same thing from the same weights and inputs. Times are taken in one process, in turn,
-after a warm-up, and the median counts; the peak of memory is taken in a process of each one's own, above what its
-weights take. Peers: diffusers, and ComfyUI's own CogVideoX where it computes the same (the 1.5 family, which is why the
-1.5 scene exists). Exits with 1 if an aim is missed.
+In a scene everyone computes the same thing from the same weights and inputs (scenes.py). Times are taken in one
+process, in turn, after a warm-up, and the median counts. The peak of memory is taken above what weights and inputs
+take: on a CPU in a process of each one's own. Writes performance-DEVICE.json, .md and .png, in which --scenes renews
+its rows. Exits with 1 if an aim is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import os
@@ -20,299 +21,80 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from scenes import OURS, Maker, Run, Scene, on_cpu, on_gpu, weight_bytes
+
+from parity import relative_difference, snr_db  # isort: skip (scenes.py puts tests/ on the path)
 
 REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "tests"))
-
-from checkpoints import OFFICIAL  # noqa: E402
-from forms import comfyui_name  # noqa: E402
-from parity import relative_difference, snr_db  # noqa: E402
-
-from cogvideox_core import layers, load_pipeline  # noqa: E402
-from cogvideox_core.attention import sdpa  # noqa: E402
-from cogvideox_core.config import TransformerConfig, VAEConfig  # noqa: E402
-from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_STEPS  # noqa: E402
-from cogvideox_core.positions import rotary_table  # noqa: E402
-from cogvideox_core.transformer import CogVideoXTransformer3D  # noqa: E402
-from cogvideox_core.vae import AutoencoderCausal3D  # noqa: E402
-
-REPORT = REPO / "docs" / "performance.md"
-OURS = "ours"
-Run = Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What is computed, by whom, and what is asked.
-
-    Attributes:
-        makers: who takes part; each makes its model and gives back what runs it once. The first is ours.
-        time, memory: largest ratio to each peer that is asked.
-        apart: largest relative difference from the first peer's numbers that is asked; None where they are in 16 bits.
-    """
-
-    what: str
-    makers: dict[str, Callable[[torch.device], Run]]
-    time: dict[str, float] = field(default_factory=dict)
-    memory: dict[str, float] = field(default_factory=dict)
-    apart: float | None = 1e-5
-
-
-# --- Scenes ----------------------------------------------------------------------------------------------------------
-
-# A transformer wide enough that its matrices and not Python take the time: 2,000 tokens and more, as in the paper's.
-_MIDDLE = dict(num_attention_heads=12, num_layers=4, time_embed_dim=256, text_embed_dim=512)
-_LATENT = (7, 32, 32)  # frames, rows, columns: 1,792 video tokens and 226 of text
-_LATENT_15 = (14, 32, 32)  # the same number of tokens in patches of two frames
-
-
-def _transformer(kind: str) -> Any:
-    """diffusers' transformer of this kind at middle size, in float32."""
-    from diffusers import CogVideoXTransformer3DModel
-
-    torch.manual_seed(0)
-    return CogVideoXTransformer3DModel(**OFFICIAL[kind].transformer | _MIDDLE).eval().requires_grad_(False)
-
-
-def _step_inputs(config: Any, size: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-    """Latents [2, C, T, h, w], embeddings [2, 226, D] and timesteps [2]: a guided step."""
-    generator = torch.Generator().manual_seed(1)
-    latents = torch.randn(1, config.in_channels, *size, generator=generator).repeat(2, 1, 1, 1, 1)
-    embeds = torch.randn(2, 226, config.text_embed_dim, generator=generator)
-    return [latents.to(device, dtype), embeds.to(device, dtype), torch.tensor([500, 500], device=device)]
-
-
-def _our_step(kind: str, size: tuple[int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Run]:
-    def make(device: torch.device) -> Run:
-        peer = _transformer(kind)
-        config = _config(TransformerConfig, peer.config)
-        model = CogVideoXTransformer3D(config, dtype=torch.float32).eval().requires_grad_(False)
-        model.load_state_dict(peer.state_dict())
-        model.to(device, dtype)
-        inputs = _step_inputs(config, size, dtype, device)
-        return lambda: model(*inputs)
-
-    return make
-
-
-def _diffusers_step(kind: str, size: tuple[int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Run]:
-    def make(device: torch.device) -> Run:
-        model = _transformer(kind).to(device, dtype)
-        config = _config(TransformerConfig, model.config)
-        latents, embeds, timestep = _step_inputs(config, size, dtype, device)
-        grid = (size[0] // config.frame_patch, size[1] // 2, size[2] // 2)
-        cos, sin = rotary_table(grid, config, device)
-
-        def run() -> Tensor:
-            found = model(latents.transpose(1, 2), embeds, timestep, image_rotary_emb=(_doubled(cos), _doubled(sin)))
-            return found.sample.transpose(1, 2)
-
-        return run
-
-    return make
-
-
-def _floor_step(kind: str, size: tuple[int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Run]:
-    """The matrices and the attention of a step, and nothing else: what no arrangement of the rest can go below."""
-
-    def make(device: torch.device) -> Run:
-        config = _config(TransformerConfig, OFFICIAL[kind].transformer | _MIDDLE)
-        tokens = 226 + math.prod(size) // config.frame_patch // config.patch_size**2
-        width, heads = config.width, config.num_attention_heads
-        shapes = [(width, width)] * 4 + [(width, 4 * width), (4 * width, width)]
-        matrices = [layers.Linear(*shape, device=device, dtype=dtype).requires_grad_(False) for shape in shapes]
-        inputs = [torch.randn(2, tokens, layer.in_features, device=device, dtype=dtype) for layer in matrices]
-        heads_of = torch.randn(3, 2, heads, tokens, width // heads, device=device, dtype=dtype)
-
-        def run() -> Tensor:
-            for _ in range(config.num_layers):
-                for layer, x in zip(matrices, inputs, strict=True):
-                    layer(x)
-                sdpa(*heads_of)
-            return inputs[0]
-
-        return run
-
-    return make
-
-
-def _doubled(table: Tensor) -> Tensor:
-    """A value for each channel, where our rotary tables have one for each pair."""
-    return table.repeat_interleave(2, dim=-1)
-
-
-def _comfyui_step(kind: str, size: tuple[int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Run]:
-    def make(device: torch.device) -> Run:
-        _import_comfyui()
-        import comfy.ops
-        from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
-
-        peer = _transformer(kind)
-        known = set(CogVideoXTransformer3DModel.__init__.__code__.co_varnames)
-        arguments = {key: value for key, value in dict(peer.config).items() if key in known}
-        model = CogVideoXTransformer3DModel(**arguments, dtype=dtype, device=device, operations=comfy.ops.manual_cast)
-        model.load_state_dict({comfyui_name(key): tensor for key, tensor in peer.state_dict().items()})
-        latents, embeds, timestep = _step_inputs(_config(TransformerConfig, peer.config), size, dtype, device)
-        model.to(device, dtype).eval().requires_grad_(False)
-        return lambda: model(latents, timestep, embeds)
-
-    return make
-
-
-def _import_comfyui() -> None:
-    import provision
-
-    sys.path.insert(0, str(provision.comfyui()))
-    sys.argv = [sys.argv[0], "--cpu"]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-
-
-def _vae() -> Any:
-    """diffusers' VAE at full width, in float32."""
-    from diffusers import AutoencoderKLCogVideoX
-
-    torch.manual_seed(0)
-    return AutoencoderKLCogVideoX(**OFFICIAL["CogVideoX-5B"].vae).eval().requires_grad_(False)
-
-
-def _vae_input(task: str, frames: int, height: int, width: int) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    if task == "encode":
-        return torch.rand(1, 3, frames, height, width, generator=generator) * 2 - 1
-    return torch.randn(1, 16, (frames - 1) // 4 + 1, height // 8, width // 8, generator=generator)
-
-
-def _our_vae(task: str, size: tuple[int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Run]:
-    def make(device: torch.device) -> Run:
-        peer = _vae()
-        model = AutoencoderCausal3D(_config(VAEConfig, peer.config)).eval().requires_grad_(False)
-        model.load_state_dict(peer.state_dict())
-        model.to(device, dtype)
-        x = _vae_input(task, *size).to(device, dtype)
-        return (lambda: model.encode(x).mean) if task == "encode" else (lambda: model.decode(x))
-
-    return make
-
-
-def _diffusers_vae(task: str, size: tuple[int, int, int], dtype: torch.dtype) -> Callable[[torch.device], Run]:
-    def make(device: torch.device) -> Run:
-        model = _vae().to(device, dtype)
-        x = _vae_input(task, *size).to(device, dtype)
-        return (lambda: model.encode(x).latent_dist.mean) if task == "encode" else (lambda: model.decode(x).sample)
-
-    return make
-
-
-_PROMPT = "a red ball bouncing in front of a meadow"
-
-
-def _our_run(device: torch.device) -> Run:
-    pipeline = load_pipeline(DEMO_MODEL, dtype=torch.float32, device=device)
-    asked = {"num_inference_steps": DEMO_STEPS, "guidance_scale": DEMO_GUIDANCE}
-    return lambda: pipeline(_PROMPT, generator=torch.Generator().manual_seed(1), **asked)
-
-
-def _diffusers_run(device: torch.device) -> Run:
-    import diffusers
-
-    pipeline = diffusers.CogVideoXPipeline.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32).to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    asked = {"num_inference_steps": DEMO_STEPS, "guidance_scale": DEMO_GUIDANCE, "num_frames": 17, "output_type": "pt"}
-    return lambda: pipeline(_PROMPT, generator=torch.Generator().manual_seed(1), **asked).frames.transpose(1, 2)
-
-
-def _step(what: str, kind: str, size: tuple[int, int, int], dtype: torch.dtype, *, comfyui: bool = False) -> Scene:
-    makers = {
-        OURS: _our_step(kind, size, dtype),
-        "diffusers": _diffusers_step(kind, size, dtype),
-        "its matrices and attention alone": _floor_step(kind, size, dtype),
-    }
-    time = {"diffusers": 0.80}
-    if comfyui:
-        makers["ComfyUI's own"] = _comfyui_step(kind, size, dtype)
-        time["ComfyUI's own"] = 0.60
-    return Scene(what, makers, time=time, apart=1e-5 if dtype == torch.float32 else None)
-
-
-def _vae_scene(what: str, task: str, size: tuple[int, int, int], dtype: torch.dtype, memory: float) -> Scene:
-    makers = {OURS: _our_vae(task, size, dtype), "diffusers": _diffusers_vae(task, size, dtype)}
-    exact = dtype == torch.float32
-    return Scene(what, makers, {"diffusers": 0.60}, {"diffusers": memory}, apart=1e-5 if exact else None)
-
-
-SCENES = {
-    "step": _step("a guided transformer step, 2,018 tokens, float32", "CogVideoX-5B", _LATENT, torch.float32),
-    "step-bf16": _step("the same in bfloat16", "CogVideoX-5B", _LATENT, torch.bfloat16),
-    "step-1.5": _step(
-        "a guided step of the 1.5 kind, float32", "CogVideoX1.5-5B", _LATENT_15, torch.float32, comfyui=True
-    ),
-    "decode": _vae_scene("full-width VAE decode, 9 x 128 x 192, float32", "decode", (9, 128, 192), torch.float32, 0.5),
-    "decode-bf16": _vae_scene("the same in bfloat16", "decode", (9, 128, 192), torch.bfloat16, 0.5),
-    "encode": _vae_scene("full-width VAE encode, 9 x 128 x 192, float32", "encode", (9, 128, 192), torch.float32, 0.5),
-    "run": Scene(
-        "the demo model from prompt to frames, 25 steps, float32",
-        {OURS: _our_run, "diffusers": _diffusers_run},
-        {"diffusers": 0.75},
-        apart=1e-4,
-    ),
-}
-
-
-def _config(kind: Any, values: Any) -> Any:
-    """One of our configurations from a diffusers configuration."""
-    known = {item.name for item in fields(kind)}
-    chosen = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known}
-    return kind(**chosen)
+GIB = 2**30
+Measured = dict[str, Any]
 
 
 # --- Measuring -------------------------------------------------------------------------------------------------------
 
 
-def times(scene: Scene, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Seconds of every run by who ran, and how far ours lies from the first peer."""
-    runs = {who: make(device) for who, make in scene.makers.items()}
-    results = {who: run() for who, run in runs.items()}
+def measured(name: str, scene: Scene, options: argparse.Namespace) -> Measured:
+    """Seconds of every run and peak bytes by who ran, how far ours lies from the first peer, and what was asked."""
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        found = times(scene, options.repeats, device)
+        gc.collect()
+        torch.cuda.empty_cache()
+        return found
+    found = _in_a_new_process(name, "", options)
+    return found | {"peaks": {who: _in_a_new_process(name, who, options)["peak"] for who in scene.makers}}
+
+
+@torch.no_grad()
+def times(scene: Scene, repeats: int, device: torch.device) -> Measured:
+    """Everything on a GPU; all but the peaks on a CPU."""
+    runs: dict[str, Run] = {}
+    peaks, results = {}, {}
+    for who, make in scene.makers.items():
+        runs[who] = make(device)
+        results[who] = runs[who].call().cpu()
+        if device.type == "cuda":
+            peaks[who] = _peak_on_gpu(runs[who].call, device) + weight_bytes(runs[who].model) * scene.with_weights
     seconds: dict[str, list[float]] = {who: [] for who in runs}
     for _ in range(repeats):
         for who, run in runs.items():
             start = time.perf_counter()
-            run()
+            run.call()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds[who].append(time.perf_counter() - start)
     first_peer = list(results)[1]
-    return {
-        "seconds": seconds,
-        "apart": relative_difference(results[OURS], results[first_peer]),
-        "db": snr_db(results[OURS], results[first_peer]),
-    }
+    apart, db = (compare(results[OURS], results[first_peer]) for compare in (relative_difference, snr_db))
+    found: Measured = {"seconds": seconds, "apart": apart, "db": db, "peaks": peaks}
+    return found | {"kernels": kernels(runs[OURS], device)} if device.type == "cuda" else found
 
 
-def peak(scene: Scene, who: str, device: torch.device) -> int:
-    """Bytes one run takes beyond what it finds: anonymous memory on the CPU, allocated memory on a GPU."""
-    run = scene.makers[who](device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        return torch.cuda.max_memory_allocated(device) - before
+def _peak_on_gpu(call: Any, device: torch.device) -> int:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+@torch.no_grad()
+def peak(scene: Scene, make: Maker) -> int:
+    """Bytes of anonymous memory one run takes on the CPU beyond what it finds."""
+    run = make(torch.device("cpu"))
     with _watched() as seen:
-        run()
-    return max(seen) - seen[0]
+        run.call()
+    return max(seen) - seen[0] + weight_bytes(run.model) * scene.with_weights
 
 
 @contextmanager
-def _watched() -> Any:
+def _watched() -> Iterator[list[int]]:
     """The process's anonymous memory, looked at every 2 milliseconds."""
     seen, done = [_anonymous()], threading.Event()
 
@@ -334,94 +116,230 @@ def _anonymous() -> int:
     return int(lines["RssAnon"].split()[0]) * 1024
 
 
-# --- The report ------------------------------------------------------------------------------------------------------
-
-
-def main() -> int:
-    options = _options()
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    if options.measure:
-        name, who = options.measure
-        scene = SCENES[name]
-        with torch.no_grad():
-            told = {"peak": peak(scene, who, device)} if who else times(scene, options.repeats, device)
-        print(json.dumps(told))
-        return 0
-    lines, reached = ["| scene | beside | time | memory | apart | aim: time, memory, apart | |", "|---" * 7 + "|"], True
-    print("\n".join(lines))
-    for name in options.scenes:
-        for line, enough in _rows(name, options):
-            print(line, flush=True)
-            lines.append(line)
-            reached &= enough
-    if options.scenes == [*SCENES]:
-        options.output.write_text(HEAD.format(machine=_machine(options)) + "\n".join(lines) + "\n", encoding="utf-8")
-    return 0 if reached else 1
-
-
-HEAD = """# How fast, how much memory
-
-Written by `python benchmarks/performance.py` on {machine}.
-
-Ratios are ours over the peer's, lower is better; the absolute figures in brackets are ours. Memory is what a run takes
-beyond the weights. A step's matrices and attention alone, as PyTorch computes them here, are the floor for whatever is
-arranged around them.
-
-"""
-
-
-def _rows(name: str, options: argparse.Namespace) -> list[tuple[str, bool]]:
-    """A line for every peer of a scene, and whether its aims are reached."""
-    scene = SCENES[name]
-    measured = _in_a_new_process(name, "", options)
-    seconds = {who: statistics.median(runs) for who, runs in measured["seconds"].items()}
-    peaks = {who: _in_a_new_process(name, who, options)["peak"] for who in scene.makers}
-    rows = []
-    for index, peer in enumerate(list(scene.makers)[1:]):
-        time_ratio, memory_ratio = seconds[OURS] / seconds[peer], peaks[OURS] / peaks[peer]
-        time_aim, memory_aim = scene.time.get(peer, math.inf), scene.memory.get(peer, math.inf)
-        apart = "" if index else f"{measured['apart']:.0e}" if scene.apart else f"{measured['db']:.0f} dB"
-        enough = time_ratio <= time_aim and memory_ratio <= memory_aim
-        enough &= bool(index) or scene.apart is None or measured["apart"] <= scene.apart
-        aims = [f"{aim:.2f}x" if aim < math.inf else "" for aim in (time_aim, memory_aim)]
-        cells = [
-            scene.what,
-            peer,
-            f"{time_ratio:.2f}x ({seconds[OURS]:.2f} s)",
-            f"{memory_ratio:.2f}x ({peaks[OURS] / 2**20:.0f} MiB)",
-            apart,
-            ", ".join(filter(None, [*aims, f"{scene.apart:.0e}" if scene.apart and not index else ""])),
-            ("yes" if enough else "**no**") if peer in scene.time or peer in scene.memory else "",
-        ]
-        rows.append((f"| {' | '.join(cells)} |", enough))
-    return rows
-
-
-def _in_a_new_process(name: str, who: str, options: argparse.Namespace) -> dict[str, Any]:
+def _in_a_new_process(name: str, who: str, options: argparse.Namespace) -> Measured:
     command = [sys.executable, __file__, "--measure", name, who, "--repeats", str(options.repeats)]
     command += ["--threads", str(options.threads), "--device", options.device]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def kernels(run: Run, device: torch.device) -> list[str]:
+    """The GPU kernels that take most of a run's time, with their share of it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        run.call()
+        torch.cuda.synchronize(device)
+    found = sorted(seen.key_averages(), key=lambda item: -item.device_time_total)
+    total = sum(item.device_time_total for item in found) or 1
+    return [f"{item.device_time_total / total:4.0%} {item.key[:100]}" for item in found[:5]]
+
+
+# --- The report ------------------------------------------------------------------------------------------------------
+
+HEAD = """# How fast, how much memory: {where}
+
+Written by `{command}` on {machine}.
+
+Ratios are ours over the peer's, lower is better; the absolute figures in brackets are ours. Memory is what a run takes
+beyond its weights and inputs. A step's matrices and attention alone, as PyTorch computes them here, are the floor for
+whatever is arranged around them.
+
+![Ratios and aims]({picture})
+
+"""
+
+
+TABLE = ["| scene | beside | time | memory | apart | aim | reached |", "|---" * 7 + "|"]
+
+
+def rows(scene: Scene, found: Measured) -> Iterator[tuple[list[str], bool]]:
+    """A line for every peer of a scene, and whether its aims are reached."""
+    seconds = {who: statistics.median(runs) for who, runs in found["seconds"].items()}
+    peaks = found["peaks"]
+    for index, peer in enumerate(list(scene.makers)[1:]):
+        first = not index
+        asked = Asked(scene, peer, first=first)
+        time_ratio = seconds[OURS] / seconds[peer]
+        memory_ratio = peaks[OURS] / max(peaks[peer], 1)
+        enough = time_ratio <= asked.time and memory_ratio <= asked.memory
+        if first:
+            enough &= scene.apart is None or found["apart"] <= scene.apart
+            enough &= scene.db is None or found["db"] >= scene.db
+            enough &= scene.gib is None or peaks[OURS] <= scene.gib * GIB
+        apart = "" if not first else f"{found['db']:.0f} dB" if scene.apart is None else f"{found['apart']:.0e}"
+        yield (
+            [
+                scene.what,
+                peer,
+                f"{time_ratio:.2f}x ({_seconds(seconds[OURS])})",
+                f"{memory_ratio:.2f}x ({_bytes(peaks[OURS])})",
+                apart,
+                asked.told(),
+                ("yes" if enough else "**no**") if asked.anything() else "",
+            ],
+            enough,
+        )
+
+
+class Asked:
+    """The aims of a scene beside one peer; those that are of ours alone stand beside the first."""
+
+    def __init__(self, scene: Scene, peer: str, *, first: bool) -> None:
+        self.scene, self.first = scene, first
+        self.time, self.memory = scene.time.get(peer, math.inf), scene.memory.get(peer, math.inf)
+
+    def told(self) -> str:
+        """In words, as they stand in the table."""
+        told = [f"time {self.time:.2f}x"] * (self.time < math.inf)
+        told += [f"memory {self.memory:.2f}x"] * (self.memory < math.inf)
+        if self.first:
+            told += [f"{number} {unit}" for number, unit in ((self.scene.gib, "GiB"), (self.scene.db, "dB")) if number]
+            if self.scene.apart is not None:
+                told.append(f"{self.scene.apart:.0e}" if self.scene.apart else "the same numbers")
+        return ", ".join(told)
+
+    def anything(self) -> bool:
+        """Whether anything is asked at all."""
+        return bool(self.told())
+
+
+def _seconds(number: float) -> str:
+    return f"{number:.2f} s" if number >= 0.095 else f"{1000 * number:.1f} ms"
+
+
+def _bytes(number: float) -> str:
+    return f"{number / GIB:.2f} GiB" if number >= GIB else f"{number / 2**20:.0f} MiB"
+
+
+def draw(results: dict[str, tuple[Scene, Measured]], path: Path) -> None:
+    """Bars of our time and memory over each peer's, with a mark where the aim is."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    bars = []
+    for name, (scene, found) in results.items():
+        seconds = {who: statistics.median(runs) for who, runs in found["seconds"].items()}
+        for peer in scene.makers:
+            if peer in scene.time or peer in scene.memory:
+                memory = found["peaks"][OURS] / max(found["peaks"][peer], 1)
+                bars.append((f"{name} / {peer}", seconds[OURS] / seconds[peer], memory, scene.time.get(peer)))
+    figure, axis = pyplot.subplots(figsize=(9, 0.5 * len(bars) + 1.5), layout="constrained")
+    for place, (_, time_ratio, memory, aim) in enumerate(bars):
+        axis.barh(place - 0.18, time_ratio, 0.34, color="#3b6ea8", label="time" if not place else None)
+        axis.barh(place + 0.18, min(memory, 1.5), 0.34, color="#c9a227", label="memory" if not place else None)
+        if aim is not None:
+            axis.plot([aim, aim], [place - 0.4, place + 0.02], color="black", label="aim" if not place else None)
+    axis.axvline(1, color="grey", linewidth=0.8)
+    axis.set_yticks(range(len(bars)), [label for label, *_ in bars])
+    axis.invert_yaxis()
+    axis.set_xlabel("ours / peer (lower is better)")
+    axis.legend(loc="lower right")
+    figure.savefig(path, dpi=90)
+
+
 def _machine(options: argparse.Namespace) -> str:
     if options.device == "cuda":
-        return f"one {torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
+        return f"one {torch.cuda.get_device_name()}, PyTorch {torch.__version__}, medians of {options.repeats}"
+    model = platform.processor() or "a CPU"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
     return (
-        f"{options.threads} threads of a {platform.machine()} CPU ({os.cpu_count()} cores), PyTorch {torch.__version__}"
+        f"{options.threads} threads of {os.cpu_count()} of one {model}, PyTorch {torch.__version__}, "
+        f"medians of {options.repeats}"
     )
+
+
+def main() -> int:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    scenes = on_gpu() if options.device == "cuda" else on_cpu()
+    if options.measure:
+        name, who = options.measure
+        scene = scenes[name]
+        told = {"peak": peak(scene, scene.makers[who])} if who else times(scene, options.repeats, torch.device("cpu"))
+        print(json.dumps(told))
+        return 0
+    if options.rewrite:
+        write(scenes, options.folder / f"performance-{options.device}", options.device)
+        return 0
+    return report(scenes, options.scenes or list(scenes), options)
+
+
+def report(scenes: dict[str, Scene], names: list[str], options: argparse.Namespace) -> int:
+    """Measure the scenes of these names, print as it comes, and renew their rows in the report.
+
+    Returns: the exit status.
+    """
+    print("\n".join(TABLE))
+    options.folder.mkdir(parents=True, exist_ok=True)
+    stem, machine = options.folder / f"performance-{options.device}", _machine(options)
+    numbers = _kept(stem.with_suffix(".json"), machine)
+    reached = True
+    for name in names:
+        try:
+            numbers[name] = measured(name, scenes[name], options)
+        except (RuntimeError, subprocess.CalledProcessError) as error:  # a peer may not fit; the others go on
+            print(f"{name} failed: {error}", flush=True)
+            reached = False
+            continue
+        for cells, enough in rows(scenes[name], numbers[name]):
+            print(f"| {' | '.join(cells)} |", flush=True)
+            reached &= enough
+        stem.with_suffix(".json").write_text(json.dumps({"machine": machine, "scenes": numbers}, indent=1) + "\n")
+    write(scenes, stem, options.device)
+    return 0 if reached else 1
+
+
+def write(scenes: dict[str, Scene], stem: Path, device: str) -> None:
+    """The report of what stands in the JSON file."""
+    known = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+    found = {name: (scene, known["scenes"][name]) for name, scene in scenes.items() if name in known["scenes"]}
+    stem.with_suffix(".md").write_text(written(found, known["machine"], device), encoding="utf-8")
+    draw(found, stem.with_suffix(".png"))
+
+
+def _kept(path: Path, machine: str) -> dict[str, Measured]:
+    """What was measured before, if it was on the same machine."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return known["scenes"] if known.get("machine") == machine else {}
+
+
+def written(found: dict[str, tuple[Scene, Measured]], machine: str, device: str) -> str:
+    """The report."""
+    where = "a GPU" if device == "cuda" else "a CPU"
+    command = "python benchmarks/performance.py" + (" --device cuda" if device == "cuda" else "")
+    lines = list(TABLE)
+    for scene, numbers in found.values():
+        lines += [f"| {' | '.join(cells)} |" for cells, _ in rows(scene, numbers)]
+    if device == "cuda":
+        lines += ["", "The kernels that take most of our time:", ""]
+        for name, (_, numbers) in found.items():
+            lines += [f"    {name}", *(f"        {kernel}" for kernel in numbers["kernels"])]
+    head = HEAD.format(where=where, command=command, machine=machine, picture=f"performance-{device}.png")
+    return head + "\n".join(lines) + "\n"
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", nargs="+", choices=[*SCENES], default=[*SCENES], help="these, and no report")
+    parser.add_argument(
+        "--scenes", nargs="+", default=[], metavar="NAME", help=f"{', '.join(on_cpu())}; on a GPU others"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, default=REPORT)
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--folder", type=Path, default=REPO / "docs", help="where the report goes")
+    parser.add_argument("--rewrite", action="store_true", help="measure nothing, write the report from its JSON file")
+    parser.add_argument("--measure", nargs=2, metavar=("SCENE", "WHO"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    known = on_gpu() if options.device == "cuda" else on_cpu()
+    if unknown := [name for name in options.scenes if name not in known]:
+        parser.error(f"no scene {', '.join(unknown)}; there are {', '.join(known)}")
+    return options
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from .schedulers import NoiseSchedule, make_sampler
 from .shapes import LatentSize, VideoSize, check_size, default_size, latent_size
 from .text_encoder import load_text_encoder
 from .transformer import CogVideoXTransformer3D
-from .vae import AutoencoderCausal3D, Tiling
+from .vae import AutoencoderCausal3D, Tiling, decode_memory, encode_memory
 from .variants import VARIANTS, Variant
 from .weights import CheckpointError, load_transformer, load_vae
 
@@ -39,7 +39,9 @@ __all__ = [
     "Variant",
     "VideoSize",
     "check_size",
+    "decode_memory",
     "default_size",
+    "encode_memory",
     "image_latent_factor",
     "image_latents",
     "latent_size",

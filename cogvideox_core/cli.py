@@ -25,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from . import __version__
+from .attention import AUTO, BACKENDS
 from .demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
 from .file_commands import COMMANDS
 from .load import check_folder, load_pipeline
@@ -33,9 +34,11 @@ from .progress_bars import ProgressBars
 from .request import Request
 from .schedulers import SAMPLERS, NoiseSchedule
 from .shapes import VideoSize
+from .vae.plan import TILING_CHOICES
 from .variants import Variant
 from .video_io import check_fps, check_writable, read_image, read_video, write_video
 from .weights import named_dtype
+from .weights.int8 import METHODS, check_method
 
 logger = logging.getLogger("cogvideox")
 
@@ -55,6 +58,7 @@ _OPTIONS = {
     "guidance_until": "--guidance-until",
     "height": "--height",
     "width": "--width",
+    "attention": "--attention",
 }
 _PHRASES = {"give image": "give --image", "ask for 'crop' or 'stretch'": "ask for --fit crop or --fit stretch"}
 
@@ -107,7 +111,15 @@ def _make_video(options: Namespace) -> Path:
 
     settings = _settings(options, request, variant, size, fps)
     logger.info(_summary(settings))
-    pipeline = load_pipeline(model, dtype=options.dtype, device=options.device)
+    pipeline = load_pipeline(
+        model,
+        dtype=options.dtype,
+        device=options.device,
+        quantize=options.quantize,
+        attention=options.attention,
+        compile=options.compile,
+        low_memory=options.low_memory,
+    )
     for path, lora_strength in loras:
         load_lora(pipeline.transformer, path, lora_strength)
     settings["dtype"] = str(pipeline.dtype).removeprefix("torch.")
@@ -184,8 +196,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, metavar="S", help="the same seed gives the same video (default: a random one)")
     add("--fps", type=float, metavar="F", help="frames per second (default: the model's, or those of --video)")
+    add(
+        "--vae-tiling",
+        choices=TILING_CHOICES,
+        default=Request.vae_tiling,
+        help="exact; blended: tiles as in diffusers, for less memory; auto: exact while that fits (default: auto)",
+    )
     add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights)")
+    add(
+        "--quantize",
+        choices=tuple(METHODS),
+        default="none",
+        help="the large matrices of transformer and text encoder in 8 bits: int8, or bitsandbytes' llm.int8",
+    )
     add("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    add(
+        "--attention",
+        choices=(AUTO, *BACKENDS),
+        default=AUTO,
+        help="flash and sage need packages of these names, and sage is approximate (default: auto, an exact one)",
+    )
+    add("--compile", action="store_true", help="torch.compile the model: a while at first, then faster")
+    add("--low-memory", action="store_true", help="keep the model in CPU memory, stream it to the GPU while it works")
     add(
         "-o", "--output", metavar="FILE", help="mp4 to write (default: a free name, cogvideox.mp4 or one with a number)"
     )
@@ -199,6 +231,7 @@ def _check_options(options: Namespace) -> None:
         check_fps(options.fps)
     if options.dtype is not None:
         named_dtype(options.dtype)
+    check_method(options.quantize)
     if options.device is not None:
         _check_device(options.device)
     if options.seed is not None and not 0 <= options.seed < _SEEDS:
@@ -259,6 +292,7 @@ def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
         sampler=_given(options.sampler, defaults.sampler),
         generator=torch.Generator().manual_seed(options.seed),
         image_fit=options.fit,
+        vae_tiling=options.vae_tiling,
         cache_budget=options.cache_budget,
         teacache=options.teacache,
         guidance_until=options.guidance_until,
@@ -303,6 +337,8 @@ def _settings(options: Namespace, request: Request, variant: Variant, size: Vide
     settings |= {name: Path(file).name for name, file in pictures.items() if file}
     if options.lora:
         settings["loras"] = {path.name: strength for path, strength in map(_lora, options.lora)}
+    if options.quantize != "none":
+        settings["quantize"] = options.quantize
     return settings | ({"strength": request.strength} if options.video else {})
 
 

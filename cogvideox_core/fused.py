@@ -40,7 +40,7 @@ def modulated(norm: Any, text: Tensor, video: Tensor, modulation: Tensor, runs: 
     parts = []
     for tokens, (shift, scale, _) in zip((text, video), _by_part(modulation, runs), strict=True):
         parts.append((shift, norm(tokens), 1 + scale))
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():  # which arranges that itself
         return torch.cat([torch.addcmul(*part) for part in parts], dim=1)
     joint = parts[0][1].new_empty(len(text), text.shape[1] + video.shape[1], text.shape[2])
     for part, place in zip(parts, joint.split([text.shape[1], video.shape[1]], dim=1), strict=True):
@@ -69,7 +69,10 @@ def normed_heads(norm: Any, x: Tensor, rotary: Rotary | None) -> Tensor:
 
 
 def fits_kernels(*tensors: Tensor) -> bool:
-    """Whether Triton's kernels may take these: on a CUDA GPU, and nobody asks a gradient of them."""
+    """Whether Triton's kernels may take these: on a CUDA GPU, and nobody asks a gradient of them.
+
+    torch.compile takes them as they are; left to itself it was 4 % slower, on an H200 at 49 x 480 x 720.
+    """
     return (
         tensors[0].is_cuda
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))

@@ -5,9 +5,16 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from .config import TransformerConfig
+
 DynamicBy = Literal["timestep", "step"]
+
+_WIDTHS_PER_TOKEN = 12
+"""Numbers a block holds for a token at its fullest, as multiples of the width, where every operation writes what it
+makes; with kernels that write less it is less."""
 
 
 def guide(v_uncond: Tensor, v_cond: Tensor, guidance_scale: float) -> Tensor:
@@ -28,3 +35,20 @@ def dynamic_scale(
     position = timestep if by == "timestep" else step_index
     progress = ((num_inference_steps - position) / num_inference_steps) ** 5.0
     return 1 + guidance_scale * (1 - math.cos(math.pi * progress)) / 2
+
+
+def forward_nbytes(config: TransformerConfig, tokens: int, batch: int, dtype: torch.dtype) -> int:
+    """About the bytes a forward takes beyond the weights; `tokens` of text and video in each row of the batch."""
+    return _WIDTHS_PER_TOKEN * config.width * tokens * batch * dtype.itemsize
+
+
+def fits_in_one(config: TransformerConfig, tokens: int, batch: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a forward of both guidance halves, `batch` rows, fits into the free memory of a CUDA device.
+
+    Elsewhere memory can be swapped or is not told, and it is taken to fit.
+    """
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return forward_nbytes(config, tokens, batch, dtype) <= free

@@ -7,6 +7,7 @@ does on a GPU. All differ by rounding only; `benchmarks/performance.py` measures
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,10 +19,33 @@ __all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "linear_gelu"
 
 
 class Linear(nn.Linear):
+    """A linear layer, with `additions` to its result: what LoRAs leave here.
+
+    An addition is called as a forward hook is. It is no hook since torch.compile, which takes one compiled block for
+    all that look alike, does not look at hooks.
+    """
+
+    additions: tuple[Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor], ...] = ()
+
     def forward(self, input: Tensor) -> Tensor:
+        output = self._multiplied(input)
+        for add in self.additions:
+            output = add(self, (input,), output)
+        return output
+
+    def _multiplied(self, input: Tensor) -> Tensor:
         if input.dtype == torch.float32 and _fits_onednn(input, self.weight):
             return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
         return super().forward(input)
+
+    def gelu(self, input: Tensor) -> Tensor:
+        """The tanh approximation of GELU of the product, without additions."""
+        if _fits_onednn(input, self.weight):
+            return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "gelu", [], "tanh")
+        if input.is_cuda and self.bias is not None and plain_weights(self, input):
+            rows = input.flatten(0, -2), self.weight.t()
+            return torch.ops.aten._addmm_activation(self.bias, *rows, use_gelu=True).unflatten(0, input.shape[:-1])
+        return F.gelu(self._multiplied(input), approximate="tanh")
 
 
 class _Lending:
@@ -44,13 +68,8 @@ class Conv3d(_Lending, nn.Conv3d):
 
 def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
     """The tanh approximation of GELU of a linear layer's result."""
-    if isinstance(layer, Linear) and not layer._forward_hooks:
-        if _fits_onednn(x, layer.weight):
-            return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, "gelu", [], "tanh")
-        if x.is_cuda and layer.bias is not None and (plain := plain_weights(layer, x)):
-            weight, bias = plain
-            rows = torch.ops.aten._addmm_activation(bias, x.flatten(0, -2), weight.t(), use_gelu=True)
-            return rows.unflatten(0, x.shape[:-1])
+    if isinstance(layer, Linear) and not (layer.additions or layer._forward_hooks):
+        return layer.gelu(x)
     return F.gelu(layer(x), approximate="tanh")
 
 
@@ -66,16 +85,19 @@ def _wants_gradients(*tensors: Tensor) -> bool:
 
 
 def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's own operation takes these: plain numbers on the CPU that nobody asks a gradient of."""
+    """Whether oneDNN's own operation takes these: plain numbers on the CPU that nobody asks a gradient of.
+
+    While torch.compile traces it does not: its CPU backend takes that operation with constant weights only.
+    """
     return (
-        x.device.type == weight.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
         and type(weight) is nn.Parameter
         and not _wants_gradients(x, weight)
-        and _has_onednn()
+        and _HAS_ONEDNN
     )
 
 
-def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

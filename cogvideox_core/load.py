@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from .attention import choose_attention
+from .compilation import check_compiler, compile_blocks
 from .demo import DEMO_MODEL
 from .pipeline import CogVideoXPipeline
+from .streaming import Workplace
 from .text_encoder import load_text_encoder, text_encoder_width
 from .variants import Variant
 from .weights import (
@@ -21,6 +26,8 @@ from .weights import (
     read_vae,
     weights_dtype,
 )
+from .weights.int8 import Method, check_method
+from .weights.quantised import codec_of
 
 _SETTINGS = (
     "transformer/config.json",
@@ -36,6 +43,10 @@ def load_pipeline(
     *,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
+    quantize: Method = "none",
+    attention: str = "auto",
+    compile: bool = False,
+    low_memory: bool = False,
 ) -> CogVideoXPipeline:
     """Everything in a CogVideoX folder, ready to make videos.
 
@@ -44,19 +55,47 @@ def load_pipeline(
         dtype: of all components; None keeps the transformer's own, except float16 on a CPU, which has hardly any
             arithmetic for it: there small models run in float32 and large ones in bfloat16.
         device: None for the first CUDA device, else Apple's, else the CPU.
-    Raises: as `check_folder`; ValueError for an unknown dtype.
+        quantize: "int8" or "llm.int8" for transformer and text encoder in 8 bits, as `weights.int8` tells.
+        attention: "auto", or a backend: "sdpa", "cudnn", "flash", or "sage", which is approximate.
+        compile: have torch.compile make the transformer's blocks faster, which takes a while at first.
+        low_memory: keep everything in CPU memory and bring to the device what is at work: the text encoder, then the
+            transformer, both block by block, then the VAE.
+    Raises: as `check_folder`; ValueError for an unknown dtype or method, a method for a transformer that is in few bits
+        already, or what does not work on this device; ImportError for an attention backend, or bitsandbytes for
+        "llm.int8", that is not installed.
     """
     if path is None:
         path = DEMO_MODEL
+    check_method(quantize)
     weights, variant = check_folder(path)
     device = torch.device(device) if device is not None else default_device()
     wanted = named_dtype(dtype) if dtype is not None else _own_dtype(weights, path, device)
     max_length = weights.config.max_text_seq_length
+    choose_attention(attention, device, wanted)
+    if compile:
+        check_compiler(device)
+    place = torch.device("cpu") if low_memory else device
+    # In low memory, weights stay in their files, in the files' numbers, and are cast on their way to the device.
+    kept = low_memory and quantize == "none" and _of_one_kind(weights.state_dict)
+    transformer = load_transformer(path, dtype=None if kept else wanted, device=place, quantize=quantize)
+    if compile:
+        compile_blocks(transformer)
+    kept = low_memory and quantize == "none" and wanted != torch.float16
+    text_encoder = load_text_encoder(
+        path,
+        dtype=None if kept else wanted,
+        device=place,
+        max_length=max_length,
+        widen=not kept,
+        quantize=quantize,
+    )
     return CogVideoXPipeline(
-        load_transformer(path, dtype=wanted, device=device),
-        load_vae(path, dtype=wanted, device=device),
-        load_text_encoder(path, dtype=wanted, device=device, max_length=max_length),
+        transformer,
+        load_vae(path, dtype=wanted, device=place),
+        text_encoder,
         variant,
+        attention=attention,
+        workplace=Workplace(device, wanted) if low_memory else None,
     )
 
 
@@ -95,6 +134,11 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _of_one_kind(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether all tensors are of one dtype and form."""
+    return len({(tensor.dtype, codec_of(tensor)) for tensor in state_dict.values()}) == 1
 
 
 def _own_dtype(weights: TransformerWeights, path: str | Path, device: torch.device) -> torch.dtype:

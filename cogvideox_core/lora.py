@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import sqrt
@@ -21,6 +21,7 @@ from typing import Any, TypeGuard
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .layers import Linear
 from .weights import CheckpointError, Weights, open_weights
 from .weights.declared import parse_json, read_json
 from .weights.errors import listed
@@ -95,9 +96,8 @@ class LoRA(LoRAFile):
         super().__init__(file.additions, file.matched, file.unmatched, file.ignored)
         self.strength = strength
         modules = dict(transformer.named_modules())
-        self._hooks = [
-            modules[name].register_forward_hook(partial(self._add, addition))
-            for name, addition in self.additions.items()
+        self._undo = [
+            _add_to_result(modules[name], partial(self._add, addition)) for name, addition in self.additions.items()
         ]
 
     def _add(self, addition: Addition, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -106,9 +106,21 @@ class LoRA(LoRAFile):
 
     def remove(self) -> None:
         """Take it off the transformer."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        for undo in self._undo:
+            undo()
+        self._undo.clear()
+
+
+def _add_to_result(layer: nn.Module, addition: Callable[..., Tensor]) -> Callable[[], None]:
+    """Have `addition` called with a layer's result, as a forward hook is. Returns: what takes it away again."""
+    if not isinstance(layer, Linear):
+        return layer.register_forward_hook(addition).remove
+    layer.additions += (addition,)
+
+    def undo() -> None:
+        layer.additions = tuple(other for other in layer.additions if other is not addition)
+
+    return undo
 
 
 def load_lora(transformer: nn.Module, path: str | Path, strength: float = 1.0, *, normalise: bool = False) -> LoRA:

@@ -10,18 +10,23 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .transformer import CogVideoXTransformer3D, ExpertLayerNorm, FinalLayerNorm
 
 
 class _Rows(nn.Module):
-    """A layer's results, by the place of their timestep in the schedule."""
+    """A layer's results, by the place of their timestep in the schedule.
+
+    A power of two of rows, the last ones empty: a compiled block is made anew for another number of them.
+    """
 
     rows: Tensor
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
-        self.register_buffer("rows", rows, persistent=False)
+        spare = (1 << (len(rows) - 1).bit_length()) - len(rows)
+        self.register_buffer("rows", F.pad(rows, (0, 0, 0, spare)), persistent=False)
 
     def forward(self, places: Tensor) -> Tensor:
         return self.rows[places]

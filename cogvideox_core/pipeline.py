@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from .attention import choose_attention
 from .conditioning import image_latent_factor, image_latents, image_pixels, pad_leading, video_pixels
+from .guidance import fits_in_one
 from .noise import draw_latents
 from .request import Request
 from .sampling import denoise
 from .schedulers import NoiseSchedule, make_sampler
 from .shapes import LatentSize, VideoSize, latent_size, size_advice
+from .streaming import Presences, Workplace, visiting
 from .transformer import CogVideoXTransformer3D
-from .vae import AutoencoderCausal3D
-from .vae.autoencoder import LATENTS_PER_CHUNK, frame_chunks
+from .vae import AutoencoderCausal3D, Plan, make_plan
+from .vae.autoencoder import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
+from .vae.plan import free_memory
 from .variants import Variant
 
 logger = logging.getLogger("cogvideox")
@@ -53,6 +58,11 @@ class CogVideoXPipeline:
         transformer, vae: the components, on their devices.
         text_encoder: None when only embeddings will be given.
         variant: the row whose schedule, scales and limits apply.
+        attention: "auto", or a backend of `attention.BACKENDS`.
+        workplace: where to work with components that are all in CPU memory: they come one at a time, the text encoder
+            and the transformer block by block, and both halves of guidance are computed in turn. None works where the
+            components are.
+    Raises: ValueError or ImportError for a backend that is not there, or components that cannot be streamed.
     """
 
     def __init__(
@@ -61,21 +71,28 @@ class CogVideoXPipeline:
         vae: AutoencoderCausal3D,
         text_encoder: PromptEncoder | None,
         variant: Variant,
+        *,
+        attention: str = "auto",
+        workplace: Workplace | None = None,
     ) -> None:
         self.transformer = transformer
         self.vae = vae
         self.text_encoder = text_encoder
         self.variant = variant
         self.schedule = NoiseSchedule(variant.schedule)
+        self._workplace = workplace
+        self._presences = visiting(transformer, vae, text_encoder, workplace) if workplace else Presences()
+        self.attention = choose_attention(attention, self.device, self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The transformer's dtype; text embeddings and image latents are cast to it."""
-        return next(self.transformer.parameters()).dtype
+        """What the transformer computes in; text embeddings and image latents are cast to it."""
+        return self._workplace.dtype if self._workplace else next(self.transformer.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        return next(self.transformer.parameters()).device
+        """Where it works."""
+        return self._workplace.device if self._workplace else next(self.transformer.parameters()).device
 
     def check(self, *args: Any, **options: Any) -> VideoSize:
         """The size of the video that calling the pipeline with these arguments would make.
@@ -105,13 +122,16 @@ class CogVideoXPipeline:
         latents, size = self._latents(request, callback)
         if output_type == "latent":
             return latents
-        return torch.cat(list(self._decode(latents, size, callback)), dim=2)
+        return torch.cat(list(self._decode(latents, size, request, callback)), dim=2)
 
     def stream(self, *args: Any, callback: Callback | None = None, **options: Any) -> Iterator[Tensor]:
-        """As calling the pipeline, but yields the video in chunks [B, 3, f, H, W] as they are decoded."""
+        """As calling the pipeline, but yields the video in chunks [B, 3, f, H, W] as they are decoded.
+
+        Blended tiles are decoded over all frames one by one, so their chunks come at the end.
+        """
         request, callback = Request(*args, **options), callback or _ignore
         latents, size = self._latents(request, callback)
-        yield from self._decode(latents, size, callback)
+        yield from self._decode(latents, size, request, callback)
 
     @torch.no_grad()
     def _latents(self, request: Request, callback: Callback) -> tuple[Tensor, LatentSize]:
@@ -129,30 +149,44 @@ class CogVideoXPipeline:
         def draw(like: Tensor) -> Tensor:
             return draw_latents(like.shape, request.generator, like.device, self.dtype).float()
 
-        latents = denoise(
-            self.transformer,
-            latents,
-            steps,
-            make_sampler(request.sampler, draw),
-            prompt_embeds,
-            negative_embeds,
-            guidance=request.guidance,
-            image_latents=image,
-            approximation=request.approximation,
-            on_step=lambda done, latents: callback(Progress("sampling", done, len(steps), latents)),
-        )
+        with self._presences.transformer():
+            tokens = size.tokens(self.transformer.config) + prompt_embeds.shape[1]
+            self.attention.probe(tokens, self.transformer.config.attention_head_dim, self.dtype, self.device)
+            latents = denoise(
+                self.transformer,
+                latents,
+                steps,
+                make_sampler(request.sampler, draw),
+                prompt_embeds,
+                negative_embeds,
+                guidance=request.guidance,
+                image_latents=image,
+                attention=self.attention,
+                approximation=request.approximation,
+                split=self._splits_guidance(request, tokens),
+                on_step=lambda done, latents: callback(Progress("sampling", done, len(steps), latents)),
+            )
         return latents, size
+
+    def _splits_guidance(self, request: Request, tokens: int) -> bool:
+        """Whether the two halves of guidance go one after the other, for want of memory."""
+        if self._workplace is not None:
+            return True
+        batch = 2 * request.batch
+        return not fits_in_one(self.transformer.config, tokens, batch, self.dtype, self.device)
 
     def _encode_text(self, request: Request, callback: Callback) -> tuple[Tensor, Tensor | None]:
         embeds, negative = request.prompt_embeds, request.negative_prompt_embeds
         wants_negative = request.guidance.active and negative is None and not request.zero_negative_prompt
         total = (embeds is None) + wants_negative
-        if embeds is None:
-            embeds = self._embed(request.prompts)
-            callback(Progress("text", 1, total))
-        if wants_negative:
-            negative = self._embed(request.negative_prompts)
-            callback(Progress("text", total, total))
+        with self._presences.text() if total else nullcontext():
+            if embeds is None:
+                embeds = self._embed(request.prompts)
+                callback(Progress("text", 1, total))
+            if wants_negative:
+                negative = self._embed(request.negative_prompts)
+                callback(Progress("text", total, total))
+        assert embeds is not None
         if negative is None and request.guidance.active:
             negative = torch.zeros_like(embeds)
         place = {"device": self.device, "dtype": self.dtype}
@@ -197,23 +231,43 @@ class CogVideoXPipeline:
 
     def _encode(self, pixels: Tensor, request: Request) -> Tensor:
         """z of clips [B, 3, F, H, W], one per prompt; each is encoded and drawn by itself, as in the reference."""
-        weight = next(self.vae.parameters())
-        pixels = pixels.to(weight.device, weight.dtype).expand(request.batch, -1, -1, -1, -1)
-        posteriors = [self.vae.encode(clip[None]) for clip in pixels]
+        with self._presences.vae():
+            weight = next(self.vae.parameters())
+            _, _, frames, height, width = pixels.shape
+            plan = self._plan("encode", request, VideoSize(height, width, frames), batch=1)
+            posteriors = [
+                self.vae.encode(clip[None], plan.tiling, like=weight, carry_device=plan.carry_device)
+                for clip in pixels.expand(request.batch, -1, -1, -1, -1)
+            ]
         if not request.sample_posterior:
             return torch.cat([posterior.mode() for posterior in posteriors])
         generators = request.generators
         return torch.cat([p.sample(generator) for p, generator in zip(posteriors, generators, strict=True)])
 
     @torch.no_grad()
-    def _decode(self, latents: Tensor, size: LatentSize, callback: Callback) -> Iterator[Tensor]:
+    def _decode(self, latents: Tensor, size: LatentSize, request: Request, callback: Callback) -> Iterator[Tensor]:
         """The video of clean latents in chunks [B, 3, f, H, W], in [0, 1]."""
+        with self._presences.vae():
+            weight = next(self.vae.parameters())
+            z = (latents[:, :, size.leading :] / self.variant.vae.scaling_factor).to(weight.device, weight.dtype)
+            total = len(frame_chunks(z.shape[2], LATENTS_PER_CHUNK))
+            for index, chunk in enumerate(self._chunks(z, request)):
+                callback(Progress("decoding", index + 1, total))
+                yield (chunk.float() / 2 + 0.5).clamp(0, 1)
+
+    def _chunks(self, z: Tensor, request: Request) -> Iterator[Tensor]:
+        """Frames of z, as they are made or, of tiles, when all of them are there."""
+        plan = self._plan("decode", request, self.vae.video_size(z.shape), batch=len(z))
+        if plan.tiling is None:
+            return self.vae.decode_stream(z, carry_device=plan.carry_device)
+        video = self.vae.decode(z, plan.tiling, device=torch.device("cpu"))
+        return (video[:, :, chunk] for chunk in frame_chunks(video.shape[2], FRAMES_PER_CHUNK))
+
+    def _plan(self, task: Literal["encode", "decode"], request: Request, size: VideoSize, batch: int) -> Plan:
         weight = next(self.vae.parameters())
-        z = (latents[:, :, size.leading :] / self.variant.vae.scaling_factor).to(weight.device, weight.dtype)
-        total = len(frame_chunks(z.shape[2], LATENTS_PER_CHUNK))
-        for index, chunk in enumerate(self.vae.decode_stream(z)):
-            callback(Progress("decoding", index + 1, total))
-            yield (chunk.float() / 2 + 0.5).clamp(0, 1)
+        free = free_memory(weight.device)
+        free = None if free is None else free // batch
+        return make_plan(task, request.vae_tiling, self.vae.config, size, weight, free=free)
 
 
 def _ignore(progress: Progress) -> None:

@@ -19,6 +19,7 @@ from .noise import Generator
 from .sampling import Guidance
 from .schedulers import SAMPLERS
 from .shapes import VideoSize, check_size, default_size, latent_size
+from .vae import TilingChoice
 from .variants import SamplerName, Variant
 
 
@@ -43,6 +44,8 @@ class Request:
         sample_posterior: draw image and video latents from the VAE's posterior, as the reference; False takes its mean.
         zero_negative_prompt: zeros in place of the encoded negative prompt, as SAT does.
         allow_any_size: lift the limits of training on the frame count.
+        vae_tiling: "exact"; "blended" tiles as in diffusers, for less memory; "auto" is exact while that fits into what
+            is free.
         cache_budget, teacache, guidance_until: what may be traded for speed, see `Approximation`; off by default.
     """
 
@@ -69,6 +72,7 @@ class Request:
     sample_posterior: bool = True
     zero_negative_prompt: bool = False
     allow_any_size: bool = False
+    vae_tiling: TilingChoice = "auto"
     cache_budget: float = 0.0
     teacache: float = 0.0
     guidance_until: float = 1.0
@@ -207,7 +211,12 @@ class Request:
             raise ValueError(f"guidance_scale={self.guidance_scale}; it must be a finite number, 6 is usual")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler={self.sampler!r}; there are {', '.join(map(repr, SAMPLERS))}")
-        for name, kind in (("image_fit", Fit), ("image_scale", ImageScale), ("dynamic_cfg_by", DynamicBy)):
+        for name, kind in (
+            ("image_fit", Fit),
+            ("image_scale", ImageScale),
+            ("dynamic_cfg_by", DynamicBy),
+            ("vae_tiling", TilingChoice),
+        ):
             if getattr(self, name) not in get_args(kind):
                 choices = ", ".join(map(repr, get_args(kind)))
                 raise ValueError(f"{name}={getattr(self, name)!r}; there are {choices}")

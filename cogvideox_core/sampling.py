@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .approximation import EXACT, Approximation, approximate
+from .attention import Attention
 from .guidance import DynamicBy, dynamic_scale, guide
 from .modulation import tabulated
 from .schedulers import Sampler, Step, check_finite, implied_v, predict_x0
@@ -49,6 +50,8 @@ def denoise(
     *,
     guidance: Guidance,
     image_latents: Tensor | None = None,
+    attention: Attention | None = None,
+    split: bool = False,
     approximation: Approximation = EXACT,
     on_step: Callable[[int, Tensor], None] = lambda done, latents: None,
 ) -> Tensor:
@@ -59,6 +62,8 @@ def denoise(
         prompt_embeds, negative_prompt_embeds: [B, L, D] in the transformer's dtype; the negative ones are needed
             where guidance is active.
         image_latents: [B, C, T, H, W], concatenated behind the latents.
+        attention: the backend; None for PyTorch's own. Where its numbers are not finite it falls back to that.
+        split: predict with and without the prompt one after the other, in half the memory, and not in one batch.
         approximation: what may be traded for speed.
         on_step: called after each step with the number of steps done and the latents; may raise to interrupt.
     Returns: [B, C, T, H, W], float32; latents stay in float32 between steps.
@@ -73,16 +78,29 @@ def denoise(
     if not approximation.exact:
         scale = guidance.scale if guidance.active else None
         run = approximate(approximation, transformer, [step.timestep for step in steps], scale, prompt_embeds)
+    attention = attention or Attention()
+
+    def forward(model_input: Tensor, timestep: int, embeds: Tensor) -> Tensor:
+        """v for each of the embeddings."""
+        v_pred = []
+        for part in embeds.split(len(latents) if split else len(embeds)):
+            timesteps = torch.full((len(part),), timestep, device=latents.device)
+            copies = len(part) // len(model_input)
+            v_pred.append(
+                transformer(model_input.repeat(copies, 1, 1, 1, 1), part, timesteps, attention=attention).float()
+            )
+        return torch.cat(v_pred)
 
     def ask(latents: Tensor, timestep: int, embeds: Tensor) -> list[Tensor]:
         """v with the prompt, then v with the negative prompt if `embeds` begin with it."""
         model_input = latents.to(dtype)
         if image_latents is not None:
             model_input = torch.cat([model_input, image_latents.to(dtype)], dim=1)
-        copies = len(embeds) // len(latents)
-        timesteps = torch.full((len(embeds),), timestep, device=latents.device)
-        v_pred = transformer(model_input.repeat(copies, 1, 1, 1, 1), embeds, timesteps).float()
-        return [*v_pred.chunk(copies)][::-1]
+        v_pred = forward(model_input, timestep, embeds)
+        if attention.may_fall_back and not v_pred.isfinite().all():
+            attention.fall_back(f"gives numbers that are not finite at timestep {timestep}")
+            v_pred = forward(model_input, timestep, embeds)
+        return [*v_pred.chunk(len(embeds) // len(latents))][::-1]
 
     def predict(latents: Tensor, step: Step, scale: float) -> Tensor:
         if run is None:

@@ -43,6 +43,10 @@ class LatentSize:
         """[B, C, T, H, W]."""
         return batch, channels, self.frames, self.height, self.width
 
+    def tokens(self, config: TransformerConfig) -> int:
+        """Video tokens, N."""
+        return self.frames * self.height * self.width // (config.frame_patch * config.patch_size**2)
+
     def without_leading(self) -> LatentSize:
         """The clip alone."""
         return LatentSize(self.frames - self.leading, self.height, self.width, 0)

@@ -27,7 +27,9 @@ from .weights import (
 )
 from .weights.declared import check_fixed, declared_fields
 from .weights.dtypes import weights_dtype
+from .weights.int8 import Method, check_method
 from .weights.load import declared_config
+from .weights.quantised import QuantisedTensor
 
 logger = logging.getLogger("cogvideox")
 
@@ -134,6 +136,8 @@ def load_text_encoder(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str = "cpu",
     max_length: int = MAX_LENGTH,
+    widen: bool = True,
+    quantize: Method = "none",
 ) -> TextEncoder:
     """The T5 encoder at `path`, ready to run.
 
@@ -143,14 +147,19 @@ def load_text_encoder(
             matrices of the feed-forward layers stay in float32, as transformers keeps them: they overflow.
         device: where the weights go.
         max_length: tokens of every prompt; 226 for the released models.
+        widen: without it, float16 stays float16 in all matrices, for weights that are cast before they are used.
+        quantize: "int8" or "llm.int8" for the large matrices in 8 bits; those that are small already stay. In "int8"
+            only weights are rounded here: a T5 has activations that 8 bits do not hold.
     Raises:
         CheckpointError if the weights do not make a T5 encoder, or the tokenizer is missing or another's.
-        ImportError if transformers, or what its tokenizer needs, is missing.
+        ValueError for an unknown dtype or method.
+        ImportError if transformers, or what its tokenizer needs, is missing; bitsandbytes, if it is needed.
     """
+    check_method(quantize)
     wanted = None if dtype is None else named_dtype(dtype)
     encoder = read_text_encoder(path)
     tokenizer = load_tokenizer(encoder.folder, encoder.config["vocab_size"])
-    return TextEncoder(_load_t5(encoder, wanted, device), tokenizer, max_length)
+    return TextEncoder(_load_t5(encoder, wanted, device, widen, quantize), tokenizer, max_length)
 
 
 def text_encoder_width(path: str | Path) -> int:
@@ -211,18 +220,25 @@ def _matrix(shapes: Mapping[str, tuple[int, ...]], key: str, source: Path) -> tu
     return shape[0], shape[1]
 
 
-def _load_t5(encoder: TextEncoderWeights, dtype: torch.dtype | None, device: torch.device | str) -> Any:
+def _load_t5(
+    encoder: TextEncoderWeights,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    widen: bool,
+    quantize: Method,
+) -> Any:
     """transformers' encoder with the mapped weights in it."""
     embedding = encoder.state_dict[_EMBEDDING]
     dtype = weights_dtype({_EMBEDDING: embedding}, dtype, encoder.folder)
     model = t5_model(encoder.config)
     tensors = {**encoder.state_dict, _TIED_EMBEDDING: embedding}
-    fill(model, tensors, dtype=dtype, device=device, source=encoder.folder)
+    fill(model, tensors, dtype=dtype, device=device, source=encoder.folder, quantize=quantize)
     model.encoder.set_input_embeddings(model.shared)
-    if dtype == torch.float16:
+    if dtype == torch.float16 and widen:
         for name, layer in model.named_modules():
-            if name.endswith(".wo"):
-                wide = tensors[f"{name}.weight"].to(device, torch.float32)
+            if name.endswith(".wo") and layer.weight.is_floating_point():  # bitsandbytes' have a way of their own
+                small = isinstance(layer.weight, QuantisedTensor)
+                wide = (layer.weight if small else tensors[f"{name}.weight"]).to(device, torch.float32)
                 layer.weight = torch.nn.Parameter(wide, requires_grad=False)
     return model
 

@@ -8,6 +8,7 @@ from .conditioning import CogVideoXControl, CogVideoXEmptyLatent, CogVideoXImage
 from .host.lora import teach_names
 from .loaders import CogVideoXLoadModel, CogVideoXLoadT5, CogVideoXLoadVAE
 from .lora import CogVideoXLoadLoRA
+from .quantize import CogVideoXQuantizeINT8
 from .sampling import CogVideoXSampler, CogVideoXSamplerSelect, CogVideoXScheduler, CogVideoXSpeed
 from .text import CogVideoXT5Encode
 from .vae import CogVideoXVAEDecode, CogVideoXVAEEncode
@@ -18,6 +19,7 @@ NODES: list[type[io.ComfyNode]] = [
     CogVideoXLoadVAE,
     CogVideoXLoadT5,
     CogVideoXLoadLoRA,
+    CogVideoXQuantizeINT8,
     CogVideoXT5Encode,
     CogVideoXEmptyLatent,
     CogVideoXImageToVideo,

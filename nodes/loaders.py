@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from comfy_api.latest import io
 
@@ -92,7 +94,16 @@ class CogVideoXLoadT5(io.ComfyNode):
                     "text_encoder_name",
                     options=list(choices("text_encoder")),
                     tooltip="From models/text_encoders and models/diffusers, or the demo model that is in the pack.",
-                )
+                ),
+                io.Combo.Input(
+                    "quantize",
+                    options=["none", "int8"],
+                    default="none",
+                    optional=True,
+                    advanced=True,
+                    tooltip="int8: the large matrices in half the memory of 16 bits. Files in few bits stay as they "
+                    "are.",
+                ),
             ],
             outputs=[io.Clip.Output(tooltip="The text encoder, for CogVideoX T5 Encode and CLIP Text Encode.")],
         )
@@ -102,5 +113,5 @@ class CogVideoXLoadT5(io.ComfyNode):
         return fault_of("text_encoder", text_encoder_name) or True
 
     @classmethod
-    def execute(cls, text_encoder_name: str) -> io.NodeOutput:
-        return io.NodeOutput(load_clip(chosen("text_encoder", text_encoder_name)))
+    def execute(cls, text_encoder_name: str, quantize: Literal["none", "int8"] = "none") -> io.NodeOutput:
+        return io.NodeOutput(load_clip(chosen("text_encoder", text_encoder_name), quantize))

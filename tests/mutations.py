@@ -32,8 +32,13 @@ class Mutation(NamedTuple):
 
 TRANSFORMER = "tests/core/test_transformer.py"
 LAYERS = "tests/core/test_layers.py"
+ATTENTION = "tests/core/test_attention.py"
+STREAMING = "tests/core/test_streaming.py"
+COMPILATION = "tests/core/test_compilation.py"
 MODULATION = "tests/core/test_modulation.py"
 VAE = "tests/core/test_vae.py"
+VAE_MEMORY = "tests/core/test_vae_memory.py"
+VAE_NODES = "tests/nodes/test_vae.py"
 SCHEDULE = "tests/core/test_schedulers.py"
 CONDITIONING = "tests/core/test_conditioning.py"
 RUNS = "tests/core/test_pipeline.py"
@@ -48,8 +53,21 @@ LORA = "tests/core/test_lora.py"
 CONVERT = "tests/core/test_convert.py"
 DERIVED = "tests/nodes/test_derived.py"
 TYPES = "tests/nodes/test_host_types.py"
+INT8 = "tests/core/test_int8.py"
+QUANTIZE = "tests/nodes/test_quantize.py"
 
 MUTATIONS = [
+    Mutation(f"{CORE}/int8_product.py", ".mul_(by_row).mul_(by_column)", ".mul_(by_column)", INT8),
+    Mutation(f"{CORE}/int8_product.py", "amax(dim=1, keepdim=True)", "amax(dim=0, keepdim=True)", INT8),
+    Mutation(f"{CORE}/int8_kernels.py", "values * 0.0", "largest * 0.0", INT8),
+    Mutation(f"{CORE}/int8_kernels.py", "0.044715 * y", "0.044 * y", INT8),
+    Mutation(f"{CORE}/weights/int8.py", 'or (method == "int8" and _MODULATION', "or (False and _MODULATION", INT8),
+    Mutation(f"{CORE}/weights/int8.py", "if not (is_large(key) and", "if not (", INT8),
+    Mutation(f"{HOST}/quantize.py", "    _merge(fresh.model, patcher.patches)\n", "", QUANTIZE),
+    Mutation(f"{HOST}/small_numbers.py", "or not is_large(key)", "or False", QUANTIZE),
+    Mutation(
+        f"{HOST}/small_numbers.py", "tensor.float().reshape(-1, 1) / 127", "tensor.float().reshape(-1, 1)", QUANTIZE
+    ),
     Mutation(f"{CORE}/weights/codecs.py", "torch.cat([b & 0x0F, b >> 4]", "torch.cat([b >> 4, b & 0x0F]", CODECS),
     Mutation(f"{CORE}/weights/codecs.py", "bits.flatten(1) << 4", "bits.flatten(1) << 3", CODECS),
     Mutation(f"{CORE}/weights/codecs.py", "factors * groups.float() - offsets", "factors * groups.float()", CODECS),
@@ -67,7 +85,20 @@ MUTATIONS = [
     Mutation(f"{CORE}/transformer.py", "shift, scale, gate = per", "scale, shift, gate = per", TRANSFORMER),
     Mutation(f"{CORE}/transformer.py", "shift, scale = per_token", "scale, shift = per_token", TRANSFORMER),
     Mutation(f"{CORE}/layers.py", '"gelu", [], "tanh"', '"gelu", [], "none"', LAYERS),
-    Mutation(f"{CORE}/layers.py", "and not layer._forward_hooks", "", LAYERS),
+    Mutation(f"{CORE}/layers.py", "and not (layer.additions or layer._forward_hooks)", "", LAYERS),
+    Mutation(f"{CORE}/layers.py", "(layer.additions or layer._forward_hooks)", "layer._forward_hooks", LORA),
+    Mutation(f"{CORE}/layers.py", "not torch.compiler.is_compiling()", "True", COMPILATION),
+    Mutation(f"{CORE}/lora.py", "if not isinstance(layer, Linear):", "if True:", COMPILATION),
+    Mutation(f"{CORE}/modulation.py", "- len(rows)\n", "- (1 << (len(rows) - 1).bit_length())\n", COMPILATION),
+    Mutation(f"{CORE}/attention.py", "if apart > self.off_by:", "if False:", ATTENTION),
+    Mutation(f"{CORE}/attention.py", "if not found.isfinite().all():", "if False:", ATTENTION),
+    Mutation(f"{CORE}/sampling.py", "if attention.may_fall_back and not", "if False and not", ATTENTION),
+    Mutation(f"{CORE}/sampling.py", "len(latents) if split else len(embeds)", "len(embeds)", STREAMING),
+    Mutation(f"{CORE}/streaming.py", "slot = 1 - self._last", "slot = self._last", STREAMING),
+    Mutation(f"{CORE}/streaming.py", "                bundle.put(bundle.own)", "                pass", STREAMING),
+    Mutation(f"{CORE}/streaming.py", "if _identities(found) != _identities(self._bundles)", "if False", STREAMING),
+    Mutation(f"{CORE}/streaming.py", "absent = _submodules(self._staying)", "absent = set()", STREAMING),
+    Mutation(f"{CORE}/streaming.py", "bundle.put(bundle.moved(CPU))", "pass", STREAMING),
     Mutation(f"{CORE}/modulation.py", "sorted(set(timesteps))", "list(timesteps)", MODULATION),
     Mutation(f"{CORE}/modulation.py", "norm.linear = layer", "pass", MODULATION),
     Mutation(f"{CORE}/transformer.py", "OFS = 2.0", "OFS = 1.0", TRANSFORMER),
@@ -78,11 +109,24 @@ MUTATIONS = [
     Mutation(f"{CORE}/positions.py", "[angles.cos(), angles.sin()]", "[angles.sin(), angles.cos()]", TRANSFORMER),
     Mutation(f"{CORE}/positions.py", "odd, sin, value=-1", "odd, sin", TRANSFORMER),
     Mutation(f"{CORE}/positions.py", "round((base_columns - fit_columns) / 2)", "0", TRANSFORMER),
-    Mutation(f"{CORE}/vae/causal_conv.py", "inner[:, :, 2:3] if past", "0 * inner[:, :, 2:3] if past", VAE),
-    Mutation(f"{CORE}/vae/causal_conv.py", "padded[:, :, -2:, 1:-1]", "padded[:, :, -1:, 1:-1]", VAE),
+    Mutation(f"{CORE}/vae/causal_conv.py", "= inner[:, :, 2:3]", "= 0 * inner[:, :, 2:3]", VAE),
+    Mutation(
+        f"{CORE}/vae/causal_conv.py",
+        "padded[:, :, -2:, 1:-1]",
+        "padded[:, :, -1:, 1:-1].expand(-1, -1, 2, -1, -1)",
+        VAE,
+    ),
     Mutation(f"{CORE}/vae/blocks.py", "F.pad(_frames(rows), (0, 1, 0", "F.pad(_frames(rows), (1, 0, 0", VAE),
     Mutation(f"{CORE}/vae/feature_maps.py", "num_frames > 1 and num_frames % 2 == 1", "False", VAE),
     Mutation(f"{CORE}/vae/autoencoder.py", "LATENTS_PER_CHUNK = 2", "LATENTS_PER_CHUNK = 4", VAE),
+    Mutation(f"{CORE}/vae/blocks.py", "            x.let_go(stop)\n", "", VAE_MEMORY),
+    Mutation(f"{CORE}/vae/causal_conv.py", "source, carry.device)", "source)", VAE_MEMORY),
+    Mutation(f"{CORE}/vae/causal_conv.py", "if past is None or past.requires_grad", "if True", VAE_MEMORY),
+    Mutation(f"{CORE}/vae/causal_conv.py", "else above[:, :, :, -2:]", "else above[:, :, :, -3:-1]", VAE),
+    Mutation(f"{CORE}/vae/feature_maps.py", "mean - total[..., None]", "mean - mean", VAE),
+    Mutation(f"{CORE}/vae/plan.py", "if needed <= free", "if needed >= free", VAE_MEMORY),
+    Mutation(f"{CORE}/vae/memory.py", "x._replace(frames=2)", "x._replace(frames=1)", VAE_MEMORY),
+    Mutation(f"{CORE}/vae/autoencoder.py", "waiting = [joined[:, :, length:]]", "waiting = [joined]", VAE_MEMORY),
     Mutation(f"{CORE}/vae/autoencoder.py", "0.5 * self.logvar", "self.logvar", VAE),
     Mutation(f"{CORE}/vae/tiling.py", "end * (1 - ramp) + start * ramp", "end * ramp + start * (1 - ramp)", VAE),
     Mutation(
@@ -140,7 +184,8 @@ MUTATIONS = [
     Mutation(f"{HOST}/sampler.py", "return x * torch.sqrt(1 + sigmas[-1] ** 2)", "return x", SAMPLING),
     Mutation(f"{HOST}/leading_frames.py", "return drawn.to(noise)", "return 0 * drawn.to(noise)", SAMPLING),
     Mutation(f"{HOST}/leading_frames.py", "z[:, :, :1], torch.zeros_like", "z[:, :, 1:2], torch.zeros_like", SAMPLING),
-    Mutation(f"{HOST}/vae.py", "tiling).mode()", "tiling).logvar", "tests/nodes/test_vae.py"),
+    Mutation(f"{HOST}/vae.py", "carry_device=carry_device).mode()", "carry_device=carry_device).logvar", VAE_NODES),
+    Mutation(f"{HOST}/vae.py", "VideoSize(tiling.tile_height, tiling.tile_width", "VideoSize(999, 999", VAE_NODES),
     Mutation(
         f"{HOST}/clip.py",
         "[*pairs[: MAX_LENGTH - 1], pairs[count - 1]]",

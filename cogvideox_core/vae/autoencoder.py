@@ -7,7 +7,7 @@ convolutions carry from the chunks before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import layers
 from ..config import VAEConfig
 from ..noise import Generator, draw
+from ..shapes import VideoSize
 from .causal_conv import Carry
 from .decoder import Decoder3D
 from .encoder import Encoder3D
@@ -151,6 +152,12 @@ class AutoencoderCausal3D(nn.Module):
         carry = Carry(carry_device)
         for chunk in frame_chunks(z.shape[2], LATENTS_PER_CHUNK):
             yield self.decoder(z[:, :, chunk], carry)
+
+    def video_size(self, shape: Sequence[int]) -> VideoSize:
+        """The size of the video that latents of shape [B, C, T, h, w] decode to."""
+        ratio_t, ratio = self.config.temporal_compression_ratio, self.config.spatial_compression_ratio
+        num_frames = ratio_t * shape[2] - (ratio_t - 1) * (shape[2] % 2)
+        return VideoSize(shape[3] * ratio, shape[4] * ratio, num_frames)
 
     def _moments(self, chunks: Iterator[Tensor], carry_device: torch.device | None) -> Tensor:
         carry = Carry(carry_device)

@@ -52,11 +52,20 @@ class CausalConv3d(nn.Module):
             del above
             inner = padded[:, :, :, top - start + 1 : bottom - start + 1]
             source.write(top, bottom, inner[:, :, 2:])
-            inner[:, :, :2] = inner[:, :, 2:3] if past is None else past[:, :, :, top:bottom]
+            if past is None:
+                inner[:, :, :2] = inner[:, :, 2:3]
+            else:
+                _copy(past[:, :, :, top:bottom], inner[:, :, :2])
             if bottom == stop:
                 padded[:, :, :, -1] = 0
-            carry[self][:, :, :, start:stop] = padded[:, :, -2:, 1:-1]
+            _copy(padded[:, :, -2:, 1:-1], carry[self][:, :, :, start:stop])
             yield Band(start, stop, *convolved(self.conv, padded))
+
+
+def _copy(source: Tensor, into: Tensor) -> None:
+    """Two frames, each in one piece where a clip is alone, so that a GPU copies to and from main memory by itself."""
+    for frame in range(2):
+        into[:, :, frame].copy_(source[:, :, frame], non_blocking=True)
 
 
 class PointwiseConv3d(nn.Module):

@@ -190,9 +190,12 @@ def bands(shape: torch.Size, elements_per_row: float | None = None) -> Iterator[
 
 
 def empty(shape: Sequence[int], like: Tensor | FeatureMap, device: torch.device | None = None) -> Tensor:
-    """A map to be filled, with its channels last, which is how convolutions read."""
+    """A map to be filled, with its channels last, which is how convolutions read; pinned where a GPU's is kept in main
+    memory."""
     place = device or like.device
-    return torch.empty(tuple(shape), dtype=like.dtype, device=place, memory_format=torch.channels_last_3d)
+    options: dict[str, Any] = {"pin_memory": True} if like.device.type == "cuda" and place.type == "cpu" else {}
+    layout = torch.channels_last_3d
+    return torch.empty(tuple(shape), dtype=like.dtype, device=place, memory_format=layout, **options)
 
 
 def activated(values: Strips, norm: nn.GroupNorm, modulation: Modulation | None = None) -> FeatureMap:

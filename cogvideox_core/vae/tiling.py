@@ -26,9 +26,21 @@ class Tiling:
     overlap_width: float = 1 / 5
 
     @classmethod
-    def of(cls, config: VAEConfig) -> Tiling:
-        """The published default: half the training size on each side."""
-        return cls(config.sample_height // 2, config.sample_width // 2)
+    def of(cls, config: VAEConfig, height: int = 0, width: int = 0) -> Tiling:
+        """Tiles of so many pixels, in whole latents; 0 for the published default, half the training size.
+
+        The published parts of them overlap, to the nearest whole latent.
+        """
+        ratio = config.spatial_compression_ratio
+        rows, columns = (
+            max((side or default // 2) // ratio, 2)
+            for side, default in ((height, config.sample_height), (width, config.sample_width))
+        )
+        overlaps = (
+            max(round(count * part), 1) / count
+            for count, part in ((rows, cls.overlap_height), (columns, cls.overlap_width))
+        )
+        return cls(rows * ratio, columns * ratio, *overlaps)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,8 @@ def _decode_scaled(stored: Stored) -> Tensor:
 
 def _encode_int8(x: Tensor) -> Stored:
     """A scale for each row."""
-    scale = x.abs().amax(dim=1, keepdim=True).clamp_min(1e-30) / 127
+    largest = x.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
+    scale = largest / x.new_tensor(127.0)  # by a tensor, as which a GPU divides exactly as a CPU does
     return {"data": (x / scale).round().clamp(-127, 127).to(torch.int8), "scale": scale}
 
 

@@ -24,6 +24,7 @@ from .encodings import decoded
 from .errors import CheckpointError, listed
 from .files import open_weights
 from .folder import component_path, read_config
+from .int8 import Method, becomes_small, check_method, check_plain, quantise_model
 from .kinds import Component
 from .layouts import in_own_names
 from .tensors import Weights
@@ -72,6 +73,7 @@ def load_transformer(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str = "cpu",
     operations: Any = layers,
+    quantize: Method = "none",
 ) -> CogVideoXTransformer3D:
     """The transformer at `path`, ready to run; `.config` and `.variant` say what it is.
 
@@ -80,12 +82,17 @@ def load_transformer(
         dtype: of the weights; None keeps the file's, mapped and not copied (on the CPU).
         device: where the weights go.
         operations: namespace with Linear, Conv2d and LayerNorm; a host may bring its own.
-    Raises: CheckpointError if the weights do not make a known CogVideoX transformer; ValueError for an odd dtype.
+        quantize: "int8" or "llm.int8" for the large matrices in 8 bits, as `weights.int8` tells.
+    Raises: CheckpointError if the weights do not make a known CogVideoX transformer; ValueError for an odd dtype or
+        method, or a method where all matrices are in few bits already; ImportError if bitsandbytes is needed and
+        missing.
     """
+    check_method(quantize)
     wanted = None if dtype is None else named_dtype(dtype)
     config, variant, tensors = read_transformer(path)
+    check_plain(tensors, quantize, path)
     model = CogVideoXTransformer3D(config, device="meta", operations=operations, variant=variant)
-    return fill(model, tensors, dtype=wanted, device=device, source=path)
+    return fill(model, tensors, dtype=wanted, device=device, source=path, quantize=quantize)
 
 
 def load_vae(
@@ -106,6 +113,7 @@ def fill(
     device: torch.device | str = "cpu",
     source: str | Path = "the checkpoint",
     like: nn.Module | None = None,
+    quantize: Method = "none",
 ) -> Model:
     """Give a model its weights, for inference. Tensors already in place and in dtype are used as they are.
 
@@ -113,14 +121,19 @@ def fill(
         model: built on the meta device; its dtype does not matter.
         dtype: of the weights; None keeps the tensors' own.
         like: a module with the keys and shapes to expect, where the model's own layers have no weights yet.
+        quantize: how to make large matrices small; each is, before the next is read.
     Raises: CheckpointError if keys or shapes do not fit the model.
     """
     check_fit(model if like is None else like, tensors, source)
     dtype = weights_dtype(tensors, dtype, source)
     # One tensor at a time: what is cast or moved is only ever held once.
-    placed = {key: tensor.to(device=device, dtype=dtype) for key, tensor in tensors.items()}
+    placed = {
+        key: tensor if becomes_small(key, tensor, quantize) else tensor.to(device=device, dtype=dtype)
+        for key, tensor in tensors.items()
+    }
     if like is None:
         _place(model, placed)
+        quantise_model(model, quantize, dtype=dtype, device=device)
     else:
         model.requires_grad_(False)
         model.load_state_dict(placed, assign=True)  # a host's layers may have their own way to take weights

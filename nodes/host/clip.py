@@ -18,21 +18,27 @@ from transformers import T5TokenizerFast
 
 from ...cogvideox_core.text_encoder import MAX_LENGTH, read_text_encoder, tokenizer_folder
 from ...cogvideox_core.weights import CheckpointError, fill, weights_dtype
-from .small_numbers import fill_small, holds_small_numbers, operations_for
+from ...cogvideox_core.weights.int8 import Method, made_small
+from .small_numbers import check_int8, fill_small, holds_small_numbers, operations_for
 
 NAME = "t5xxl"  # ComfyUI's name for a T5 among the encoders of a CLIP
 EOS, PAD = 1, 0
 T5_VOCABULARY = 32128  # tokens of every released T5 v1.1, for which ComfyUI carries a tokenizer
 
 
-def load_clip(path: str | Path) -> comfy.sd.CLIP:
+def load_clip(path: str | Path, method: Method = "none") -> comfy.sd.CLIP:
     """A CLIP of a text_encoder folder with its tokenizer, or of a file with T5's own vocabulary.
 
+    Args: method: "int8" to make the large matrices small; those that are already stay as they are.
     Raises: CheckpointError if it holds no T5 encoder; ValueError if this ComfyUI takes no weights of few bits.
     """
     encoder = read_text_encoder(path)
     state_dict, config = encoder.state_dict, encoder.config
-    dtype, small = weights_dtype(state_dict, None, path), holds_small_numbers(state_dict)
+    dtype = weights_dtype(state_dict, None, path)
+    if method == "int8":
+        check_int8()
+        state_dict = made_small(state_dict, dtype, comfy.model_management.text_encoder_device())
+    small = holds_small_numbers(state_dict)
     like = comfy.text_encoders.t5.T5(_host_config(config), torch.float32, torch.device("meta"), torch.nn)
     # Started where it rests: on the device ComfyUI would fill it with memory that the mapped weights then replace.
     offload_device = comfy.model_management.text_encoder_offload_device()

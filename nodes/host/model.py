@@ -24,8 +24,9 @@ from ...cogvideox_core.shapes import VideoSize, check_size
 from ...cogvideox_core.transformer import CogVideoXTransformer3D
 from ...cogvideox_core.variants import Conditioning, Variant
 from ...cogvideox_core.weights import fill, folder_variant, layers, named_dtype, read_transformer, weights_dtype
+from ...cogvideox_core.weights.int8 import Method, check_plain, made_small
 from .leading_frames import pad_sampling, pad_to, spread_image_latents
-from .small_numbers import fill_small, holds_small_numbers, operations_for, stored_blocks
+from .small_numbers import check_int8, fill_small, holds_small_numbers, operations_for, stored_blocks
 from .transformer import HostTransformer
 
 # What a model may be given beside the prompt, in words, and the node that gives it.
@@ -180,19 +181,23 @@ def given_beside(values: Mapping[str, Any]) -> Conditioning:
     return "text" if values.get("concat_latent_image") is None else values.get("cogvideox_conditioning", "image")
 
 
-def load_model(path: str | Path, dtype: torch.dtype | None = None, disable_dynamic: bool = False) -> Any:
+def load_model(
+    path: str | Path, dtype: torch.dtype | None = None, method: Method = "none", disable_dynamic: bool = False
+) -> Any:
     """A MODEL (ModelPatcher) of a transformer folder or file.
 
     Args:
         dtype: of the weights in memory; None lets ComfyUI choose for the device.
+        method: "int8" to make the large matrices small.
         disable_dynamic: a plain patcher even where the host streams weights by itself.
-    Raises: CheckpointError if the weights do not make a known model.
+    Raises: CheckpointError if the weights do not make a known model; ValueError for int8 where the matrices are in few
+        bits already, or the host is too old for it.
     """
     mm = comfy.model_management
     config, row, state_dict = read_transformer(path)
     model_config = CogVideoXModelConfig(config, folder_variant(row, path))
     load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
-    supported, small = model_config.supported_inference_dtypes, holds_small_numbers(state_dict)
+    supported, small = model_config.supported_inference_dtypes, method == "int8" or holds_small_numbers(state_dict)
     weight_dtype = dtype or mm.unet_dtype(
         model_params=sum(tensor.numel() for tensor in state_dict.values()),
         supported_dtypes=supported,
@@ -207,12 +212,16 @@ def load_model(path: str | Path, dtype: torch.dtype | None = None, disable_dynam
     patcher = _patcher_class(disable_dynamic)(model, load_device=load_device, offload_device=offload_device)
     like = CogVideoXTransformer3D(config, device="meta", operations=layers)
     options = {"device": offload_device, "source": path, "like": like}
+    if method == "int8":
+        check_int8()
+        check_plain(state_dict, method, path)
+        state_dict = made_small(state_dict, compute_dtype, load_device)
     if small:
         fill_small(model.diffusion_model, state_dict, dtype=compute_dtype, **options)
     else:
         fill(model.diffusion_model, state_dict, dtype=weight_dtype, **options)
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "cogvideox", pad_sampling)
-    patcher.cached_patcher_init = (load_model, (path, dtype))
+    patcher.cached_patcher_init = (load_model, (path, dtype, method))
     return patcher
 
 

@@ -19,11 +19,21 @@ from torch import Tensor, nn
 
 from ...cogvideox_core.weights import check_fit, weights_dtype
 from ...cogvideox_core.weights.codecs import CODECS
-from ...cogvideox_core.weights.quantised import QuantisedTensor
+from ...cogvideox_core.weights.quantised import QuantisedTensor, is_large
 
 _BLOCKS = "CogVideoXBlocks"
 # ComfyUI's names of the formats it computes in by itself.
 _NATIVE = {"int8": "int8_tensorwise", "fp8": "float8_e4m3fn"}
+
+
+def check_int8() -> None:
+    """Raises: ValueError if this ComfyUI is too old for weights in int8."""
+    known = getattr(comfy.quant_ops, "QUANT_ALGOS", {})
+    if _NATIVE["int8"] not in known or not hasattr(comfy.ops, "mixed_precision_ops") or _layouts() is None:
+        raise ValueError(
+            "this ComfyUI does not know int8 weights; update it to 0.27 or newer, and its package comfy-kitchen, or "
+            "take a file in another form"
+        )
 
 
 def holds_small_numbers(state_dict: Mapping[str, Tensor]) -> bool:
@@ -104,15 +114,19 @@ def _host_parts(key: str, tensor: QuantisedTensor) -> dict[str, Tensor]:
         return {key: comfy.quant_ops.QuantizedTensor(data, _BLOCKS, params)}
     name = str(data.dtype).removeprefix("torch.") if tensor.codec == "fp8" else _NATIVE[tensor.codec]
     note: dict[str, Any] = {"format": name}
-    if tensor.codec == "fp8":
+    if tensor.codec == "fp8" or not is_large(key):
         note["full_precision_matrix_mult"] = True  # 8-bit activations would cost more than the weights did
     scale = tensor.stored.get("scale", torch.ones((), device=data.device)).float()
     module = key.removesuffix(".weight")
     return {
         key: data,
         f"{module}.weight_scale": scale,
-        f"{module}.comfy_quant": torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8),
+        f"{module}.comfy_quant": _noted(note),
     }
+
+
+def _noted(note: Mapping[str, Any]) -> Tensor:
+    return torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
 
 
 def is_block_tensor(tensor: Any) -> bool:
@@ -121,10 +135,16 @@ def is_block_tensor(tensor: Any) -> bool:
 
 
 def stored_blocks(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict to save: blocks under the keys that say so, everything else as it is."""
-    saved = {}
+    """A state dict to save: blocks under the keys that say so, bitsandbytes' as int8, everything else as it is."""
+    saved: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
-        if is_block_tensor(tensor):
+        module, _, leaf = key.rpartition(".")
+        if leaf == "weight_format":
+            continue
+        if leaf == "SCB":  # the largest of each row, which stands for 127
+            saved[f"{module}.weight_scale"] = tensor.float().reshape(-1, 1) / 127
+            saved[f"{module}.comfy_quant"] = _noted({"format": _NATIVE["int8"]})
+        elif is_block_tensor(tensor):
             saved[f"{key.removesuffix('.weight')}.{tensor._params.codec}_qweight"] = tensor._qdata
         else:
             saved[key] = tensor

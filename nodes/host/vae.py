@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import comfy.model_management
 import comfy.model_patcher
@@ -13,39 +13,52 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...cogvideox_core.config import VAEConfig
-from ...cogvideox_core.vae import AutoencoderCausal3D, Tiling
+from ...cogvideox_core.shapes import VideoSize
+from ...cogvideox_core.vae import (
+    AutoencoderCausal3D,
+    Plan,
+    Tiling,
+    TilingChoice,
+    decode_memory,
+    encode_memory,
+    make_plan,
+)
 from ...cogvideox_core.vae.autoencoder import LATENTS_PER_CHUNK, frame_chunks
 from ...cogvideox_core.weights import fill, layers, read_vae
 from .lending import lending
 
-# Estimates, not measured on a GPU yet: values alive at once while the widest layers of one chunk run, per pixel of the
-# picture: about four copies of 9 frames of the widest full-size layer, and the two frames each convolution carries.
-_DECODE_VALUES_PER_PIXEL = 4 * 9 * 256 + 2 * 12 * 128
-_ENCODE_VALUES_PER_PIXEL = 4 * 9 * 128 + 2 * 7 * 128
+Task = Literal["decode", "encode"]
+_MEMORY = {"decode": decode_memory, "encode": encode_memory}
 
 
 class FirstStage(AutoencoderCausal3D):
-    """The VAE with the method signatures ComfyUI calls; pixels in -1 to 1, latents unscaled."""
+    """The VAE with the method signatures ComfyUI calls; pixels in -1 to 1, latents unscaled.
+
+    What convolutions carry from chunk to chunk goes to main memory by itself where the device has no room for it.
+    """
 
     comfy_has_chunked_io = True  # decode() may be handed the output buffer, which then fills chunk by chunk
 
     def encode(self, video: Tensor, device: torch.device | None = None, tiling: Tiling | None = None) -> Tensor:
-        """The mean of the posterior; [B, 16, T, h, w]."""
-        return super().encode(video if device is None else video.to(device), tiling).mode()
+        """The mean of the posterior [B, 16, T, h, w], on `device`, where frames go chunk by chunk."""
+        like = video[:0] if device is None else video[:0].to(device)
+        size = _pixel_size(video.shape if tiling is None else (*video.shape[:3], tiling.tile_height, tiling.tile_width))
+        carry_device = self._carry_device("encode", size, like, len(video))
+        return super().encode(video, tiling, like=like, carry_device=carry_device).mode()
 
     def decode(
         self, z: Tensor, output_buffer: Tensor | None = None, tiling: Tiling | None = None, **options: Any
     ) -> Tensor:
         """Frames [B, 3, F, H, W]; written into `output_buffer` as they are made, where one is given."""
         if tiling is not None:
-            frames = super().decode(z, tiling)
+            frames = super().decode(z, tiling, device=comfy.model_management.intermediate_device())
             return frames if output_buffer is None else output_buffer.copy_(frames)
         if output_buffer is None:
             output_buffer = torch.empty(self.decode_output_shape(z.shape), device=z.device, dtype=z.dtype)
+        carry_device = self._carry_device("decode", self.video_size(z.shape), z, len(z))
         progress = comfy.utils.ProgressBar(len(frame_chunks(z.shape[2], LATENTS_PER_CHUNK)))
         start = 0
-        for chunk in self.decode_stream(z):
+        for chunk in self.decode_stream(z, carry_device=carry_device):
             output_buffer[:, :, start : start + chunk.shape[2]].copy_(chunk)
             start += chunk.shape[2]
             progress.update(1)
@@ -53,20 +66,33 @@ class FirstStage(AutoencoderCausal3D):
 
     def decode_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the frames of latents [B, 16, T, h, w]."""
-        ratio = self.config.spatial_compression_ratio
-        frames = pixel_frames(shape[2], self.config)
-        return shape[0], self.config.out_channels, frames, shape[3] * ratio, shape[4] * ratio
+        size = self.video_size(shape)
+        return shape[0], self.config.out_channels, size.num_frames, size.height, size.width
 
-    def decode_tiled(self, z: Tensor, tile_x: int = 45, tile_y: int = 30, overlap: int = 8, **temporal: Any) -> Tensor:
+    def decode_tiled(self, z: Tensor, tile_x: int, tile_y: int, overlap: int, **temporal: Any) -> Tensor:
         """Blended tiles of ComfyUI's sizes (latent rows and columns). Time is streamed, so its tiling is not needed."""
         ratio = self.config.spatial_compression_ratio
-        return self.decode(z, tiling=_tiling(tile_x * ratio, tile_y * ratio, overlap * ratio, ratio))
+        return self.decode(z, tiling=self.tiles(tile_x * ratio, tile_y * ratio, overlap * ratio))
 
-    def encode_tiled(
-        self, video: Tensor, tile_x: int = 360, tile_y: int = 240, overlap: int = 64, **temporal: Any
-    ) -> Tensor:
+    def encode_tiled(self, video: Tensor, tile_x: int, tile_y: int, overlap: int, **temporal: Any) -> Tensor:
         """Blended tiles of ComfyUI's sizes (pixels)."""
-        return self.encode(video, tiling=_tiling(tile_x, tile_y, overlap, self.config.spatial_compression_ratio))
+        return self.encode(video, tiling=self.tiles(tile_x, tile_y, overlap))
+
+    def tiles(self, width: int | None, height: int | None, overlap: int | None) -> Tiling:
+        """Blended tiles of whole latents of about so many pixels, with the same overlap on both sides, at most half a
+        tile; what is None is that of the published tiles."""
+        ratio, published = self.config.spatial_compression_ratio, Tiling.of(self.config)
+        if overlap is None:
+            overlap = round(published.tile_height * published.overlap_height)
+        rows, columns = (
+            max(side // ratio, 2) for side in (height or published.tile_height, width or published.tile_width)
+        )
+        shared = min(overlap // ratio, rows // 2, columns // 2)
+        return Tiling(rows * ratio, columns * ratio, overlap_height=shared / rows, overlap_width=shared / columns)
+
+    def _carry_device(self, task: Task, size: VideoSize, like: Tensor, batch: int) -> torch.device | None:
+        free = comfy.model_management.get_free_memory(like.device)
+        return make_plan(task, "exact", self.config, size, like, free=int(free / max(batch, 1))).carry_device
 
 
 class CogVideoXVAE(comfy.sd.VAE):
@@ -89,14 +115,10 @@ class CogVideoXVAE(comfy.sd.VAE):
         self.process_input = lambda image: image * 2.0 - 1.0
         self.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
         self.downscale_ratio = (lambda frames: max(0, (frames + ratio_t - 1) // ratio_t), ratio, ratio)
-        self.upscale_ratio = (lambda latents: pixel_frames(latents, config), ratio, ratio)
+        self.upscale_ratio = (lambda latents: first_stage.video_size((1, 1, latents, 1, 1)).num_frames, ratio, ratio)
         self.downscale_index_formula = self.upscale_index_formula = (ratio_t, ratio, ratio)
-        self.memory_used_encode = lambda shape, dtype: (
-            _ENCODE_VALUES_PER_PIXEL * shape[-2] * shape[-1] * mm.dtype_size(dtype)
-        )
-        self.memory_used_decode = lambda shape, dtype: (
-            _DECODE_VALUES_PER_PIXEL * shape[-2] * shape[-1] * ratio**2 * mm.dtype_size(dtype)
-        )
+        self.memory_used_encode = lambda shape, dtype: self._memory("encode", _pixel_size(shape), dtype)
+        self.memory_used_decode = lambda shape, dtype: self._memory("decode", first_stage.video_size(shape), dtype)
         self.crop_input, self.not_video, self.disable_offload = True, False, False
         self.handles_tiling = True
         self.size = self.extra_1d_channel = self.format_encoded = None
@@ -109,6 +131,69 @@ class CogVideoXVAE(comfy.sd.VAE):
     def model_size(self) -> int:
         """Bytes of the weights."""
         return comfy.model_management.module_size(self.first_stage_model)
+
+    def plan(self, task: Task, choice: TilingChoice, size: VideoSize, tiles: Tiling) -> Plan:
+        """How to decode or encode a clip, after ComfyUI has made what room it can for the exact picture."""
+        mm = comfy.model_management
+        if choice == "auto" and self._memory(task, size, self.vae_dtype) <= mm.get_total_memory(self.device):
+            self._make_room(task, size)
+        like = torch.empty(0, dtype=self.vae_dtype, device=self.device)
+        free = int(self.patcher.get_free_memory(self.device))
+        return make_plan(task, choice, self.first_stage_model.config, size, like, free=free, tiles=tiles)
+
+    def decode_tiled(
+        self,
+        samples: Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        **temporal: Any,
+    ) -> Tensor:
+        """Frames [B, F, H, W, C] by blended tiles of ComfyUI's sizes (latent rows and columns)."""
+        ratio = self.first_stage_model.config.spatial_compression_ratio
+        sides = [None if side is None else side * ratio for side in (tile_x, tile_y, overlap)]
+        return self.decode_blended(samples, self.first_stage_model.tiles(*sides))
+
+    def encode_tiled(
+        self,
+        pixel_samples: Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        **temporal: Any,
+    ) -> Tensor:
+        """z [1, 16, T, h, w] of frames by blended tiles of ComfyUI's sizes (pixels)."""
+        return self.encode_blended(pixel_samples, self.first_stage_model.tiles(tile_x, tile_y, overlap))
+
+    def decode_blended(self, z: Tensor, tiling: Tiling) -> Tensor:
+        """Frames [B, F, H, W, C] in 0 to 1 of z [B, 16, T, h, w], by tiles; room is made for one of them."""
+        size = self.first_stage_model.video_size(z.shape)
+        self._make_room("decode", VideoSize(tiling.tile_height, tiling.tile_width, size.num_frames))
+        with comfy.model_management.cuda_device_context(self.device):
+            frames = self.first_stage_model.decode(z.to(self.device, self.vae_dtype), tiling=tiling)
+        return self.process_output(frames.to(self.output_device, self.vae_output_dtype())).movedim(1, -1)
+
+    def encode_blended(self, frames: Tensor, tiling: Tiling) -> Tensor:
+        """z [1, 16, T, h, w] of frames [F, H, W, 3] in 0 to 1, by tiles; room is made for one of them."""
+        video = self.vae_encode_crop_pixels(frames).movedim(-1, -4)
+        video = video if video.ndim == 5 else video[None]
+        self._make_room("encode", VideoSize(tiling.tile_height, tiling.tile_width, video.shape[2]))
+        with comfy.model_management.cuda_device_context(self.device):
+            video = self.process_input(video).to(self.vae_dtype)
+            z = self.first_stage_model.encode(video, self.device, tiling)
+        return z.to(self.output_device, self.vae_output_dtype())
+
+    def _make_room(self, task: Task, size: VideoSize) -> None:
+        needed = self._memory(task, size, self.vae_dtype)
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=needed)
+
+    def _memory(self, task: Task, size: VideoSize, dtype: torch.dtype) -> int:
+        """Bytes to have free for a clip: without what is carried where no card of this size could hold it."""
+        config, memory = self.first_stage_model.config, _MEMORY[task]
+        needed = memory(config, size, dtype)
+        if needed <= comfy.model_management.get_total_memory(self.device):
+            return needed
+        return memory(config, size, dtype, keeps_carry=False)
 
 
 def load_vae(path: str | Path) -> CogVideoXVAE:
@@ -129,14 +214,6 @@ def cogvideox_vae(vae: Any) -> CogVideoXVAE:
     return vae
 
 
-def pixel_frames(latents: int, config: VAEConfig) -> int:
-    """Frames that `latents` latent frames decode to: 4(T - 1) + 1 for odd T, 4T for even T."""
-    ratio = config.temporal_compression_ratio
-    return ratio * latents - (ratio - 1) * (latents % 2)
-
-
-def _tiling(tile_width: int, tile_height: int, overlap: int, ratio: int) -> Tiling:
-    """Blended tiles of whole latents, with the same overlap on both sides, at most half a tile."""
-    height, width = (max(pixels // ratio, 2) for pixels in (tile_height, tile_width))
-    overlap = min(overlap // ratio, height // 2, width // 2)
-    return Tiling(height * ratio, width * ratio, overlap_height=overlap / height, overlap_width=overlap / width)
+def _pixel_size(shape: tuple[int, ...]) -> VideoSize:
+    """Of a video [B, 3, F, H, W]."""
+    return VideoSize(shape[3], shape[4], shape[2])

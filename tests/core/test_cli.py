@@ -189,6 +189,13 @@ def test_a_lora_strength_that_is_no_number_is_told(tmp_path: Path, small: Path, 
     refused(["a cat", "--model", str(small), "--lora", "nosuch.safetensors:abc"], told, tmp_path, capsys)
 
 
+def test_an_attention_backend_that_does_not_run_here_is_told(tmp_path: Path, small: Path, capsys: Captured) -> None:
+    output = ["-o", str(tmp_path / "out.mp4")]
+    arguments = ["a cat", "--model", str(small), "--device", "cpu", "--attention", "flash", *output]
+    assert cli.main(arguments) == 2
+    assert "--attention 'flash' runs on cuda and this is cpu; take 'sdpa' or 'auto'\n" in capsys.readouterr().err
+
+
 def test_a_single_file_is_no_whole_model(tmp_path: Path, small: Path, capsys: Captured) -> None:
     file = small / "transformer" / "diffusion_pytorch_model.safetensors"
     refused(["a cat", "--model", str(file)], "is a single file; give a whole CogVideoX folder", tmp_path, capsys)
@@ -241,6 +248,22 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     return spy
 
 
+@pytest.mark.parametrize("method", ["int8", "llm.int8"])
+def test_the_model_can_be_in_8_bits(tmp_path: Path, small: Path, spy: Spy, method: str) -> None:
+    arguments = ["a cat", "--model", str(small), "--steps", "1", "--seed", "1", "-o", str(tmp_path / "out.mp4")]
+    assert cli.main([*arguments, "--quantize", method]) == 0
+    assert spy.loaded["quantize"] == read_metadata(tmp_path / "out.mp4")["quantize"] == method
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_a_method_that_does_not_run_is_told(
+    tmp_path: Path, small: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["a cat", "--model", str(small), "--quantize"]
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn.modules", None)
+    refused([*asked, "llm.int8"], "llm.int8 needs the package bitsandbytes", tmp_path, capsys)
+
+
 def test_loras_go_onto_the_model(tmp_path: Path, small: Path, spy: Spy) -> None:
     key = "transformer.transformer_blocks.0.attn1.to_q.lora_{}.weight"
     width = load_file(small / "transformer" / "diffusion_pytorch_model.safetensors")["norm_final.weight"].shape[0]
@@ -252,7 +275,7 @@ def test_loras_go_onto_the_model(tmp_path: Path, small: Path, spy: Spy) -> None:
     assert cli.main([*arguments, *loras]) == 0
     assert read_metadata(tmp_path / "out.mp4")["loras"] == {"one.safetensors": -0.5, "C:two.safetensors": 1.0}
     layer = spy.pipeline.transformer.transformer_blocks[0].attn1.to_q
-    assert len(layer._forward_hooks) == 2
+    assert len(layer.additions) == 2
 
 
 @pytest.mark.parametrize(
@@ -276,19 +299,23 @@ def test_defaults_are_those_of_the_model(
         "strength": 0.8,
     }
     assert {name: spy.asked[name] for name in expected} == expected
-    assert spy.loaded == {"path": checkpoint(kind), "dtype": None, "device": None}
+    plain = {"quantize": "none", "attention": "auto", "compile": False, "low_memory": False}
+    assert spy.loaded == {"path": checkpoint(kind), "dtype": None, "device": None, **plain}
     assert read_video(output)[1] == fps
 
 
 def test_options_reach_the_pipeline(tmp_path: Path, small: Path, spy: Spy) -> None:
     options = "--frames 9 --height 128 --width 192 --steps 7 --guidance 1.5 --no-dynamic-cfg --sampler ddim --seed 0"
+    options += " --vae-tiling blended"
     arguments = ["a cat", "--model", str(small), *options.split(), "--dtype", "fp32", "--device", "cpu"]
+    arguments += ["--attention", "sdpa", "--low-memory", "--compile", "--quantize", "int8"]
     assert cli.main([*arguments, "-o", str(tmp_path / "out.mp4")]) == 0
     expected = {"num_frames": 9, "height": 128, "width": 192, "num_inference_steps": 7, "guidance_scale": 1.5}
-    expected |= {"use_dynamic_cfg": False, "sampler": "ddim", "negative_prompt": ""}
+    expected |= {"use_dynamic_cfg": False, "sampler": "ddim", "negative_prompt": "", "vae_tiling": "blended"}
     assert {name: spy.asked[name] for name in expected} == expected
     assert spy.asked["generator"].initial_seed() == 0
-    assert spy.loaded == {"path": small, "dtype": "fp32", "device": "cpu"}
+    how = {"quantize": "int8", "attention": "sdpa", "compile": True, "low_memory": True}
+    assert spy.loaded == {"path": small, "dtype": "fp32", "device": "cpu", **how}
 
 
 def test_what_may_be_traded_for_speed_reaches_the_pipeline_and_the_file(tmp_path: Path, small: Path, spy: Spy) -> None:

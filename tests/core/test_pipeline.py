@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from parity import assert_parity, relative_difference
 from PIL import Image
 from torch import Tensor
 
-from cogvideox_core import Progress, load_pipeline
+from cogvideox_core import Progress, Tiling, load_pipeline
 from cogvideox_core.sampling import Guidance, denoise
 from cogvideox_core.schedulers import make_sampler
 
@@ -352,3 +353,23 @@ def test_float16_runs_wider_on_a_cpu(checkpoint: Checkpoint, monkeypatch: pytest
     monkeypatch.setattr("cogvideox_core.load._SMALL", 1000)  # parameters: now it is a large model
     assert load_pipeline(folder, device="cpu").dtype == torch.bfloat16
     assert load_pipeline(folder, device="cpu", dtype="float16").dtype == torch.float16
+
+
+def test_blended_tiles_are_those_of_the_vae(checkpoint: Checkpoint) -> None:
+    """A toy whose published tile is smaller than its video."""
+    pipeline = load_pipeline(checkpoint("CogVideoX-5B"), dtype="float32", device="cpu")
+    pipeline.vae.config = replace(pipeline.vae.config, sample_height=96, sample_width=96)
+    common = {"prompt_embeds": torch.zeros(1, 226, pipeline.transformer.config.text_embed_dim), "guidance_scale": 1.0}
+    common |= {"height": 64, "width": 96, "num_frames": 17, "num_inference_steps": 1, "allow_any_size": True}
+
+    def made(**options: Any) -> torch.Tensor:
+        return pipeline(**common, generator=torch.Generator().manual_seed(1), **options)
+
+    z = made(output_type="latent") / pipeline.variant.vae.scaling_factor
+    blended = pipeline.vae.decode(z, Tiling.of(pipeline.vae.config)) / 2 + 0.5
+    assert torch.equal(made(vae_tiling="blended"), blended.clamp(0, 1))
+    exact = pipeline.vae.decode(z) / 2 + 0.5
+    assert torch.equal(made(vae_tiling="auto"), exact.clamp(0, 1))
+    assert not torch.equal(blended, exact)
+    with pytest.raises(ValueError, match="vae_tiling='off'; there are 'auto', 'exact', 'blended'"):
+        made(vae_tiling="off")

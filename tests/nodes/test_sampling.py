@@ -67,7 +67,7 @@ def test_video_to_video_gives_what_the_core_gives(host: Host, core: Core, pictur
     graph = text_to_video(kind, denoise=0.5)
     graph["image"] = node("LoadImage", image="first.png")
     graph["frames"] = node("RepeatImageBatch", image=["image", 0], amount=LENGTH)
-    graph["latent"] = node("CogVideoXVAEEncode", pixels=["frames", 0], vae=["vae", 0], tiling="off")
+    graph["latent"] = node("CogVideoXVAEEncode", pixels=["frames", 0], vae=["vae", 0], tiling="exact")
     latent = saved_latent(host, host.run(graph))
     expected = run_core(core(kind), video=[pictures["first.png"]] * LENGTH, strength=0.5)
     assert_parity(latent, expected, 1e-5, f"{kind} video to video in the host")
@@ -91,6 +91,14 @@ def test_native_custom_sampling_with_our_sigmas_and_sampler_is_the_official_run(
         draw_latents(noise.shape, generator, torch.device("cpu"), torch.float32)  # the place of the initial noise
         expected = run_core(core(kind), sampler="dpm", num_inference_steps=steps, latents=noise, generator=generator)
         assert_parity(latent, expected, 1e-5, f"{kind}, SamplerCustomAdvanced with {steps} steps")
+
+
+def test_comfyuis_own_compile_node_works_on_our_model(host: Host, core: Core) -> None:
+    kind = "CogVideoX-5B"
+    graph = text_to_video(kind, model=["compiled", 0])
+    graph["compiled"] = node("TorchCompileModel", model=["model", 0], backend="inductor")
+    latent = saved_latent(host, host.run(graph, timeout=400))
+    assert_parity(latent, run_core(core(kind)), 1e-5, f"{kind}, compiled by TorchCompileModel")
 
 
 @pytest.mark.parametrize("steps", [7, 10])
@@ -127,7 +135,7 @@ def test_what_a_mask_protects_stays(host: Host, toys: dict, pictures: dict, kind
     graph |= {
         "image": node("LoadImage", image="first.png"),
         "frames": node("RepeatImageBatch", image=["image", 0], amount=LENGTH),
-        "encoded": node("CogVideoXVAEEncode", pixels=["frames", 0], vae=["vae", 0], tiling="off"),
+        "encoded": node("CogVideoXVAEEncode", pixels=["frames", 0], vae=["vae", 0], tiling="exact"),
         "open": node("SolidMask", value=1.0, width=WIDTH, height=HEIGHT),
         "shut": node("SolidMask", value=0.0, width=WIDTH, height=HEIGHT),
         "left": node(

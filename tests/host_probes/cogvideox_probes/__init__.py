@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import comfy.model_management
 import folder_paths
 import safetensors.torch
@@ -94,6 +96,65 @@ class ProbeStreamedModules(io.ComfyNode):
         return io.NodeOutput(ui={"streamed": streamed})
 
 
+class ProbeWatchMemory(io.ComfyNode):
+    """Once `after` is there, notes what ComfyUI is asked to make room for; and tells it that so many bytes are free, if
+    above 0. A ProbeMemoryAsked ends it.
+    """
+
+    mm = comfy.model_management
+    genuine = mm.load_models_gpu, mm.get_free_memory
+    asked: ClassVar[list[int]] = []
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeWatchMemory",
+            category="probes",
+            inputs=[io.Vae.Input("vae"), io.AnyType.Input("after"), io.Int.Input("free", min=0, max=1 << 50)],
+            outputs=[io.Vae.Output()],
+            not_idempotent=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs):
+        return float("nan")  # never cached
+
+    @classmethod
+    def execute(cls, vae, after, free):
+        load, get_free = cls.genuine
+        cls.asked.clear()
+
+        def noted(models, memory_required=0, **options):
+            cls.asked.append(memory_required)
+            return load(models, memory_required=memory_required, **options)
+
+        cls.mm.load_models_gpu = noted
+        if free:
+            cls.mm.get_free_memory = lambda device=None, torch_free_too=False: (free, free) if torch_free_too else free
+        else:
+            cls.mm.get_free_memory = get_free
+        return io.NodeOutput(vae)
+
+
+class ProbeMemoryAsked(io.ComfyNode):
+    """What ComfyUI was asked to make room for until `after` was there."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeMemoryAsked",
+            category="probes",
+            inputs=[io.AnyType.Input("after")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, after):
+        watch = ProbeWatchMemory
+        watch.mm.load_models_gpu, watch.mm.get_free_memory = watch.genuine
+        return io.NodeOutput(ui={"asked": list(watch.asked)})
+
+
 class ProbePoisonLatent(io.ComfyNode):
     """Puts one NaN into a latent."""
 
@@ -115,7 +176,15 @@ class ProbePoisonLatent(io.ComfyNode):
 
 class Probes(ComfyExtension):
     async def get_node_list(self):
-        return [ProbeSaveImages, ProbeSaveConditioning, ProbePartialLoad, ProbeStreamedModules, ProbePoisonLatent]
+        return [
+            ProbeSaveImages,
+            ProbeSaveConditioning,
+            ProbePartialLoad,
+            ProbeStreamedModules,
+            ProbeWatchMemory,
+            ProbeMemoryAsked,
+            ProbePoisonLatent,
+        ]
 
 
 async def comfy_entrypoint():
