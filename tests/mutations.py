@@ -172,9 +172,6 @@ MUTATIONS = [
     Mutation(f"{CORE}/approximation.py", "x0 - (1 - alpha) * self._added", "x0 - self._added", APPROXIMATION),
     Mutation(f"{CORE}/approximation.py", "if index < self._next:", "if index < 0:", APPROXIMATION),
     Mutation(f"{CORE}/variants.py", "teacache=(250.210439,", "teacache=(25.0210439,", APPROXIMATION),
-    Mutation(
-        f"{HOST}/approximation.py", "guider.model_options = options\n        answers", "pass\n        answers", SPEED
-    ),
     Mutation(f"{HOST}/approximation.py", "1 / (1 + sigma**2)", "1 / (1 + sigma)", SPEED),
     Mutation(f"{HOST}/approximation.py", "self.cfg if guided", "1.0 if guided", SPEED),
     Mutation(f"{HOST}/approximation.py", "negative if with_negative else None", "negative", SPEED),
