@@ -289,7 +289,8 @@ out the negative prompt after that part of the steps. In Python they are argumen
 `--cache-budget`, `--teacache`, `--guidance-until`, in ComfyUI the node CogVideoX Speed.
 
 Work is the share of the transformer's, time that of a whole run, both beside the exact run of ours. What is no
-transformer takes its time as before; in a run of the demo model the VAE alone takes nearly half. dB are against the
+transformer takes its time as before; in a run of the demo model the VAE alone takes nearly half. Times of single runs scatter on a
+machine that does other things, too; work does not. dB are against the
 exact run, mean (and worst) of the clips; PSNR takes the range of a pixel for the signal, SNR the signal itself. A video
 far from the exact one need not be a bad one: dpm, which adds noise in every step, turns a small difference into another
 video sooner than ddim does.
