@@ -100,6 +100,12 @@ MUTATIONS = [
     Mutation(f"{CORE}/streaming.py", "absent = _submodules(self._staying)", "absent = set()", STREAMING),
     Mutation(f"{CORE}/streaming.py", "bundle.put(bundle.moved(CPU))", "pass", STREAMING),
     Mutation(f"{CORE}/modulation.py", "sorted(set(timesteps))", "list(timesteps)", MODULATION),
+    Mutation(
+        f"{CORE}/kernels.py", "normed * (1.0 + scale) + shift", "normed * scale + shift", "tests/core/test_kernels.py"
+    ),
+    Mutation(f"{CORE}/kernels.py", "even * c - odd * s", "even * c + odd * s", "tests/core/test_kernels.py"),
+    Mutation(f"{CORE}/vae/kernels.py", "x * tl.sigmoid(x)", "x", "tests/core/test_vae_kernels.py"),
+    Mutation(f"{CORE}/vae/doubling.py", "[first, middle + last]", "[first, middle]", VAE),
     Mutation(f"{CORE}/modulation.py", "norm.linear = layer", "pass", MODULATION),
     Mutation(f"{CORE}/transformer.py", "OFS = 2.0", "OFS = 1.0", TRANSFORMER),
     Mutation(f"{CORE}/transformer.py", "text = text + table[:, :length]", "pass", TRANSFORMER),
