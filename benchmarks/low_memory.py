@@ -73,11 +73,12 @@ def _transformer(form: str, count: int) -> CogVideoXTransformer3D:
     config = replace(VARIANTS["CogVideoX-5B"].transformer, num_layers=count)
     model = CogVideoXTransformer3D(config, device="meta", operations=layers, dtype=torch.bfloat16)
     torch.manual_seed(0)
+    numbers = 0.02 * torch.randn(max(tensor.numel() for tensor in model.parameters()), dtype=torch.bfloat16)
     for name, module in model.named_modules():
         for key, tensor in module._parameters.items():
             if tensor is None:
                 continue
-            drawn = 0.02 * torch.randn(tensor.shape, dtype=torch.bfloat16)
+            drawn = numbers[: tensor.numel()].view(tensor.shape).clone()  # the same for all, since drawing takes long
             if form == "int8" and is_large(f"{name}.{key}"):
                 drawn = quantise(drawn, "int8")
             module._parameters[key] = nn.Parameter(drawn, requires_grad=False)

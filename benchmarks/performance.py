@@ -72,6 +72,9 @@ def times(scene: Scene, repeats: int, device: torch.device) -> Measured:
     first_peer = list(results)[1]
     apart, db = (compare(results[OURS], results[first_peer]) for compare in (relative_difference, snr_db))
     found: Measured = {"seconds": seconds, "apart": apart, "db": db, "peaks": peaks}
+    if scene.reference is not None:
+        reference = scene.reference(device).call().cpu()
+        found["to_reference"] = [snr_db(results[who], reference) for who in (OURS, first_peer)]
     return found | {"kernels": kernels(runs[OURS], device)} if device.type == "cuda" else found
 
 
@@ -139,11 +142,12 @@ def kernels(run: Run, device: torch.device) -> list[str]:
 
 HEAD = """# How fast, how much memory: {where}
 
-Written by `{command}` on {machine}.
+Written by `{command}` on {machine}; medians of {runs} runs.
 
 Ratios are ours over the peer's, lower is better; the absolute figures in brackets are ours. Memory is what a run takes
-beyond its weights and inputs. A step's matrices and attention alone, as PyTorch computes them here, are the floor for
-whatever is arranged around them.
+beyond its weights and inputs. Apart is how far ours lies from the first peer, or, where two decibels stand, how far
+each lies from diffusers in float32. A step's matrices and attention alone, as PyTorch computes them here, are the floor
+for whatever is arranged around them.
 
 ![Ratios and aims]({picture})
 
@@ -167,14 +171,13 @@ def rows(scene: Scene, found: Measured) -> Iterator[tuple[list[str], bool]]:
             enough &= scene.apart is None or found["apart"] <= scene.apart
             enough &= scene.db is None or found["db"] >= scene.db
             enough &= scene.gib is None or peaks[OURS] <= scene.gib * GIB
-        apart = "" if not first else f"{found['db']:.0f} dB" if scene.apart is None else f"{found['apart']:.0e}"
         yield (
             [
                 scene.what,
                 peer,
                 f"{time_ratio:.2f}x ({_seconds(seconds[OURS])})",
                 f"{memory_ratio:.2f}x ({_bytes(peaks[OURS])})",
-                apart,
+                _apart(scene, found, peer) if first else "",
                 asked.told(),
                 ("yes" if enough else "**no**") if asked.anything() else "",
             ],
@@ -202,6 +205,15 @@ class Asked:
     def anything(self) -> bool:
         """Whether anything is asked at all."""
         return bool(self.told())
+
+
+def _apart(scene: Scene, found: Measured, peer: str) -> str:
+    if scene.apart is not None:
+        return f"{found['apart']:.0e}"
+    if "to_reference" not in found:
+        return f"{found['db']:.0f} dB"
+    ours, theirs = found["to_reference"]
+    return f"{ours:.0f} dB, {peer} {theirs:.0f} dB"
 
 
 def _seconds(number: float) -> str:
@@ -242,16 +254,13 @@ def draw(results: dict[str, tuple[Scene, Measured]], path: Path) -> None:
 
 def _machine(options: argparse.Namespace) -> str:
     if options.device == "cuda":
-        return f"one {torch.cuda.get_device_name()}, PyTorch {torch.__version__}, medians of {options.repeats}"
+        return f"one {torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
     model = platform.processor() or "a CPU"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
             break
-    return (
-        f"{options.threads} threads of {os.cpu_count()} of one {model}, PyTorch {torch.__version__}, "
-        f"medians of {options.repeats}"
-    )
+    return f"{options.threads} threads of {os.cpu_count()} of one {model}, PyTorch {torch.__version__}"
 
 
 def main() -> int:
@@ -320,7 +329,9 @@ def written(found: dict[str, tuple[Scene, Measured]], machine: str, device: str)
         lines += ["", "The kernels that take most of our time:", ""]
         for name, (_, numbers) in found.items():
             lines += [f"    {name}", *(f"        {kernel}" for kernel in numbers["kernels"])]
-    head = HEAD.format(where=where, command=command, machine=machine, picture=f"performance-{device}.png")
+    counts = sorted({len(runs) for _, numbers in found.values() for runs in numbers["seconds"].values()})
+    runs = " to ".join(str(count) for count in (counts if len(counts) < 3 else (counts[0], counts[-1])))
+    head = HEAD.format(where=where, command=command, machine=machine, runs=runs, picture=f"performance-{device}.png")
     return head + "\n".join(lines) + "\n"
 
 

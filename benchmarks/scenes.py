@@ -7,7 +7,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class Scene:
         db: smallest agreement with the first peer that is asked, in decibels.
         with_weights: whether weights count as memory.
         gib: most memory of ours that is asked, in GiB.
+        reference: the first peer in float32 with the same weights, where everyone computes in less: what each is told
+            to be apart from.
     """
 
     what: str
@@ -70,6 +72,7 @@ class Scene:
     db: float | None = None
     with_weights: bool = False
     gib: float | None = None
+    reference: Maker | None = None
 
 
 # --- A transformer step ----------------------------------------------------------------------------------------------
@@ -84,12 +87,16 @@ _FULL_15 = (22, 96, 170)  # 81 frames of 768 x 1360, and the leading frame
 
 @dataclass(frozen=True)
 class Step:
-    """A guided step: two latents [C, T, h, w] of `size`, 226 tokens of text each."""
+    """A guided step: two latents [C, T, h, w] of `size`, 226 tokens of text each.
+
+    `stored`: the number format of weights and inputs, if they are computed with in another.
+    """
 
     kind: str
     size: tuple[int, int, int]
     dtype: torch.dtype
     changes: dict[str, Any] = field(default_factory=dict)
+    stored: torch.dtype | None = None
 
     @property
     def config(self) -> TransformerConfig:
@@ -102,7 +109,7 @@ class Step:
         torch.manual_seed(0)
         with device:
             model = CogVideoXTransformer3DModel(**OFFICIAL[self.kind].transformer | self.changes)
-        return model.eval().requires_grad_(False).to(self.dtype)
+        return model.eval().requires_grad_(False).to(self.stored or self.dtype).to(self.dtype)
 
     def inputs(self, device: torch.device) -> list[Tensor]:
         """Latents, embeddings and timesteps."""
@@ -110,7 +117,8 @@ class Step:
         latents = torch.randn(1, self.config.in_channels, *self.size, generator=generator).repeat(2, 1, 1, 1, 1)
         embeds = torch.randn(2, 226, self.config.text_embed_dim, generator=generator)
         timesteps = torch.tensor([500, 500], device=device)
-        return [latents.to(device, self.dtype), embeds.to(device, self.dtype), timesteps]
+        latents, embeds = (x.to(self.stored or self.dtype).to(device, self.dtype) for x in (latents, embeds))
+        return [latents, embeds, timesteps]
 
     def own(self, device: torch.device, quantize: Method = "none") -> CogVideoXTransformer3D:
         model = CogVideoXTransformer3D(self.config, dtype=self.dtype, device=device).eval().requires_grad_(False)
@@ -142,6 +150,10 @@ class Step:
             return model(latents.transpose(1, 2), embeds, timestep, image_rotary_emb=rotary).sample.transpose(1, 2)
 
         return Run(call, model)
+
+    def reference(self, device: torch.device) -> Run:
+        """diffusers in float32, with the weights of our number format."""
+        return replace(self, dtype=torch.float32, stored=self.dtype).diffusers(device)
 
     def comfyui(self, device: torch.device) -> Run:
         """ComfyUI's own CogVideoX, which computes the 1.5 family as the others do."""
@@ -189,7 +201,9 @@ class Step:
             makers["ComfyUI's own"] = self.comfyui
             time["ComfyUI's own"] = 0.60
         makers["its matrices and attention alone"] = self.floor
-        return Scene(what, makers, time=time, apart=1e-5 if self.dtype == torch.float32 else None)
+        if self.dtype == torch.float32:
+            return Scene(what, makers, time=time, apart=1e-5)
+        return Scene(what, makers, time=time, reference=self.reference)
 
     def int8_scene(self, what: str) -> Scene:
         makers: dict[str, Maker] = {
@@ -198,7 +212,8 @@ class Step:
             "diffusers": self.diffusers,
         }
         memory = {"diffusers": 0.55} if self.dtype == torch.bfloat16 else {}
-        return Scene(what, makers, {"diffusers with bitsandbytes INT8": 0.80}, memory, with_weights=True)
+        time = {"diffusers with bitsandbytes INT8": 0.80}
+        return Scene(what, makers, time, memory, with_weights=True, reference=self.reference)
 
 
 def _import_comfyui(device: torch.device) -> None:
@@ -216,10 +231,11 @@ def _import_comfyui(device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class Video:
-    """A clip of F x H x W pixels through the VAE at full width."""
+    """A clip of F x H x W pixels through the VAE at full width; `stored` as in `Step`."""
 
     size: tuple[int, int, int]
     dtype: torch.dtype
+    stored: torch.dtype | None = None
 
     def peer(self, device: torch.device) -> Any:
         from diffusers import AutoencoderKLCogVideoX
@@ -227,7 +243,7 @@ class Video:
         torch.manual_seed(0)
         with device:
             model = AutoencoderKLCogVideoX(**OFFICIAL["CogVideoX-5B"].vae)
-        return model.eval().requires_grad_(False).to(self.dtype)
+        return model.eval().requires_grad_(False).to(self.stored or self.dtype).to(self.dtype)
 
     def own(self, device: torch.device) -> AutoencoderCausal3D:
         peer = self.peer(device)
@@ -236,14 +252,19 @@ class Video:
         model.load_state_dict(peer.state_dict())
         return model
 
+    def in_float32(self) -> Video:
+        """The same numbers, computed with in float32."""
+        return replace(self, dtype=torch.float32, stored=self.dtype)
+
     def pixels(self, device: torch.device) -> Tensor:
         video = torch.rand(1, 3, *self.size, generator=torch.Generator().manual_seed(1)) * 2 - 1
-        return video.to(device, self.dtype)
+        return video.to(self.stored or self.dtype).to(device, self.dtype)
 
     def z(self, device: torch.device) -> Tensor:
         frames, height, width = self.size
         shape = 1, 16, (frames - 1) // 4 + 1, height // 8, width // 8
-        return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device, self.dtype)
+        z = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        return z.to(self.stored or self.dtype).to(device, self.dtype)
 
     def our_decode(self, device: torch.device, *, carry: str | None = None, tiling: bool = False) -> Run:
         model, z = self.own(device), self.z(device)
@@ -272,8 +293,9 @@ def _decode(
     makers: dict[str, Maker] = {OURS: video.our_decode, "diffusers": video.diffusers_decode}
     if "diffusers, tiled" in time:
         makers["diffusers, tiled"] = partial(video.diffusers_decode, tiling=True)
-    apart = 1e-5 if video.dtype == torch.float32 else None
-    return Scene(what, makers, time, memory, apart=apart, gib=gib)
+    if video.dtype == torch.float32:
+        return Scene(what, makers, time, memory, apart=1e-5, gib=gib)
+    return Scene(what, makers, time, memory, gib=gib, reference=video.in_float32().diffusers_decode)
 
 
 # --- Whole runs and loading ------------------------------------------------------------------------------------------
@@ -430,19 +452,21 @@ def on_gpu() -> dict[str, Scene]:
     short = Video((17, 480, 720), torch.bfloat16)
     encoders: dict[str, Maker] = {OURS: short.our_encode, "diffusers": short.diffusers_encode}
     times = {"diffusers": 0.50, "diffusers, tiled": 0.35}
-    carry: dict[str, Maker] = {OURS: partial(clip.our_decode, carry="cpu"), "diffusers": clip.diffusers_decode}
-    carry_large: dict[str, Maker] = {OURS: partial(large.our_decode, carry="cpu"), "diffusers": large.diffusers_decode}
-    part, whole = Whole(third, clip, 4), Whole(step, clip, 1)
+    carried, carried_large = (
+        {OURS: partial(video.our_decode, carry="cpu"), "diffusers": video.diffusers_decode} for video in (clip, large)
+    )
+    part, whole = (Whole(of, clip, 4) for of in (third, step))
     int8, streamed = (partial(whole.ours, quantize="int8", low_memory=low) for low in (False, True))
     return {
         "step": third.scene("a guided step of 14 of 42 blocks of 5B, 49 x 480 x 720, bfloat16", compiled=True),
         "decode": _decode("VAE decode, 49 x 480 x 720, bfloat16", clip, times, {}),
-        "decode-carry": Scene("the same, what is carried in main memory", carry, {"diffusers": 0.50}, gib=2.5),
+        "decode-carry": Scene("the same, what is carried in main memory", carried, {"diffusers": 0.50}, gib=2.5),
         "step-int8": Scene(
             "the step in INT8, memory with weights",
             {OURS: partial(third.ours, quantize="int8"), "diffusers": third.diffusers},
             {"diffusers": 0.60},
             with_weights=True,
+            reference=third.reference,
         ),
         "run": Scene(
             "14 of 42 blocks of 5B from embeddings to frames, 4 steps, memory with weights",
@@ -450,23 +474,21 @@ def on_gpu() -> dict[str, Scene]:
             {"diffusers": 0.80},
             with_weights=True,
         ),
-        "run-int8": Scene(
-            "the whole 5B in INT8 from embeddings to frames, 1 step, memory with weights",
-            {OURS: int8, "diffusers": whole.diffusers},
-            {"diffusers": 0.80},
-            with_weights=True,
-            gib=7.0,
-        ),
         "step-1.5": newer.scene("4 of 42 blocks of 1.5-5B, 81 x 768 x 1360, bfloat16", comfyui=True),
         "decode-large": Scene(
-            "VAE decode, 17 x 768 x 1360, carried in main memory", carry_large, {"diffusers": 0.50}, gib=7.0
+            "VAE decode, 17 x 768 x 1360, carried in main memory", carried_large, {"diffusers": 0.50}, gib=7.0
         ),
-        "encode": Scene("VAE encode, 17 x 480 x 720, bfloat16", encoders, {"diffusers": 0.60}),
+        "encode": Scene(
+            "VAE encode, 17 x 480 x 720, bfloat16",
+            encoders,
+            {"diffusers": 0.60},
+            reference=short.in_float32().diffusers_encode,
+        ),
         "load": _load("14 of 42 blocks of 5B from file to GPU", third, 0.25),
         "run-streamed": Scene(
-            "the whole 5B in INT8, streamed, 1 step",
-            {OURS: streamed, "ours, resident": int8},
-            {"ours, resident": 1.05},
+            "the whole 5B in INT8 from embeddings to frames, streamed, 4 steps, memory with weights",
+            {OURS: streamed, "diffusers": whole.diffusers, "ours, on the device": int8},
+            {"diffusers": 0.80, "ours, on the device": 1.05},
             with_weights=True,
             gib=2.5,
         ),

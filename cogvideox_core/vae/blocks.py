@@ -102,7 +102,7 @@ class Downsample3D(nn.Module):
         frames = (x.shape[2] + 1) // 2 if self.halve_time else x.shape[2]
         shape = torch.Size((*x.shape[:2], frames, x.shape[3] // 2, x.shape[4] // 2))
         per_row = 2 * x.shape.numel() / x.shape[3]
-        return Strips(self._rows(x, start, stop) for start, stop in bands(shape, per_row))
+        return Strips(self._rows(x, start, stop) for start, stop in bands(shape, x.device, per_row))
 
     def _rows(self, x: Strips, start: int, stop: int) -> Tensor:
         below = max(2 * stop + 1 - x.shape[3], 0)
@@ -131,7 +131,7 @@ class Upsample3D(nn.Module):
         doubled = self.double_time and x.shape[2] > 1
         frames = 2 * x.shape[2] - x.shape[2] % 2 if doubled else x.shape[2]
         shape = torch.Size((*x.shape[:2], frames, 2 * x.shape[3], 2 * x.shape[4]))
-        return Strips(self._rows(x, start, stop, frames) for start, stop in bands(shape))
+        return Strips(self._rows(x, start, stop, frames) for start, stop in bands(shape, x.device))
 
     def _rows(self, x: Strips, start: int, stop: int, num_frames: int) -> Tensor:
         """Rows of the result; the convolution takes one more on each side, and what it pads there is cut off."""

@@ -44,7 +44,8 @@ class CausalConv3d(nn.Module):
         past, padded = carry.get(self), None
         if past is None or past.requires_grad:
             carry[self] = empty((batch, channels, 2, height, width), source, carry.device)
-        for start, stop in bands(source.shape, batch * (frames + 2) * width * max(self.channels)):
+        per_row = batch * (frames + 2) * width * max(self.channels)
+        for start, stop in bands(source.shape, source.device, per_row):
             # One buffer with everything around the band: the past above it in time, halo rows or zeros in space.
             above, padded = padded, empty((batch, channels, frames + 2, stop - start + 2, width), source)
             top, bottom = start if above is None else start + 1, min(stop + 1, height)

@@ -19,10 +19,17 @@ from torch.nn import functional as F
 
 from ..fused import fits_kernels
 
-BAND_ELEMENTS = 1 << 26
-"""About how many values a band holds at most; less than 2^31, where GPU libraries run out of indices."""
 
-_LEAST_ELEMENTS, _SHARE = 1 << 22, 8  # a band is an eighth of a map, but not so small that only calls take time
+class BandSize(NamedTuple):
+    """About how many values a band holds: an eighth of the map, but neither so few that only calls take time, nor more
+    than 2^31, where GPU libraries run out of indices."""
+
+    least: int
+    most: int
+
+
+ON_CPU, ON_GPU = BandSize(1 << 22, 1 << 26), BandSize(1 << 26, 1 << 28)
+_SHARE = 8
 
 Modulation = tuple[Tensor, Tensor]
 """Scale and shift [B, C, t, h, w] for cells of a map that divide it evenly."""
@@ -180,10 +187,11 @@ def first_stands_apart(num_frames: int) -> bool:
     return num_frames > 1 and num_frames % 2 == 1
 
 
-def bands(shape: torch.Size, elements_per_row: float | None = None) -> Iterator[tuple[int, int]]:
-    """First and last row, exclusive, of bands that share the rows of a map evenly."""
+def bands(shape: torch.Size, device: torch.device, elements_per_row: float | None = None) -> Iterator[tuple[int, int]]:
+    """First and last row, exclusive, of bands that share the rows of a map evenly, for a device that computes them."""
     total = shape[3] * (elements_per_row or math.prod(shape) / shape[3])
-    size = min(max(total / _SHARE, _LEAST_ELEMENTS), BAND_ELEMENTS)
+    least, most = ON_CPU if device.type == "cpu" else ON_GPU
+    size = min(max(total / _SHARE, least), most)
     number = min(shape[3], math.ceil(total / size)) or 1
     edges = [shape[3] * index // number for index in range(number + 1)]
     return pairwise(edges)

@@ -31,9 +31,9 @@ class _Map(NamedTuple):
     def numel(self) -> int:
         return self.channels * self.frames * self.height * self.width
 
-    def band(self, per_row: float | None = None) -> _Map:
+    def band(self, device: torch.device, per_row: float | None = None) -> _Map:
         """The highest of its bands."""
-        highest = max(stop - start for start, stop in bands(torch.Size((1, *self)), per_row))
+        highest = max(stop - start for start, stop in bands(torch.Size((1, *self)), device, per_row))
         return self._replace(height=highest)
 
     def doubled(self, in_time: bool) -> _Map:
@@ -57,13 +57,16 @@ class _Walk:
 
     Args:
         config: of the VAE.
-        dtype: in which it computes.
+        dtype, device: in which and where it computes.
         keeps_carry: whether what convolutions carry counts.
         always: bytes that stand all the time.
     """
 
-    def __init__(self, config: VAEConfig, dtype: torch.dtype, keeps_carry: bool, always: int) -> None:
+    def __init__(
+        self, config: VAEConfig, dtype: torch.dtype, device: torch.device, keeps_carry: bool, always: int
+    ) -> None:
         self.config = config
+        self.device = device
         self.itemsize = dtype.itemsize
         self.keeps_carry = keeps_carry
         self.standing = always
@@ -91,7 +94,7 @@ class _Walk:
 
         Returns: its highest band.
         """
-        band = x.band((x.frames + 2) * x.width * max(x.channels, channels))
+        band = x.band(self.device, (x.frames + 2) * x.width * max(x.channels, channels))
         result = band._replace(channels=channels)
         part, padded = self.bytes(result), self.bytes(_padded(band))
         if not self.keeps_carry:
@@ -133,7 +136,7 @@ class _Walk:
     def upsample(self, x: _Map, strip: _Map, level: int) -> tuple[_Map, _Map]:
         """Returns: as `block`."""
         result = x.doubled(level < self.time_levels)
-        band = result.band()
+        band = result.band(self.device)
         read = band._replace(frames=x.frames, height=band.height // 2 + 2, width=x.width)
         convolved = self.bytes(read.doubled(in_time=False))
         most = self.bytes(result) + min(self.bytes(strip) + self.bytes(band), self.bytes(x))
@@ -143,7 +146,7 @@ class _Walk:
     def downsample(self, x: _Map, level: int) -> tuple[_Map, _Map]:
         """Returns: as `block`."""
         result = x.halved(level < self.time_levels)
-        band = result.band(2 * x.numel / x.height)
+        band = result.band(self.device, 2 * x.numel / x.height)
         read = self.bytes(x._replace(height=2 * band.height + 1))
         self.note(self.bytes(x), self.bytes(result), 2 * read, self.bytes(band))
         return result, band
@@ -154,8 +157,10 @@ class _Walk:
         return self.config.temporal_compression_ratio.bit_length() - 1
 
 
-def decode_memory(config: VAEConfig, size: VideoSize, dtype: torch.dtype, *, keeps_carry: bool = True) -> int:
-    """Bytes that `decode_stream` of one clip takes beyond weights and latents.
+def decode_memory(
+    config: VAEConfig, size: VideoSize, dtype: torch.dtype, device: torch.device, *, keeps_carry: bool = True
+) -> int:
+    """Bytes that `decode_stream` of one clip takes on a device beyond weights and latents.
 
     It is no less than what tensors take and little more; what a library takes for itself inside one operation comes
     on top. `keeps_carry`: False where `carry_device` is another device.
@@ -163,7 +168,9 @@ def decode_memory(config: VAEConfig, size: VideoSize, dtype: torch.dtype, *, kee
     ratio, widths = config.spatial_compression_ratio, config.block_out_channels[::-1]
     chunks = frame_chunks(-(-size.num_frames // config.temporal_compression_ratio), LATENTS_PER_CHUNK)[:2]
     frames = _Map(config.out_channels, FRAMES_PER_CHUNK + 4, size.height, size.width)
-    walk = _Walk(config, dtype, keeps_carry, dtype.itemsize * frames.numel)  # the caller still has the last chunk
+    walk = _Walk(
+        config, dtype, device, keeps_carry, dtype.itemsize * frames.numel
+    )  # the caller still has the last chunk
     for chunk in chunks:
         count = chunk.stop - chunk.start
         walk.latents = x = _Map(config.latent_channels, count, size.height // ratio, size.width // ratio)
@@ -181,12 +188,14 @@ def decode_memory(config: VAEConfig, size: VideoSize, dtype: torch.dtype, *, kee
     return walk.peak
 
 
-def encode_memory(config: VAEConfig, size: VideoSize, dtype: torch.dtype, *, keeps_carry: bool = True) -> int:
+def encode_memory(
+    config: VAEConfig, size: VideoSize, dtype: torch.dtype, device: torch.device, *, keeps_carry: bool = True
+) -> int:
     """Bytes that encoding one clip takes beyond weights and video; otherwise as `decode_memory`."""
     ratio, widths = config.spatial_compression_ratio, config.block_out_channels
     latent_frames = -(-size.num_frames // config.temporal_compression_ratio)
     moments = _Map(2 * config.latent_channels, 2 * latent_frames, size.height // ratio, size.width // ratio)
-    walk = _Walk(config, dtype, keeps_carry, dtype.itemsize * moments.numel)
+    walk = _Walk(config, dtype, device, keeps_carry, dtype.itemsize * moments.numel)
     for chunk in frame_chunks(size.num_frames, FRAMES_PER_CHUNK)[:2]:
         x = _Map(config.in_channels, chunk.stop - chunk.start, size.height, size.width)
         pixels = walk.bytes(x)

@@ -65,7 +65,7 @@ def make_plan(
     if weight.device.type != "cpu":
         plans.append(Plan(carry_device=torch.device("cpu")))
     for plan in plans:
-        needed = memory(config, size, weight.dtype, keeps_carry=plan.carry_device is None)
+        needed = memory(config, size, weight.dtype, weight.device, keeps_carry=plan.carry_device is None)
         if needed <= free:
             return plan
     if choice == "exact" or (size.height <= tiles.tile_height and size.width <= tiles.tile_width):

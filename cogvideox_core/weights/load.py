@@ -5,7 +5,7 @@ A host with loading of its own uses the first half: `read_transformer` and `read
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,6 +28,7 @@ from .int8 import Method, becomes_small, check_method, check_plain, quantise_mod
 from .kinds import Component
 from .layouts import in_own_names
 from .tensors import Weights
+from .upload import Uploads
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -127,9 +128,9 @@ def fill(
     check_fit(model if like is None else like, tensors, source)
     dtype = weights_dtype(tensors, dtype, source)
     # One tensor at a time: what is cast or moved is only ever held once.
+    move = _mover(torch.device(device))
     placed = {
-        key: tensor if becomes_small(key, tensor, quantize) else tensor.to(device=device, dtype=dtype)
-        for key, tensor in tensors.items()
+        key: tensor if becomes_small(key, tensor, quantize) else move(tensor, dtype) for key, tensor in tensors.items()
     }
     if like is None:
         _place(model, placed)
@@ -138,6 +139,13 @@ def fill(
         model.requires_grad_(False)
         model.load_state_dict(placed, assign=True)  # a host's layers may have their own way to take weights
     return model.eval()
+
+
+def _mover(device: torch.device) -> Callable[[Tensor, torch.dtype | None], Tensor]:
+    """Gives a tensor on a device, in a dtype."""
+    if device.type == "cuda":
+        return Uploads(device).copy
+    return lambda tensor, dtype: tensor.to(device=device, dtype=dtype)
 
 
 def _place(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -190,10 +190,10 @@ class CogVideoXVAE(comfy.sd.VAE):
     def _memory(self, task: Task, size: VideoSize, dtype: torch.dtype) -> int:
         """Bytes to have free for a clip: without what is carried where no card of this size could hold it."""
         config, memory = self.first_stage_model.config, _MEMORY[task]
-        needed = memory(config, size, dtype)
+        needed = memory(config, size, dtype, self.device)
         if needed <= comfy.model_management.get_total_memory(self.device):
             return needed
-        return memory(config, size, dtype, keeps_carry=False)
+        return memory(config, size, dtype, self.device, keeps_carry=False)
 
 
 def load_vae(path: str | Path) -> CogVideoXVAE:

@@ -12,7 +12,7 @@ from parity import assert_parity, relative_difference
 from torch import Tensor
 
 from cogvideox_core.config import VAEConfig
-from cogvideox_core.vae import AutoencoderCausal3D, Tiling
+from cogvideox_core.vae import AutoencoderCausal3D, Tiling, feature_maps
 
 BOUND = 1e-5
 FRAMES = (1, 5, 8, 9, 13, 16, 17, 25, 49)
@@ -210,7 +210,7 @@ def test_bands_of_rows_give_the_numbers_of_the_whole_picture(
     for module in model.modules():
         if isinstance(module, torch.nn.Conv3d | torch.nn.Conv2d):
             module.register_forward_hook(lambda module, inputs, output: largest.append(inputs[0].shape[-2]))
-    monkeypatch.setattr("cogvideox_core.vae.feature_maps.BAND_ELEMENTS", elements)
+    monkeypatch.setattr(feature_maps, "ON_CPU", feature_maps.BandSize(1, elements))
     assert_parity(model.encode(pixels).mean, z, BOUND, f"encoding in bands of {elements}")
     assert_parity(model.decode(z), whole, BOUND, f"decoding in bands of {elements}")
     assert max(largest) < 48 + 2

@@ -12,7 +12,7 @@ from parity import assert_parity
 
 from cogvideox_core import CogVideoXPipeline, Tiling, VideoSize, decode_memory, encode_memory
 
-KIND = "CogVideoX-5B"
+KIND, CPU = "CogVideoX-5B", torch.device("cpu")
 Core = Callable[[str], CogVideoXPipeline]
 
 
@@ -100,7 +100,7 @@ def watched(host: Host, free: int = 0, **decoder) -> tuple[torch.Tensor, list[in
 def test_comfyui_is_asked_for_what_a_decode_takes(host: Host, core: Core, toys: dict, class_type: str) -> None:
     options = {"tiling": "exact"} if class_type == "CogVideoXVAEDecode" else {}
     _, asked = watched(host, class_type=class_type, **options)
-    assert asked == [decode_memory(core(KIND).vae.config, SIZE, torch.float32)]
+    assert asked == [decode_memory(core(KIND).vae.config, SIZE, torch.float32, CPU)]
 
 
 def test_comfyui_is_asked_for_what_an_encode_takes(host: Host, core: Core, toys: dict, pictures: dict) -> None:
@@ -113,7 +113,7 @@ def test_comfyui_is_asked_for_what_an_encode_takes(host: Host, core: Core, toys:
         "asked": node("ProbeMemoryAsked", after=["encode", 0]),
     }
     width, height = pictures["first.png"].size
-    expected = encode_memory(core(KIND).vae.config, VideoSize(height, width, LENGTH), torch.float32)
+    expected = encode_memory(core(KIND).vae.config, VideoSize(height, width, LENGTH), torch.float32, CPU)
     assert host.run(graph).outputs["asked"]["asked"] == [expected]
 
 
@@ -126,7 +126,7 @@ def test_comfyui_is_asked_for_one_tile(host: Host, core: Core, toys: dict, nativ
     else:
         sizes = {"tile_width": 64, "tile_height": 64}
         _, asked = watched(host, class_type="CogVideoXVAEDecode", tiling="blended", **sizes)
-    assert asked == [decode_memory(config, VideoSize(64, 64, LENGTH), torch.float32)]
+    assert asked == [decode_memory(config, VideoSize(64, 64, LENGTH), torch.float32, CPU)]
 
 
 def test_blended_tiles_of_our_node_are_those_of_the_core(host: Host, core: Core, toys: dict) -> None:
@@ -146,7 +146,7 @@ def test_blended_encoding_of_our_node_is_that_of_the_core(host: Host, core: Core
 
 
 def test_auto_is_exact_while_that_fits_and_says_when_it_is_not(host: Host, core: Core, toys: dict) -> None:
-    needed = decode_memory(core(KIND).vae.config, SIZE, torch.float32)
+    needed = decode_memory(core(KIND).vae.config, SIZE, torch.float32, CPU)
     exact, blended = (
         decoded(host, class_type="CogVideoXVAEDecode", tiling=way, **TILE) for way in ("exact", "blended")
     )
