@@ -146,8 +146,8 @@ Written by `{command}` on {machine}; medians of {runs} runs.
 
 Ratios are ours over the peer's, lower is better; the absolute figures in brackets are ours. Memory is what a run takes
 beyond its weights and inputs. Apart is how far ours lies from the first peer, or, where two decibels stand, how far
-each lies from diffusers in float32. A step's matrices and attention alone, as PyTorch computes them here, are the floor
-for whatever is arranged around them.
+each lies from diffusers in float32. A step's matrices and attention alone, or a VAE's convolutions, as PyTorch computes
+them here, are the floor for whatever is arranged around them.
 
 ![Ratios and aims]({picture})
 

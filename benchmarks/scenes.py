@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "tests"))
@@ -286,6 +287,44 @@ class Video:
         model, video = self.peer(device), self.pixels(device)
         return Run(lambda: model.encode(video).latent_dist.mean, model)
 
+    def encoders(self) -> dict[str, Maker]:
+        return {
+            OURS: self.our_encode,
+            "diffusers": self.diffusers_encode,
+            "its convolutions alone": partial(_convolutions_of, self.our_encode),
+        }
+
+
+class _Convolutions(TorchDispatchMode):
+    """Sees which convolutions are computed inside, and can repeat them on random numbers of the same shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: list[tuple[tuple[torch.Size, tuple[int, ...]], tuple[Any, ...]]] = []
+        self._inputs: dict[tuple[torch.Size, tuple[int, ...]], Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            x, *others = args
+            layout = x.shape, x.stride()
+            if layout not in self._inputs:
+                self._inputs[layout] = torch.empty_strided(*layout, dtype=x.dtype, device=x.device).normal_()
+            self._seen.append((layout, tuple(others)))
+        return func(*args, **(kwargs or {}))
+
+    def repeat(self) -> Tensor:
+        """All of them, one after the other."""
+        for layout, others in self._seen:
+            torch.ops.aten.convolution.default(self._inputs[layout], *others)
+        return torch.zeros(1)
+
+
+def _convolutions_of(run: Maker, device: torch.device) -> Run:
+    """The convolutions of a run and nothing else: no arrangement of the rest goes below."""
+    with _Convolutions() as seen:
+        run(device).call()
+    return Run(seen.repeat)
+
 
 def _decode(
     what: str, video: Video, time: dict[str, float], memory: dict[str, float], gib: float | None = None
@@ -293,6 +332,7 @@ def _decode(
     makers: dict[str, Maker] = {OURS: video.our_decode, "diffusers": video.diffusers_decode}
     if "diffusers, tiled" in time:
         makers["diffusers, tiled"] = partial(video.diffusers_decode, tiling=True)
+    makers["its convolutions alone"] = partial(_convolutions_of, video.our_decode)
     if video.dtype == torch.float32:
         return Scene(what, makers, time, memory, apart=1e-5, gib=gib)
     return Scene(what, makers, time, memory, gib=gib, reference=video.in_float32().diffusers_decode)
@@ -414,7 +454,7 @@ def on_cpu() -> dict[str, Scene]:
     half = Step("CogVideoX-5B", _SMALL, torch.bfloat16, _MIDDLE)
     newer = Step("CogVideoX1.5-5B", _SMALL_15, torch.float32, _MIDDLE)
     clip = Video((9, 128, 192), torch.float32)
-    encoders: dict[str, Maker] = {OURS: clip.our_encode, "diffusers": clip.diffusers_encode}
+    encoders = clip.encoders()
     peer = "diffusers"
     return {
         "step": step.scene("a guided transformer step, 2,018 tokens, float32"),
@@ -450,7 +490,7 @@ def on_gpu() -> dict[str, Scene]:
     third = Step("CogVideoX-5B", _FULL, torch.bfloat16, {"num_layers": 14})
     clip, large = Video((49, 480, 720), torch.bfloat16), Video((17, 768, 1360), torch.bfloat16)
     short = Video((17, 480, 720), torch.bfloat16)
-    encoders: dict[str, Maker] = {OURS: short.our_encode, "diffusers": short.diffusers_encode}
+    encoders = short.encoders()
     times = {"diffusers": 0.50, "diffusers, tiled": 0.35}
     carried, carried_large = (
         {OURS: partial(video.our_decode, carry="cpu"), "diffusers": video.diffusers_decode} for video in (clip, large)

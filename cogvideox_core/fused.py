@@ -1,19 +1,19 @@
 """What stands between the matrices of a block: norms with their modulation, rotation, gated residuals.
 
-On a CUDA GPU each is one Triton kernel (kernels.py), which reads and writes every number once; elsewhere, and wherever
-gradients are wanted, it is PyTorch. A layer norm offers its numbers to a kernel by a method `weights_for(x)` that gives
-(weight, bias), or None if it must be called itself; one without that method is called.
+On a CUDA GPU each is one Triton kernel (kernels/tokens.py), which reads and writes every number once; elsewhere, and
+wherever gradients are wanted, it is PyTorch. A layer norm offers its numbers to a kernel by a method `weights_for(x)`
+that gives (weight, bias), or None if it must be called itself; one without that method is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .kernels import fits_kernels
 from .positions import Rotary, apply_rotary
 
 
@@ -68,18 +68,6 @@ def normed_heads(norm: Any, x: Tensor, rotary: Rotary | None) -> Tensor:
     return normed if rotary is None else apply_rotary(normed, rotary)
 
 
-def fits_kernels(*tensors: Tensor) -> bool:
-    """Whether Triton's kernels may take these: on a CUDA GPU, and nobody asks a gradient of them.
-
-    torch.compile takes them as they are; left to itself it was 4 % slower, on an H200 at 49 x 480 x 720.
-    """
-    return (
-        tensors[0].is_cuda
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-        and _HAS_TRITON
-    )
-
-
 def per_token(modulation: Tensor, runs: Runs | None, part: Literal["text", "video"]) -> Tensor:
     """A row of modulation per clip [B, C], spread over its tokens of `part`.
 
@@ -104,9 +92,6 @@ def _weights_for_kernel(norm: Any, *tensors: Tensor) -> tuple[Tensor, Tensor] | 
 
 
 def _kernels() -> Any:
-    from . import kernels
+    from .kernels import tokens
 
-    return kernels
-
-
-_HAS_TRITON = find_spec("triton") is not None
+    return tokens

@@ -84,15 +84,15 @@ def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _kernels(device: torch.device) -> ModuleType | None:
-    """int8_kernels.py if Triton is there and makes them; else PyTorch's operations do, more slowly."""
+    """kernels/integers.py if Triton is there and makes them; else PyTorch's operations do, more slowly."""
     if torch.cuda.get_device_capability(device) < _AMPERE:
         return None
     try:
-        from . import int8_kernels
+        from .kernels import integers
 
         with torch.cuda.device(device):
-            int8_kernels.round_rows(torch.ones(1, 16, device=device))
+            integers.round_rows(torch.ones(1, 16, device=device))
     except (ImportError, OSError, RuntimeError) as error:  # no Triton for this system, or no compiler for it
         logger.info("INT8 without Triton, which would make it faster: %s", error)
         return None
-    return int8_kernels
+    return integers

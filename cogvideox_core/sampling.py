@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .approximation import EXACT, Approximation, approximate
+from .approximation import EXACT, ApproximateRun, Approximation, approximate
 from .attention import Attention
 from .guidance import DynamicBy, dynamic_scale, guide
 from .modulation import tabulated
@@ -69,60 +69,78 @@ def denoise(
     Returns: [B, C, T, H, W], float32; latents stay in float32 between steps.
     Raises: FloatingPointError when latents are no longer finite.
     """
-    dtype = prompt_embeds.dtype
-    both = prompt_embeds
-    if guidance.active:
-        assert negative_prompt_embeds is not None
-        both = torch.cat([negative_prompt_embeds, prompt_embeds])
     run = None
     if not approximation.exact:
         scale = guidance.scale if guidance.active else None
         run = approximate(approximation, transformer, [step.timestep for step in steps], scale, prompt_embeds)
-    attention = attention or Attention()
-
-    def forward(model_input: Tensor, timestep: int, embeds: Tensor) -> Tensor:
-        """v for each of the embeddings."""
-        v_pred = []
-        for part in embeds.split(len(latents) if split else len(embeds)):
-            timesteps = torch.full((len(part),), timestep, device=latents.device)
-            copies = len(part) // len(model_input)
-            v_pred.append(
-                transformer(model_input.repeat(copies, 1, 1, 1, 1), part, timesteps, attention=attention).float()
-            )
-        return torch.cat(v_pred)
-
-    def ask(latents: Tensor, timestep: int, embeds: Tensor) -> list[Tensor]:
-        """v with the prompt, then v with the negative prompt if `embeds` begin with it."""
-        model_input = latents.to(dtype)
-        if image_latents is not None:
-            model_input = torch.cat([model_input, image_latents.to(dtype)], dim=1)
-        v_pred = forward(model_input, timestep, embeds)
-        if attention.may_fall_back and not v_pred.isfinite().all():
-            attention.fall_back(f"gives numbers that are not finite at timestep {timestep}")
-            v_pred = forward(model_input, timestep, embeds)
-        return [*v_pred.chunk(len(embeds) // len(latents))][::-1]
-
-    def predict(latents: Tensor, step: Step, scale: float) -> Tensor:
-        if run is None:
-            v_preds = ask(latents, step.timestep, both)
-        else:
-
-            def compute(with_negative: bool) -> list[Tensor]:
-                v_preds = ask(latents, step.timestep, both if with_negative else prompt_embeds)
-                return [predict_x0(latents, v_pred, step.alpha) for v_pred in v_preds]
-
-            x0s = run.predict(step.timestep, latents, step.alpha, compute)
-            v_preds = [implied_v(latents, x0, step.alpha) for x0 in x0s]
-        return guide(v_preds[1], v_preds[0], scale) if guidance.active else v_preds[0]
-
+    embeds = [prompt_embeds]
+    if guidance.active:
+        assert negative_prompt_embeds is not None
+        embeds.append(negative_prompt_embeds)
+    model = _Model(transformer, embeds, image_latents, attention or Attention(), split=split, run=run)
+    dtype = prompt_embeds.dtype
     for start in range(0, len(steps), TABULATED_STEPS):
         part = steps[start : start + TABULATED_STEPS]
         with tabulated(transformer, [step.timestep for step in part], latents.to(dtype)):
             for index, step in enumerate(part, start):
-                v_pred = predict(latents, step, guidance.at(step, index, len(steps)))
+                v_cond, *v_uncond = model.predict(latents, step)
+                v_pred = guide(v_uncond[0], v_cond, guidance.at(step, index, len(steps))) if v_uncond else v_cond
                 latents = sampler.step(latents, v_pred, step)
                 check_finite(latents, step, dtype, transformer)
                 on_step(index + 1, latents)
     if run is not None:
         run.report()
     return latents
+
+
+class _Model:
+    """What a step asks of the transformer: v with each of the embeddings, of the prompt and perhaps a negative one."""
+
+    def __init__(
+        self,
+        transformer: CogVideoXTransformer3D,
+        embeds: list[Tensor],
+        image_latents: Tensor | None,
+        attention: Attention,
+        *,
+        split: bool,
+        run: ApproximateRun | None,
+    ) -> None:
+        self.transformer, self.embeds, self.attention = transformer, embeds, attention
+        self.dtype = embeds[0].dtype
+        self.image_latents = None if image_latents is None else image_latents.to(self.dtype)
+        self.split, self.run = split, run
+
+    def predict(self, latents: Tensor, step: Step) -> list[Tensor]:
+        """v with each of the embeddings, computed or predicted."""
+        if self.run is None:
+            return self._compute(latents, step, self.embeds)
+
+        def compute(with_negative: bool) -> list[Tensor]:
+            v_preds = self._compute(latents, step, self.embeds if with_negative else self.embeds[:1])
+            return [predict_x0(latents, v_pred, step.alpha) for v_pred in v_preds]
+
+        x0s = self.run.predict(step.timestep, latents, step.alpha, compute)
+        return [implied_v(latents, x0, step.alpha) for x0 in x0s]
+
+    def _compute(self, latents: Tensor, step: Step, embeds: list[Tensor]) -> list[Tensor]:
+        model_input = latents.to(self.dtype)
+        if self.image_latents is not None:
+            model_input = torch.cat([model_input, self.image_latents], dim=1)
+        v_preds = self._forward(model_input, step.timestep, embeds)
+        if self.attention.may_fall_back and not all(v_pred.isfinite().all() for v_pred in v_preds):
+            self.attention.fall_back(f"gives numbers that are not finite at timestep {step.timestep}")
+            v_preds = self._forward(model_input, step.timestep, embeds)
+        return v_preds
+
+    def _forward(self, model_input: Tensor, timestep: int, embeds: list[Tensor]) -> list[Tensor]:
+        """In one batch, the negative prompt first as in the reference, or one after the other."""
+        batches = [[part] for part in embeds] if self.split else [embeds[::-1]]
+        v_preds = []
+        for batch in batches:
+            rows = torch.cat(batch)
+            timesteps = torch.full((len(rows),), timestep, device=rows.device)
+            repeated = model_input.repeat(len(batch), 1, 1, 1, 1)
+            v_pred = self.transformer(repeated, rows, timesteps, attention=self.attention).float()
+            v_preds += v_pred.chunk(len(batch))[::-1]
+        return v_preds

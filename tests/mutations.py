@@ -35,6 +35,8 @@ LAYERS = "tests/core/test_layers.py"
 ATTENTION = "tests/core/test_attention.py"
 STREAMING = "tests/core/test_streaming.py"
 COMPILATION = "tests/core/test_compilation.py"
+KERNELS = "tests/core/test_kernels.py"
+UPLOAD = "tests/core/test_weights_upload.py"
 MODULATION = "tests/core/test_modulation.py"
 VAE = "tests/core/test_vae.py"
 VAE_MEMORY = "tests/core/test_vae_memory.py"
@@ -59,8 +61,8 @@ QUANTIZE = "tests/nodes/test_quantize.py"
 MUTATIONS = [
     Mutation(f"{CORE}/int8_product.py", ".mul_(by_row).mul_(by_column)", ".mul_(by_column)", INT8),
     Mutation(f"{CORE}/int8_product.py", "amax(dim=1, keepdim=True)", "amax(dim=0, keepdim=True)", INT8),
-    Mutation(f"{CORE}/int8_kernels.py", "values * 0.0", "largest * 0.0", INT8),
-    Mutation(f"{CORE}/int8_kernels.py", "0.044715 * y", "0.044 * y", INT8),
+    Mutation(f"{CORE}/kernels/integers.py", "values * 0.0", "largest * 0.0", INT8),
+    Mutation(f"{CORE}/kernels/integers.py", "0.044715 * y", "0.044 * y", INT8),
     Mutation(f"{CORE}/weights/int8.py", 'or (method == "int8" and _MODULATION', "or (False and _MODULATION", INT8),
     Mutation(f"{CORE}/weights/int8.py", "if not (is_large(key) and", "if not (", INT8),
     Mutation(f"{HOST}/quantize.py", "    _merge(fresh.model, patcher.patches)\n", "", QUANTIZE),
@@ -100,11 +102,11 @@ MUTATIONS = [
     Mutation(f"{CORE}/streaming.py", "absent = _submodules(self._staying)", "absent = set()", STREAMING),
     Mutation(f"{CORE}/streaming.py", "bundle.put(bundle.moved(CPU))", "pass", STREAMING),
     Mutation(f"{CORE}/modulation.py", "sorted(set(timesteps))", "list(timesteps)", MODULATION),
-    Mutation(
-        f"{CORE}/kernels.py", "normed * (1.0 + scale) + shift", "normed * scale + shift", "tests/core/test_kernels.py"
-    ),
-    Mutation(f"{CORE}/kernels.py", "even * c - odd * s", "even * c + odd * s", "tests/core/test_kernels.py"),
-    Mutation(f"{CORE}/vae/kernels.py", "x * tl.sigmoid(x)", "x", "tests/core/test_vae_kernels.py"),
+    Mutation(f"{CORE}/kernels/tokens.py", "normed * (1.0 + scale) + shift", "normed * scale + shift", KERNELS),
+    Mutation(f"{CORE}/kernels/tokens.py", "even * c - odd * s", "even * c + odd * s", KERNELS),
+    Mutation(f"{CORE}/kernels/maps.py", "x * tl.sigmoid(x)", "x", "tests/core/test_vae_kernels.py"),
+    Mutation(f"{CORE}/weights/upload.py", "1 - self._turn, 0", "self._turn, 0", UPLOAD),
+    Mutation(f"{CORE}/weights/upload.py", "source[start:stop]", "source[: stop - start]", UPLOAD),
     Mutation(f"{CORE}/vae/doubling.py", "[first, middle + last]", "[first, middle]", VAE),
     Mutation(f"{CORE}/modulation.py", "norm.linear = layer", "pass", MODULATION),
     Mutation(f"{CORE}/transformer.py", "OFS = 2.0", "OFS = 1.0", TRANSFORMER),

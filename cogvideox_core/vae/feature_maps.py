@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..fused import fits_kernels
+from ..kernels import fits_kernels
 
 
 class BandSize(NamedTuple):
@@ -282,6 +282,6 @@ def _are_powers_of_two(*numbers: int) -> bool:
 
 
 def _kernels() -> Any:
-    from . import kernels
+    from ..kernels import maps
 
-    return kernels
+    return maps

@@ -130,7 +130,8 @@ def test_the_kernels_of_a_gpu_compute_the_same_when_interpreted() -> None:
 
 INTERPRETED = """
 import torch
-from cogvideox_core import int8_kernels, int8_product
+from cogvideox_core import int8_product
+from cogvideox_core.kernels import integers
 from cogvideox_core.weights.quantised import quantise
 
 generator = torch.Generator().manual_seed(0)
@@ -142,12 +143,12 @@ for rows, inner, columns, dtype, bound in ((150, 96, 264, torch.float32, 1e-6), 
     for given in (bias, None):
         for gelu in (False, True):
             arguments = (x, weight["data"], weight["scale"], given)
-            found = int8_kernels.int8_linear(*arguments, gelu=gelu).float()
+            found = integers.int8_linear(*arguments, gelu=gelu).float()
             wanted = int8_product.int8_linear(*arguments, gelu=gelu).float()
             assert (found - wanted).abs().max() <= bound * wanted.abs().max(), (rows, given is None, gelu)
 x = torch.ones(20, 16)
 x[4, 2], x[5, 1] = float("nan"), float("inf")
-finite = int8_kernels.round_rows(x)[1].isfinite().flatten()
+finite = integers.round_rows(x)[1].isfinite().flatten()
 assert finite.sum() == 18 and not finite[4] and not finite[5]
 """
 

@@ -20,9 +20,9 @@ DTYPES = [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)]
 @pytest.fixture(scope="module")
 def kernels() -> ModuleType:
     pytest.importorskip("triton", reason="no Triton for this system")
-    from cogvideox_core import kernels
+    from cogvideox_core.kernels import tokens
 
-    return kernels
+    return tokens
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

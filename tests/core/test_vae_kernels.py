@@ -18,9 +18,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 @pytest.fixture(scope="module")
 def kernels() -> ModuleType:
     pytest.importorskip("triton", reason="no Triton for this system")
-    from cogvideox_core.vae import kernels
+    from cogvideox_core.kernels import maps
 
-    return kernels
+    return maps
 
 
 @pytest.fixture

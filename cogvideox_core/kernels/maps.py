@@ -1,4 +1,4 @@
-"""Triton kernels for feature maps on a CUDA GPU whose channels lie last; feature_maps.py decides when they are used.
+"""Feature maps whose channels lie last; vae/feature_maps.py decides when they are used.
 
 A map [B, C, T, H, W] is given by its strides, so bands of rows and every second frame of a map are as good as a whole.
 """

@@ -1,4 +1,4 @@
-"""The products of int8_product.py on NVIDIA cards, as two Triton kernels: round the rows, then multiply and scale.
+"""The products of int8_product.py as two kernels: round the rows, then multiply and scale.
 
 PyTorch's own operations would write each step between them to memory, which costs more time than multiplying in 8 bits
 saves.

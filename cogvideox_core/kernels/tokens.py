@@ -1,4 +1,4 @@
-"""Triton kernels for a CUDA GPU: what stands between two matrices of a block, each in one pass over memory.
+"""What stands between two matrices of a block, each in one pass over memory.
 
 They compute in float32 and round once, where the same in PyTorch rounds after every operation. fused.py decides when
 they are used; Triton comes with PyTorch where there is one for the machine.
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .positions import Rotary
+from ..positions import Rotary
 
 
 def modulated(text: Tensor, video: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor, eps: float) -> Tensor:
