@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scenes import OURS, Maker, Run, Scene, on_cpu, on_gpu, weight_bytes
+from scenes import FLOORS, OURS, Maker, Run, Scene, on_cpu, on_gpu, weight_bytes
 
 from parity import relative_difference, snr_db  # isort: skip (scenes.py puts tests/ on the path)
 
@@ -176,7 +176,7 @@ def rows(scene: Scene, found: Measured) -> Iterator[tuple[list[str], bool]]:
                 scene.what,
                 peer,
                 f"{time_ratio:.2f}x ({_seconds(seconds[OURS])})",
-                f"{memory_ratio:.2f}x ({_bytes(peaks[OURS])})",
+                "" if peer in FLOORS else f"{memory_ratio:.2f}x ({_bytes(peaks[OURS])})",
                 _apart(scene, found, peer) if first else "",
                 asked.told(),
                 ("yes" if enough else "**no**") if asked.anything() else "",

@@ -36,6 +36,9 @@ from cogvideox_core.variants import VARIANTS  # noqa: E402
 from cogvideox_core.weights.int8 import Method, quantise_model  # noqa: E402
 
 OURS = "ours"
+MATRICES_ALONE, CONVOLUTIONS_ALONE = "its matrices and attention alone", "its convolutions alone"
+FLOORS = MATRICES_ALONE, CONVOLUTIONS_ALONE
+"""Parts of ours that nothing arranged around them can go below; they are no peers, and hold next to no memory."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ class Step:
         if comfyui:
             makers["ComfyUI's own"] = self.comfyui
             time["ComfyUI's own"] = 0.60
-        makers["its matrices and attention alone"] = self.floor
+        makers[MATRICES_ALONE] = self.floor
         if self.dtype == torch.float32:
             return Scene(what, makers, time=time, apart=1e-5)
         return Scene(what, makers, time=time, reference=self.reference)
@@ -291,7 +294,7 @@ class Video:
         return {
             OURS: self.our_encode,
             "diffusers": self.diffusers_encode,
-            "its convolutions alone": partial(_convolutions_of, self.our_encode),
+            CONVOLUTIONS_ALONE: partial(_convolutions_of, self.our_encode),
         }
 
 
@@ -332,7 +335,7 @@ def _decode(
     makers: dict[str, Maker] = {OURS: video.our_decode, "diffusers": video.diffusers_decode}
     if "diffusers, tiled" in time:
         makers["diffusers, tiled"] = partial(video.diffusers_decode, tiling=True)
-    makers["its convolutions alone"] = partial(_convolutions_of, video.our_decode)
+    makers[CONVOLUTIONS_ALONE] = partial(_convolutions_of, video.our_decode)
     if video.dtype == torch.float32:
         return Scene(what, makers, time, memory, apart=1e-5, gib=gib)
     return Scene(what, makers, time, memory, gib=gib, reference=video.in_float32().diffusers_decode)
