@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .feature_maps import Band, FeatureMap, Strips, bands, convolved, empty
+from .feature_maps import Band, FeatureMap, Strips, bands, empty
+from .winograd import fast_convolution
 
 
 class Carry(dict[nn.Module, Tensor]):
@@ -41,7 +42,7 @@ class CausalConv3d(nn.Module):
         When a band is given out, rows of `source` are read down to the one below it.
         """
         batch, channels, frames, height, width = source.shape
-        past, padded = carry.get(self), None
+        past, padded, convolve = carry.get(self), None, None
         if past is None or past.requires_grad:
             carry[self] = empty((batch, channels, 2, height, width), source, carry.device)
         per_row = batch * (frames + 2) * width * max(self.channels)
@@ -60,7 +61,8 @@ class CausalConv3d(nn.Module):
             if bottom == stop:
                 padded[:, :, :, -1] = 0
             _copy(padded[:, :, -2:, 1:-1], carry[self][:, :, :, start:stop])
-            yield Band(start, stop, *convolved(self.conv, padded))
+            convolve = convolve or fast_convolution(self.conv, padded)
+            yield Band(start, stop, *convolve(padded))
 
 
 def _copy(source: Tensor, into: Tensor) -> None:

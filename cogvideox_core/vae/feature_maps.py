@@ -9,7 +9,7 @@ those of the whole picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -126,6 +126,10 @@ class Band(NamedTuple):
             return
         values = self.values if self.bias is None else self.values + self.bias.view(-1, 1, 1, 1)
         into.add_(values) if add else into.copy_(values)
+
+
+Convolve = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""Gives a convolution's result, and the bias that is left to whoever writes it."""
 
 
 def convolved(layer: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:

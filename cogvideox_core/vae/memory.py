@@ -15,6 +15,7 @@ from ..config import VAEConfig
 from ..shapes import VideoSize
 from .autoencoder import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
 from .feature_maps import bands
+from .winograd import is_worth_it, weight_bytes
 
 _FLOAT32 = 4  # bytes
 
@@ -67,6 +68,7 @@ class _Walk:
     ) -> None:
         self.config = config
         self.device = device
+        self.dtype = dtype
         self.itemsize = dtype.itemsize
         self.keeps_carry = keeps_carry
         self.standing = always
@@ -97,6 +99,8 @@ class _Walk:
         band = x.band(self.device, (x.frames + 2) * x.width * max(x.channels, channels))
         result = band._replace(channels=channels)
         part, padded = self.bytes(result), self.bytes(_padded(band))
+        if is_worth_it(self, channels, x.channels):
+            padded += weight_bytes(channels, x.channels)
         if not self.keeps_carry:
             padded += 2 * self.bytes(band._replace(frames=2))  # on their way from there and back
         elif self.is_first_chunk:
