@@ -106,7 +106,6 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/tokens.py", "normed * (1.0 + scale) + shift", "normed * scale + shift", KERNELS),
     Mutation(f"{CORE}/kernels/tokens.py", "even * c - odd * s", "even * c + odd * s", KERNELS),
     Mutation(f"{CORE}/kernels/maps.py", "x * tl.sigmoid(x)", "x", "tests/core/test_vae_kernels.py"),
-    Mutation(f"{CORE}/weights/upload.py", "1 - self._turn, 0", "self._turn, 0", UPLOAD),
     Mutation(f"{CORE}/weights/upload.py", "source[start:stop]", "source[: stop - start]", UPLOAD),
     Mutation(f"{CORE}/vae/winograd.py", "torch.sub(third, second, out", "torch.sub(second, third, out", WINOGRAD),
     Mutation(f"{CORE}/vae/winograd.py", "below = rows.start", "below = -rows.start", WINOGRAD),

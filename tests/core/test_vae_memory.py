@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -151,6 +152,20 @@ def test_what_is_carried_may_wait_elsewhere(vae: AutoencoderCausal3D) -> None:
     elsewhere = vae_on_meta(vae.config, torch.float32).decode_stream(z.to("meta"), carry_device=CPU)
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):  # to the CPU, which is where it goes
         next(elsewhere)
+
+
+@pytest.mark.gpu
+def test_what_a_gpu_keeps_in_main_memory_changes_nothing(
+    vae: AutoencoderCausal3D, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_maps, "ON_GPU", feature_maps.BandSize(1, 1 << 14))  # many bands
+    device = torch.device("cuda")
+    on_gpu = copy.deepcopy(vae).to(device)
+    for _ in range(3):
+        z = torch.randn(1, 16, 7, 10, 14, device=device)
+        assert torch.equal(on_gpu.decode(z, carry_device=CPU), on_gpu.decode(z))
+        video = torch.rand(1, 3, 25, 80, 112, device=device)
+        assert torch.equal(on_gpu.encode(video, carry_device=CPU).mean, on_gpu.encode(video).mean)
 
 
 class TestPlan:
