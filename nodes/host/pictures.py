@@ -63,7 +63,10 @@ class Painter:
         if self.decoder is None and self.file is not None:
             self.decoder = load_tiny_decoder(self.file, self.device)
         z = self.latent_format.process_out(x0[:1])
-        return self.decoder.decode(z.to(next(self.decoder.parameters())))[0].transpose(0, 1).float()
+        frames = self.decoder.decode(z.to(next(self.decoder.parameters())))[0].transpose(0, 1).float()
+        if not frames.isfinite().all():
+            raise ArithmeticError("its pictures are not finite")
+        return frames
 
 
 def tiny_decoder_file() -> Path | None:

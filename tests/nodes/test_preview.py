@@ -236,7 +236,8 @@ def tiny_decoder(host: Host, pack: ModuleType) -> Iterator[Path]:
     torch.manual_seed(0)
     weights = {}
     for name, tensor in TAEHV(16).state_dict().items():
-        weights[name] = torch.randn(tensor.shape) / max(1, tensor[0].numel()) ** 0.5 if tensor.ndim > 1 else tensor * 0
+        scale = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.0
+        weights[name] = torch.randn(tensor.shape) * scale
     save_file({name: tensor.half() for name, tensor in weights.items()}, file)
     yield file
     file.unlink()
@@ -258,8 +259,16 @@ def test_a_tiny_decoder_is_used_where_there_is_one(host: Host, toys: dict, tiny_
     assert "taecvx" not in host.log_text().rpartition("got prompt")[2]
 
 
-def test_a_tiny_decoder_that_does_not_open_is_told_once(host: Host, toys: dict, tiny_decoder: Path) -> None:
-    tiny_decoder.write_bytes(tiny_decoder.read_bytes()[:1000])
+@pytest.mark.parametrize("damage", ["cut short", "not finite"])
+def test_a_tiny_decoder_that_does_not_work_is_told_once(
+    host: Host, toys: dict, tiny_decoder: Path, damage: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    if damage == "cut short":
+        tiny_decoder.write_bytes(tiny_decoder.read_bytes()[:1000])
+    else:
+        save_file({name: tensor * torch.nan for name, tensor in load_file(tiny_decoder).items()}, tiny_decoder)
     before = host.log_text().count("previews without taecvx.safetensors")
     events, _ = watched(host, slowly(our_sampler(KIND), 0.3))
     assert len(events.previews) >= 2
@@ -330,11 +339,11 @@ def test_comfyuis_callback_goes_on_without_its_pictures(preview: ModuleType, mon
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *told, node_id: sent.append(told))
     kept: dict[str, Any] = {}
     model = type("Model", (), {"load_device": None, "model": type("Inner", (), {"latent_format": None})})
-    callback = latent_preview.prepare_callback(model, 4, kept)
+    callback = latent_preview.prepare_callback(model, 2, kept)
     x0 = torch.zeros(1)
-    callback(0, x0, x0, 4)
-    preview.without_pictures(callback)(1, x0 + 1, x0, 4)
-    assert sent == [(1, 4, "a picture"), (2, 4, None)] and kept["x0"] == 1
+    callback(0, x0, x0, 2)
+    preview.without_pictures(callback)(1, x0 + 1, x0, 2)
+    assert sent == [(1, 2, "a picture"), (2, 2, None)] and kept["x0"] == 1
     other = sent.append
     assert preview.without_pictures(other) is other
 

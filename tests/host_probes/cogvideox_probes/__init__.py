@@ -206,8 +206,6 @@ class ProbeSlowSteps(io.ComfyNode):
 class ProbeBreakPreviews(io.ComfyNode):
     """Hands on a MODEL; from then on the pack's previews cannot be encoded, or can again."""
 
-    genuine: ClassVar[list] = []
-
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -220,12 +218,12 @@ class ProbeBreakPreviews(io.ComfyNode):
     @classmethod
     def execute(cls, model, broken):
         (preview,) = [module for name, module in sys.modules.items() if name.endswith(".nodes.host.preview")]
-        cls.genuine = cls.genuine or [preview.animated_webp]
+        (pictures,) = [module for name, module in sys.modules.items() if name.endswith(".nodes.host.pictures")]
 
         def fail(*_):
             raise OSError("the encoder is broken")
 
-        preview.animated_webp = fail if broken else cls.genuine[0]
+        preview.animated_webp = fail if broken else pictures.animated_webp
         return io.NodeOutput(model)
 
 
