@@ -115,7 +115,7 @@ def test_a_preview_changes_neither_workflow_nor_prompt(open_page: Canvas) -> Non
 
 
 def test_the_classic_preview_is_part_of_the_canvas(shared_canvas: Canvas) -> None:
-    """A wheel on it zooms, a drag moves the node, Delete deletes nothing, and its blob goes with the node."""
+    """A wheel on it zooms, the middle button pans, Delete deletes nothing, and its blob goes with the node."""
     page = shared_canvas
     page.use_nodes_2(False)
     page.evaluate(COUNT_BLOBS)
@@ -123,15 +123,15 @@ def test_the_classic_preview_is_part_of_the_canvas(shared_canvas: Canvas) -> Non
     box = picture.bounding_box()
     assert box is not None
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    read = "(id) => { const n = app.canvas.graph.getNodeById(id); return [app.canvas.ds.scale, n.pos[0], n.pos[1]] }"
-    scale, left, top = page.evaluate(read, SAMPLER)
+    scale = page.evaluate("() => app.canvas.ds.scale")
     page.page.mouse.move(*middle)
     page.page.mouse.wheel(0, -100)
     page.page.wait_for_function("(scale) => app.canvas.ds.scale > scale", arg=scale)
-    page.page.mouse.down()
+    left = page.evaluate("() => app.canvas.ds.offset[0]")
+    page.page.mouse.down(button="middle")
     page.page.mouse.move(middle[0] + 40, middle[1] + 30, steps=5)
-    page.page.mouse.up()
-    page.page.wait_for_function("([id, left]) => app.canvas.graph.getNodeById(id).pos[0] > left", arg=[SAMPLER, left])
+    page.page.mouse.up(button="middle")
+    page.page.wait_for_function("(left) => app.canvas.ds.offset[0] > left + 10", arg=left)
     page.page.mouse.click(middle[0] + 40, middle[1] + 30)
     page.page.keyboard.press("Delete")
     page.page.wait_for_timeout(300)

@@ -15,9 +15,10 @@ import { progressText } from "./parts/progress_text.js"
 
 const NAME = "cogvideox_preview"
 const DRAWN = "$$canvas-image-preview" // the frontend's own widget for a preview
-const MIN_HEIGHT = 220 // pixels, as the frontend's own
+const MIN_HEIGHT = 220 // pixels of the widget, as the frontend's own
+const MARGIN = 10 // of these, on each side
 const DELETING = ["Delete", "Backspace"]
-const FORWARDED = ["pointerdown", "pointermove", "pointerup", "wheel"]
+const POINTER_EVENTS = ["pointerdown", "pointermove", "pointerup"]
 
 /** @type {WeakMap<object, MovingPreview>} the previews on nodes */
 const previews = new WeakMap()
@@ -73,7 +74,7 @@ class MovingPreview {
     Object.assign(this.element.style, {
       display: "flex",
       flexDirection: "column",
-      minHeight: `${MIN_HEIGHT}px`,
+      minHeight: `${MIN_HEIGHT - 2 * MARGIN}px`,
       textAlign: "center",
       outline: "none",
     })
@@ -104,6 +105,7 @@ class MovingPreview {
     const options = {
       serialize: false,
       hideOnZoom: false,
+      margin: MARGIN,
       canvasOnly: true, // Nodes 2.0 has its own
       getMinHeight: () => MIN_HEIGHT,
       getValue: () => "",
@@ -122,12 +124,13 @@ class MovingPreview {
     return widget
   }
 
-  /** What is done to the picture is done to the canvas below it, but a key for deleting is not for the node. */
+  /** Zooming and panning go on over the picture; a key for deleting that is pressed on it is not for the node. */
   #listen() {
     const { signal } = this.listeners
     this.element.tabIndex = 0
-    for (const type of FORWARDED) this.element.addEventListener(type, forward, { signal, passive: false })
-    this.element.addEventListener("contextmenu", (event) => event.preventDefault(), { signal })
+    this.element.addEventListener("wheel", forward, { signal, passive: false })
+    const pan = (event) => pans(event) && forward(event)
+    for (const type of POINTER_EVENTS) this.element.addEventListener(type, pan, { signal })
     const keep = (event) => DELETING.includes(event.key) && event.stopPropagation()
     this.element.addEventListener("keydown", keep, { signal })
   }
@@ -158,6 +161,15 @@ class MovingPreview {
     URL.revokeObjectURL(this.url)
     previews.delete(this.node)
   }
+}
+
+/**
+ * Whether a pointer moves the canvas: with its middle button, or while the space bar is held.
+ * @param {PointerEvent} event
+ * @returns {boolean}
+ */
+function pans(event) {
+  return event.button === 1 || (event.buttons & 4) !== 0 || app.canvas.read_only
 }
 
 /**
