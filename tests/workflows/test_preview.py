@@ -97,6 +97,7 @@ def test_one_preview_moves_on_the_sampler(open_page: Canvas, kind: str) -> None:
     assert moves(picture)
     if not open_page.evaluate("() => LiteGraph.vueNodesMode"):
         assert open_page.evaluate(PICTURE_WIDGETS, SAMPLER) == ["cogvideox_preview"]
+        assert open_page.page.get_by_text("step 12 of 12", exact=True).count() == 1
     open_page.check()
 
 
@@ -184,4 +185,13 @@ def test_a_preview_comes_back_after_a_switch_of_tabs(open_page: Canvas) -> None:
     page.load_workflow(canvas_workflow(TITLES[1]), "another")
     assert page.page.locator(PREVIEW).count() == 0
     assert moves(run(page))
+    page.check()
+
+
+def test_a_preview_moves_with_api_nodes_disabled(start_host: Any, open_canvas: Any) -> None:
+    """ComfyUI's content security policy is strict then."""
+    page = open_canvas(start_host("--disable-api-nodes"))
+    for nodes_2 in (False, True):
+        page.use_nodes_2(nodes_2)
+        assert moves(run(page))
     page.check()

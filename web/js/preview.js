@@ -94,10 +94,14 @@ class MovingPreview {
     this.url = url
   }
 
-  /** Take the widget off the node. */
+  /** Take the widget off the node, which may be about to leave the graph itself. */
   remove() {
-    this.node.removeWidget(this.widget)
-    this.#end()
+    this.listeners.abort()
+    this.giveBack()
+    if (this.node.widgets?.includes(this.widget)) this.node.removeWidget(this.widget)
+    this.image.removeAttribute("src")
+    URL.revokeObjectURL(this.url)
+    if (previews.get(this.node) === this) previews.delete(this.node)
     this.node.setDirtyCanvas(true, true)
   }
 
@@ -119,7 +123,7 @@ class MovingPreview {
     const { onRemoved } = this.node
     this.node.onRemoved = (...args) => {
       onRemoved?.apply(this.node, args)
-      this.#end()
+      this.remove()
     }
     return widget
   }
@@ -140,26 +144,20 @@ class MovingPreview {
     const { node } = this
     const hadOwn = Object.hasOwn(node, "onDrawBackground")
     const before = node.onDrawBackground
-    const handler = function (...args) {
-      node.imgs = undefined // what it draws, if there is any
-      const drawn = node.widgets.find((widget) => widget.name === DRAWN)
-      if (drawn) node.removeWidget(drawn)
+    const handler = (...args) => {
+      if (previews.get(node) === this) {
+        node.imgs = undefined // what it draws, if there is any
+        const drawn = node.widgets.find((widget) => widget.name === DRAWN)
+        if (drawn) node.removeWidget(drawn)
+      }
       return before?.apply(node, args)
     }
     node.onDrawBackground = handler
     this.giveBack = () => {
-      if (node.onDrawBackground !== handler) return // somebody wrapped it since
+      if (node.onDrawBackground !== handler) return // somebody has wrapped it, and it does nothing more
       if (hadOwn) node.onDrawBackground = before
       else delete node.onDrawBackground
     }
-  }
-
-  #end() {
-    this.listeners.abort()
-    this.giveBack()
-    this.image.removeAttribute("src")
-    URL.revokeObjectURL(this.url)
-    previews.delete(this.node)
   }
 }
 
