@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import CogVideoXControl, CogVideoXEmptyLatent, CogVideoXImageToVideo, CogVideoXInpaint
+from .host.colours import teach_colours
 from .host.lora import teach_names
 from .loaders import CogVideoXLoadModel, CogVideoXLoadT5, CogVideoXLoadVAE
 from .lora import CogVideoXLoadLoRA
@@ -40,6 +41,7 @@ class CogVideoXExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         teach_names()
+        teach_colours()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -280,12 +280,12 @@ class Host:
             time.sleep(POLL_INTERVAL)
         raise TimeoutError(f"Prompt {prompt_id} has not run within {timeout:.0f} s.\n{self._log_tail()}")
 
-    def run(self, prompt: Prompt, timeout: float = 300.0, client_id: str | None = None) -> History:
-        """Queue a prompt and wait for it.
+    def run(self, prompt: Prompt, timeout: float = 300.0, client_id: str | None = None, **more: Any) -> History:
+        """Queue a prompt and wait for it; `more` as for `queue`.
 
         Raises: PromptRejected, ExecutionFailed (its text is the node's sentence), ExecutionInterrupted.
         """
-        history = self.wait(self.queue(prompt, client_id), timeout)
+        history = self.wait(self.queue(prompt, client_id, **more), timeout)
         if history.message("execution_interrupted"):
             raise ExecutionInterrupted(history)
         if history.status != "success":
@@ -333,7 +333,10 @@ class Host:
 
 
 class Events:
-    """What the server sends to one client: `messages` (JSON, in order) and `previews` (binary frames)."""
+    """What the server sends to one client: `messages` (JSON) and `previews` (binary frames), each in order.
+
+    `arrivals` has the types of both, in the order they came; a preview's is "preview".
+    """
 
     PREVIEW_WITH_METADATA = 4
 
@@ -341,6 +344,7 @@ class Events:
         self.client_id = client_id
         self.messages: list[dict[str, Any]] = []
         self.previews: list[tuple[dict[str, Any], bytes]] = []  # (metadata, image file)
+        self.arrivals: list[str] = []
         address = f"ws://127.0.0.1:{host.port}/ws?clientId={client_id}"
         self._socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
         self._socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
@@ -382,6 +386,7 @@ class Events:
                 return
             if isinstance(message, str) and message:
                 self.messages.append(json.loads(message))
+                self.arrivals.append(self.messages[-1]["type"])
             elif message:
                 self._take_binary(message)
 
@@ -390,6 +395,7 @@ class Events:
         if int.from_bytes(message[:4], "big") == self.PREVIEW_WITH_METADATA:
             end = 8 + int.from_bytes(message[4:8], "big")
             self.previews.append((json.loads(message[8:end]), message[end:]))
+            self.arrivals.append("preview")
 
 
 def link(source: Path, target: Path) -> None:

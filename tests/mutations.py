@@ -58,6 +58,7 @@ DERIVED = "tests/nodes/test_derived.py"
 TYPES = "tests/nodes/test_host_types.py"
 INT8 = "tests/core/test_int8.py"
 QUANTIZE = "tests/nodes/test_quantize.py"
+PREVIEW = "tests/nodes/test_preview.py"
 
 MUTATIONS = [
     Mutation(f"{CORE}/int8_product.py", ".mul_(by_row).mul_(by_column)", ".mul_(by_column)", INT8),
@@ -186,7 +187,10 @@ MUTATIONS = [
     Mutation(f"{HOST}/approximation.py", "self.cfg if guided", "1.0 if guided", SPEED),
     Mutation(f"{HOST}/approximation.py", "negative if with_negative else None", "negative", SPEED),
     Mutation(
-        f"{HOST}/model.py", "CogVideoXLatentFormat(variant.vae.scaling_factor)", "CogVideoXLatentFormat(1.0)", SAMPLING
+        f"{HOST}/model.py",
+        "CogVideoXLatentFormat(variant.vae.scaling_factor, rgb)",
+        "CogVideoXLatentFormat(1.0, rgb)",
+        SAMPLING,
     ),
     Mutation(f"{HOST}/model.py", "* image_latent_factor(self.variant.vae, scale)", "* 1.0", SAMPLING),
     Mutation(f"{HOST}/sampler.py", "following = [timestep - stride for timestep in timesteps]", "pass", SAMPLING),
@@ -196,6 +200,28 @@ MUTATIONS = [
     Mutation(f"{HOST}/leading_frames.py", "z[:, :, :1], torch.zeros_like", "z[:, :, 1:2], torch.zeros_like", SAMPLING),
     Mutation(f"{HOST}/vae.py", "carry_device=carry_device).mode()", "carry_device=carry_device).logvar", VAE_NODES),
     Mutation(f"{HOST}/vae.py", "VideoSize(tiling.tile_height, tiling.tile_width", "VideoSize(999, 999", VAE_NODES),
+    Mutation(f"{CORE}/latent_rgb.py", "(red / scale,", "(red * scale,", "tests/core/test_latent_rgb.py"),
+    Mutation(f"{HOST}/colours.py", "known.latent_rgb_factors is None", "True", PREVIEW),
+    Mutation(f"{HOST}/pictures.py", "self.latent_format.process_out(x0[:1])", "x0[:1]", PREVIEW),
+    Mutation(f"{HOST}/pictures.py", "(pixels.movedim(-1, 1) + 1) / 2", "pixels.movedim(-1, 1)", PREVIEW),
+    Mutation(f"{HOST}/preview.py", "CellType(None) if", "cell if", PREVIEW),
+    Mutation(f"{HOST}/preview.py", 'audience.preview_method == "none"', "False", PREVIEW),
+    Mutation(f"{HOST}/preview.py", "0 if last else", "", PREVIEW),
+    Mutation(
+        f"{HOST}/preview.py",
+        "            except Exception as error:\n                self.failed",
+        "            except KeyError as error:\n                self.failed",
+        PREVIEW,
+    ),
+    Mutation(
+        f"{HOST}/audience.py", "(picture, dict(self.node)), self.client_id", "(picture, dict(self.node)), None", PREVIEW
+    ),
+    Mutation(
+        f"{HOST}/model.py",
+        '(("cogvideox_preview", preview_sampling), ("cogvideox", pad_sampling))',
+        '(("cogvideox", pad_sampling), ("cogvideox_preview", preview_sampling))',
+        PREVIEW,
+    ),
     Mutation(
         f"{HOST}/clip.py",
         "[*pairs[: MAX_LENGTH - 1], pairs[count - 1]]",

@@ -19,13 +19,16 @@ from torch import Tensor
 
 from ...cogvideox_core.conditioning import ImageScale, image_latent_factor
 from ...cogvideox_core.config import TransformerConfig
+from ...cogvideox_core.latent_rgb import OFFICIAL_RGB, LatentRGB
 from ...cogvideox_core.schedulers import NoiseSchedule
 from ...cogvideox_core.shapes import VideoSize, check_size
 from ...cogvideox_core.transformer import CogVideoXTransformer3D
 from ...cogvideox_core.variants import Conditioning, Variant
 from ...cogvideox_core.weights import fill, folder_variant, layers, named_dtype, read_transformer, weights_dtype
 from ...cogvideox_core.weights.int8 import Method, check_plain, made_small
+from .colours import colours_of, comfy_colours
 from .leading_frames import pad_sampling, pad_to, spread_image_latents
+from .preview import preview_sampling
 from .small_numbers import check_int8, fill_small, holds_small_numbers, operations_for, stored_blocks
 from .transformer import HostTransformer
 
@@ -57,13 +60,17 @@ class CogVideoXModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.m
 
 
 class CogVideoXLatentFormat(comfy.latent_formats.LatentFormat):
-    """16 channels, one scale: a LATENT holds VAE-space z, the model sees z times `scale_factor`."""
+    """16 channels, one scale: a LATENT holds VAE-space z, the model sees z times `scale_factor`.
+
+    Previews, ours and ComfyUI's and other packs', take the colours of what the model sees from here.
+    """
 
     latent_channels = 16
     latent_dimensions = 3
 
-    def __init__(self, scale_factor: float) -> None:
+    def __init__(self, scale_factor: float, rgb: LatentRGB = OFFICIAL_RGB) -> None:
         self.scale_factor = scale_factor
+        self.latent_rgb_factors, self.latent_rgb_factors_bias = comfy_colours(rgb, scale_factor)
 
 
 class CogVideoXModelConfig(comfy.supported_models_base.BASE):
@@ -73,8 +80,8 @@ class CogVideoXModelConfig(comfy.supported_models_base.BASE):
     vae_key_prefix = ["vae."]
     text_encoder_key_prefix = ["text_encoders."]
 
-    def __init__(self, config: TransformerConfig, variant: Variant) -> None:
-        self.latent_format = lambda: CogVideoXLatentFormat(variant.vae.scaling_factor)
+    def __init__(self, config: TransformerConfig, variant: Variant, rgb: LatentRGB = OFFICIAL_RGB) -> None:
+        self.latent_format = lambda: CogVideoXLatentFormat(variant.vae.scaling_factor, rgb)
         super().__init__({"config": config, "variant": variant})
         # In ComfyUI's order of preference; models trained in bfloat16 overflow in float16.
         fits_float16 = named_dtype(variant.defaults.dtype) == torch.float16
@@ -195,7 +202,7 @@ def load_model(
     """
     mm = comfy.model_management
     config, row, state_dict = read_transformer(path)
-    model_config = CogVideoXModelConfig(config, folder_variant(row, path))
+    model_config = CogVideoXModelConfig(config, folder_variant(row, path), colours_of(path))
     load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
     supported, small = model_config.supported_inference_dtypes, method == "int8" or holds_small_numbers(state_dict)
     weight_dtype = dtype or mm.unet_dtype(
@@ -220,7 +227,9 @@ def load_model(
         fill_small(model.diffusion_model, state_dict, dtype=compute_dtype, **options)
     else:
         fill(model.diffusion_model, state_dict, dtype=weight_dtype, **options)
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "cogvideox", pad_sampling)
+    # Previews go around the leading frames, which they do not show.
+    for key, wrapper in (("cogvideox_preview", preview_sampling), ("cogvideox", pad_sampling)):
+        patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, key, wrapper)
     patcher.cached_patcher_init = (load_model, (path, dtype, method))
     return patcher
 

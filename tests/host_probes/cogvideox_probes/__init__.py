@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import ClassVar
 
 import comfy.model_management
 import folder_paths
 import safetensors.torch
+from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import ComfyExtension, io, ui
 
 
@@ -174,6 +177,56 @@ class ProbePoisonLatent(io.ComfyNode):
         return io.NodeOutput({**samples, "samples": poisoned})
 
 
+class ProbeSlowSteps(io.ComfyNode):
+    """A MODEL each of whose steps takes so many seconds more, and can be cancelled meanwhile."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeSlowSteps",
+            category="probes",
+            inputs=[io.Model.Input("model"), io.Float.Input("seconds", default=1.0, min=0.0, max=60.0)],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, seconds):
+        def slowly(executor, *args, **kwargs):
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                time.sleep(0.01)
+            return executor(*args, **kwargs)
+
+        slow = model.clone()
+        slow.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "probe_slow_steps", slowly)
+        return io.NodeOutput(slow)
+
+
+class ProbeBreakPreviews(io.ComfyNode):
+    """Hands on a MODEL; from then on the pack's previews cannot be encoded, or can again."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeBreakPreviews",
+            category="probes",
+            inputs=[io.Model.Input("model"), io.Boolean.Input("broken")],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, broken):
+        (preview,) = [module for name, module in sys.modules.items() if name.endswith(".nodes.host.preview")]
+        (pictures,) = [module for name, module in sys.modules.items() if name.endswith(".nodes.host.pictures")]
+
+        def fail(*_):
+            raise OSError("the encoder is broken")
+
+        preview.animated_webp = fail if broken else pictures.animated_webp
+        return io.NodeOutput(model)
+
+
 class Probes(ComfyExtension):
     async def get_node_list(self):
         return [
@@ -184,6 +237,8 @@ class Probes(ComfyExtension):
             ProbeWatchMemory,
             ProbeMemoryAsked,
             ProbePoisonLatent,
+            ProbeSlowSteps,
+            ProbeBreakPreviews,
         ]
 
 
