@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import CogVideoXControl, CogVideoXEmptyLatent, CogVideoXImageToVideo, CogVideoXInpaint
+from .foreign.door import open_door
 from .host.lora import teach_names
 from .loaders import CogVideoXLoadModel, CogVideoXLoadT5, CogVideoXLoadVAE
 from .lora import CogVideoXLoadLoRA
@@ -40,6 +41,7 @@ class CogVideoXExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         teach_names()
+        open_door()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
