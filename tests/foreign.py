@@ -17,6 +17,34 @@ from graphs import Graph, node
 
 _PACKAGE = "cogvideox_foreign"
 
+IDS = {
+    "CogVideoContextOptions",
+    "CogVideoControlNet",
+    "CogVideoDecode",
+    "CogVideoEnhanceAVideo",
+    "CogVideoImageEncode",
+    "CogVideoImageEncodeFunInP",
+    "CogVideoLatentPreview",
+    "CogVideoLoraSelect",
+    "CogVideoLoraSelectComfy",
+    "CogVideoSampler",
+    "CogVideoTextEncode",
+    "CogVideoTextEncodeCombine",
+    "CogVideoTransformerEdit",
+    "CogVideoXFasterCache",
+    "CogVideoXFunResizeToClosestBucket",
+    "CogVideoXModelLoader",
+    "CogVideoXTeaCache",
+    "CogVideoXTorchCompileSettings",
+    "CogVideoXVAELoader",
+    "DownloadAndLoadCogVideoControlNet",
+    "DownloadAndLoadCogVideoGGUFModel",
+    "DownloadAndLoadCogVideoModel",
+    "DownloadAndLoadToraModel",
+    "ToraEncodeOpticalFlow",
+    "ToraEncodeTrajectory",
+}
+
 TEXT_MODEL, IMAGE_MODEL = "bertjiazheng/KoolCogVideoX-5b", "feizhengcong/CogvideoX-Interpolation"
 TEXT_FOLDER, IMAGE_FOLDER = "KoolCogVideoX-5b", "CogvideoX-Interpolation"  # where these names lie in models/diffusers
 PROMPT = "A red ball moving to the right in front of the night sky."
@@ -137,6 +165,16 @@ def video_to_video(model: str = TEXT_MODEL) -> Graph:
         "sampler": sampler(samples=["image", 0], denoise_strength=0.5),
         **ending(),
     }
+
+
+def controlled() -> Graph:
+    """With a ControlNet, which has no counterpart."""
+    graph = text_to_video(controlnet=["control", 0])
+    graph["net"] = node("DownloadAndLoadCogVideoControlNet", model="TheDenk/cogvideox-2b-controlnet-hed-v1")
+    graph["first"] = node("LoadImage", image="example.png")
+    values = {"control_strength": 1.0, "control_start_percent": 0.0, "control_end_percent": 1.0}
+    graph["control"] = node("CogVideoControlNet", controlnet=["net", 0], images=["first", 0], **values)
+    return graph
 
 
 # ---- files of the canvas

@@ -13,27 +13,28 @@ PAGE = provision.REPO / "docs" / "foreign-workflows.md"
 HEAD = """\
 # Workflows of the CogVideoX wrapper
 
-Workflows made with kijai's ComfyUI-CogVideoXWrapper open and run here. Its {count} nodes become ours, or ComfyUI's, by one
-table: [nodes/foreign/table.py](../nodes/foreign/table.py). This page is printed from it (`python
+Workflows made with kijai's ComfyUI-CogVideoXWrapper open and run here. Its {count} nodes become ours, or ComfyUI's, by
+one table: [nodes/foreign/table.py](../nodes/foreign/table.py). This page is printed from it (`python
 tests/make_foreign_page.py`), and a test sees to it that it stays so.
 
-- **On the canvas** a workflow is rewritten as it opens, subgraphs too. A message tells what is not carried over. The file
-  stays as it was until you save.
-- **Prompts** that are queued through the API in the wrapper's ids are rewritten before ComfyUI looks at them. What is not
-  carried over is in the server's log. Where the video would be another one without it (a ControlNet, say), the prompt is
-  refused with the reason instead.
+- **On the canvas** a workflow is rewritten as it opens, subgraphs too. A message tells what is not carried over. The
+  file stays as it was until you save.
+- **Prompts** that are queued through the API in the wrapper's ids are rewritten before ComfyUI looks at them. What is
+  not carried over is in the server's log. Where the video would be another one without it (a ControlNet, say), the
+  prompt is refused with the reason instead.
 - **Replace Node** in ComfyUI's list of errors is there for what was not rewritten, as when the extension
   *CogVideoX.Foreign* is switched off: it exchanges single nodes, without their context, and leaves model names and
   schedulers for you to choose.
 
-While the wrapper, or anything with one of its node ids, is installed, nothing of this happens: its nodes are its business.
+While the wrapper, or anything with one of its node ids, is installed, nothing of this happens: its nodes are its
+business.
 
-Models are chosen where the official download, or the wrapper's own, lies in a folder of ComfyUI's; one that is not there is
-named, and its name stands in the loader for you to put it there or to choose another. Nodes of other packs in the workflow
-(of VideoHelperSuite, say) stay as they are.
+Models are chosen where the official download, or the wrapper's own, lies in a folder of ComfyUI's; one that is not
+there is named, and its name stands in the loader for you to put it there or to choose another. Nodes of other packs in
+the workflow (of VideoHelperSuite, say) stay as they are.
 
-A video need not be the same, bit for bit: noise is drawn in the official order here, samplers other than DDIM and DPM++ 2M
-SDE are ComfyUI's, and texts are encoded at 226 tokens.
+A video need not be the same, bit for bit: noise is drawn in the official order here, samplers other than DDIM and
+DPM++ 2M SDE are ComfyUI's, and texts are encoded at 226 tokens.
 """
 
 CANVAS = """\

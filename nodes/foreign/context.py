@@ -10,8 +10,6 @@ from .graph import BYPASSED, Graph, Link
 
 Find = Callable[[str, Iterable[str]], "str | None"]
 
-_CHOICES = {"transformer": "model_name", "vae": "vae_name", "lora": "lora_name"}
-
 
 class Loss(NamedTuple):
     """Something of a node that is not carried over, in words that follow the node's name."""
@@ -29,8 +27,9 @@ class Context:
     losses: list[Loss] = field(default_factory=list)
 
     def lose(self, name: str, sentence: str) -> None:
-        """Note what is not carried over of a node."""
-        self.losses.append(Loss(name, sentence))
+        """Note what is not carried over of a node, once."""
+        if (loss := Loss(name, sentence)) not in self.losses:
+            self.losses.append(loss)
 
     def source_of(self, value: Any, *kinds: str) -> str | None:
         """The node, of one of these types, that an input's link begins at."""
@@ -58,7 +57,6 @@ class Context:
             return names[0]
         found = self.find(component, names)
         if found is None:
-            what = f"{_CHOICES[component]}={names[0]}"
-            self.lose(name, f"{what} is not among the files here; choose it, or put it into its folder")
+            self.lose(name, f"{names[0]} is not among the files here; put it into its folder, or choose another")
             return names[0]
         return found

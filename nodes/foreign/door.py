@@ -7,10 +7,11 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-import nodes
 from aiohttp import web
 from comfy_api.latest import ComfyAPI, io
 from server import PromptServer
+
+import nodes
 
 from ..host.folders import choices, lora_choices
 from .drawing import Shape, Slot
@@ -86,7 +87,9 @@ async def _list_types(_: web.Request) -> web.Response:
 async def _convert_workflow(request: web.Request) -> web.Response:
     """{"workflow", "sentences"} for a workflow of the canvas; 400 and a sentence for what is none."""
     try:
-        workflow, sentences = convert_workflow(await request.json(), find, describe)
+        workflow, sentences = await request.json(), []
+        if not wrapper_is_installed():
+            workflow, sentences = convert_workflow(workflow, find, describe)
     except (json.JSONDecodeError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         return web.json_response({"error": f"this is no workflow of the canvas: {error!r}"}, status=400)
     return web.json_response({"workflow": workflow, "sentences": sentences})
@@ -96,8 +99,8 @@ async def _convert_workflow(request: web.Request) -> web.Response:
 
 
 def find(component: str, names: Iterable[str]) -> str | None:
-    """The first of some names that a loader offers: as it is, or as the end of a path, or as a folder with the component
-    in it; in any case of letters.
+    """What a loader offers for the first of some names that it has: the name itself, a path that ends with it, or a
+    folder of that name with the component in it. Large and small letters are the same.
     """
     offered = list(lora_choices() if component == "lora" else choices(component))  # pyright: ignore[reportArgumentType]
     for name in names:

@@ -1,4 +1,4 @@
-"""Nodes as the canvas draws them: their slots and values from what is installed here, their places where there is room."""
+"""Nodes as the canvas saves them: slots and values as of the nodes that are installed, places where there is room."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .graph import Link, Node
 
 Json = dict[str, Any]
 
-_TITLE_BAR, _SLOT, _WIDGET, _TEXT, _MARGIN = 30, 20, 26, 110, 20  # pixels, as LiteGraph draws
+_TITLE_BAR, _SLOT, _WIDGET, _TEXT, _MARGIN = 30, 20, 26, 60, 20  # pixels, as LiteGraph draws
 _WIDTH = 300
 _GAP, _TRIES = 20, 400
 _CONTROL = "control_after_generate"

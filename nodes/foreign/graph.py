@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 # LiteGraph's numbers for a node that does nothing, and for one that hands its inputs on.
 MUTED, BYPASSED = 2, 4
 
+# Nodes of the canvas, and of KJNodes, that hand on what they are linked to. (A Get node has no link, but a name.)
+_HAND_ON = ("Reroute", "SetNode")
+
 
 class Link(NamedTuple):
     """Output `slot` of the node `node`."""
@@ -78,8 +81,23 @@ class Graph:
     def _is_loose(self, value: Any) -> bool:
         return isinstance(value, Link) and value.node not in self.nodes
 
+    def is_used(self, link: Link) -> bool:
+        """Whether a node takes an output, be it past reroutes and Set and Get nodes."""
+        for name, _ in self.consumers(link):
+            node = self.nodes[name]
+            others = self._getters(node) if node.type == "SetNode" else []
+            if node.type not in _HAND_ON or any(self.is_used(Link(one, 0)) for one in (name, *others)):
+                return True
+        return False
+
+    def _getters(self, setter: Node) -> list[str]:
+        """The Get nodes that hand on what a Set node holds."""
+        return [
+            name for name in self.of_type("GetNode") if self.nodes[name].inputs.get("name") == setter.inputs["name"]
+        ]
+
     def source(self, value: Any) -> Link | None:
-        """Where a link begins, past reroutes, Set and Get nodes and muted ones; None if it is no link, or goes nowhere."""
+        """Where a link begins, past reroutes and Set and Get nodes; None if it is none, or leads to a muted node."""
         seen = set()
         while isinstance(value, Link) and value.node in self.nodes and value not in seen:
             seen.add(value)
@@ -88,7 +106,7 @@ class Graph:
                 return None
             if node.type == "GetNode":
                 value = self._set_value(node.inputs.get("name"))
-            elif node.type in ("Reroute", "SetNode"):
+            elif node.type in _HAND_ON:
                 value = next((one for one in node.inputs.values() if isinstance(one, Link)), None)
             else:
                 return value

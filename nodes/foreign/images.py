@@ -49,7 +49,7 @@ def encoding(context: Context, image: str) -> dict[str, Any]:
 
 def rewrite_image(context: Context, name: str, node: Node) -> None:
     """An encode node that other nodes than samplers take; one that none takes any more goes."""
-    if context.graph.consumers(Link(name, 0)):
+    if context.graph.is_used(Link(name, 0)):
         context.graph.become(name, "CogVideoXVAEEncode", encoding(context, name))
     else:
         del context.graph.nodes[name]

@@ -1,4 +1,4 @@
-"""Loaders: their one node for model and VAE, with LoRAs and settings linked into it, is several behind each other here."""
+"""Loaders: one node of theirs, with LoRAs and settings linked into it, is several behind each other here."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def _latent(context: Context, name: str, samples: Link | None, length: Any) -> L
     made = graph.add("CogVideoXEmptyLatent", samples.node if samples else name, latent)
     if samples:
         given.pop("samples")
-        if not any(graph.used_outputs(samples.node)):
+        if not graph.is_used(Link(samples.node, 0)):
             del graph.nodes[samples.node]
     return Link(made, 0)
 

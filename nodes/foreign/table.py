@@ -60,8 +60,8 @@ class Exchange(NamedTuple):
 class ForeignNode(NamedTuple):
     """A node of the wrapper.
 
-    `becomes`: what does its work here, in words; empty if nothing does. `lost`: then, what is missing. `changes_result`:
-    whether a video made without it is another video, so that a prompt with it is refused rather than run.
+    `becomes`: what does its work here, in words; empty if nothing does. `lost`: then, what is missing.
+    `changes_result`: whether the video is another one without it, so that a prompt is refused rather than run.
     `former`: widgets of versions before, in their order; a value of another type than today's tells them.
     """
 

@@ -1,4 +1,4 @@
-"""What becomes of graphs in the CogVideoX wrapper's node ids, without a server: the table, the rewriting, both formats."""
+"""What becomes of graphs in the CogVideoX wrapper's node ids, without a server: the table and the rewriting."""
 
 from __future__ import annotations
 
@@ -7,38 +7,23 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from foreign import IMAGE_MODEL, LENGTH, SEED, encode, image_to_video, loader, rules, sampler, text_to_video, texts
+from foreign import (
+    IDS,
+    IMAGE_MODEL,
+    LENGTH,
+    SEED,
+    controlled,
+    encode,
+    image_to_video,
+    loader,
+    rules,
+    sampler,
+    text_to_video,
+    texts,
+)
 from foreign import video_to_video as video_to_video_graph
 from graphs import Graph, node
 from make_foreign_page import PAGE, page
-
-IDS = {
-    "CogVideoContextOptions",
-    "CogVideoControlNet",
-    "CogVideoDecode",
-    "CogVideoEnhanceAVideo",
-    "CogVideoImageEncode",
-    "CogVideoImageEncodeFunInP",
-    "CogVideoLatentPreview",
-    "CogVideoLoraSelect",
-    "CogVideoLoraSelectComfy",
-    "CogVideoSampler",
-    "CogVideoTextEncode",
-    "CogVideoTextEncodeCombine",
-    "CogVideoTransformerEdit",
-    "CogVideoXFasterCache",
-    "CogVideoXFunResizeToClosestBucket",
-    "CogVideoXModelLoader",
-    "CogVideoXTeaCache",
-    "CogVideoXTorchCompileSettings",
-    "CogVideoXVAELoader",
-    "DownloadAndLoadCogVideoControlNet",
-    "DownloadAndLoadCogVideoGGUFModel",
-    "DownloadAndLoadCogVideoModel",
-    "DownloadAndLoadToraModel",
-    "ToraEncodeOpticalFlow",
-    "ToraEncodeTrajectory",
-}
 
 
 def find(component: str, names: Any) -> str | None:
@@ -152,11 +137,8 @@ def test_models_are_called_by_their_names_here() -> None:
 def test_models_that_are_not_here_are_named_for_the_user_to_choose() -> None:
     result, sentences = converted(text_to_video("THUDM/CogVideoX-5b"), nothing_here)
     assert the(result, "CogVideoXLoadModel")["model_name"] == "CogVideoX-5b"
-    told = "is not among the files here; choose it, or put it into its folder"
-    assert sentences == [
-        f"DownloadAndLoadCogVideoModel (model): vae_name=CogVideoX-5b {told}",
-        f"DownloadAndLoadCogVideoModel (model): model_name=CogVideoX-5b {told}",
-    ]
+    told = "CogVideoX-5b is not among the files here; put it into its folder, or choose another"
+    assert sentences == [f"DownloadAndLoadCogVideoModel (model): {told}"]
 
 
 def test_every_published_model_is_looked_for_by_a_name_of_ours() -> None:
@@ -361,15 +343,6 @@ def test_a_resized_image_has_its_size_beside_it() -> None:
 # ---- what has no counterpart
 
 
-def controlled() -> Graph:
-    graph = text_to_video(controlnet=["control", 0])
-    graph["net"] = node("DownloadAndLoadCogVideoControlNet", model="TheDenk/cogvideox-2b-controlnet-hed-v1")
-    graph["first"] = node("LoadImage", image="example.png")
-    values = {"control_strength": 1.0, "control_start_percent": 0.0, "control_end_percent": 1.0}
-    graph["control"] = node("CogVideoControlNet", controlnet=["net", 0], images=["first", 0], **values)
-    return graph
-
-
 def test_what_would_change_the_video_stays_with_the_reason_in_its_title() -> None:
     result, sentences = converted(controlled())
     title = result["control"]["_meta"]["title"]
@@ -381,9 +354,8 @@ def test_what_changes_only_the_time_is_left_out_and_named() -> None:
     graph = text_to_video(fastercache=["cache", 0]) | {"cache": node("CogVideoXFasterCache")}
     result, sentences = converted(graph)
     assert "CogVideoXFasterCache" not in types(result)
-    assert sentences == [
-        "CogVideoXFasterCache (cache): there is no FasterCache in this pack, all is computed; CogVideoX Speed predicts steps"
-    ]
+    told = "there is no FasterCache in this pack, all is computed; CogVideoX Speed predicts steps"
+    assert sentences == [f"CogVideoXFasterCache (cache): {told}"]
 
 
 def test_what_nothing_depends_on_is_left_out() -> None:
