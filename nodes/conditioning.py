@@ -91,8 +91,8 @@ class CogVideoXImageToVideo(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="For a CogVideoX-Fun InP model: the model, which then gets the images as the known frames of "
-                    "a masked video. The I2V models need no link.",
+                    tooltip="For a CogVideoX-Fun InP model: the model. It gets the images as the known frames of a "
+                    "masked video. The I2V models need no link.",
                 ),
             ],
             outputs=_conditioning_outputs("the images"),

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -62,6 +63,27 @@ def rules(module: str) -> ModuleType:
         sys.modules[_PACKAGE] = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(sys.modules[_PACKAGE])
     return importlib.import_module(f"{_PACKAGE}.{module}")
+
+
+STUB = """
+class Decode:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "stub"
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+
+    def run(self):
+        raise NotImplementedError
+
+
+NODE_CLASS_MAPPINGS = {"CogVideoDecode": Decode}
+"""
+
+
+def stub_of_the_wrapper(folder: Path) -> Path:
+    """A pack with one of the wrapper's ids, loaded after ours; it stands for the wrapper."""
+    pack = folder / "zz-wrapper"
+    pack.mkdir()
+    (pack / "__init__.py").write_text(STUB)
+    return pack
 
 
 # ---- prompts

@@ -23,8 +23,8 @@ tests/make_foreign_page.py`), and a test sees to it that it stays so.
   not carried over is in the server's log. Where the video would be another one without it (a ControlNet, say), the
   prompt is refused with the reason instead.
 - **Replace Node** in ComfyUI's list of errors is there for what was not rewritten, as when the extension
-  *CogVideoX.Foreign* is switched off: it exchanges single nodes, without their context, and leaves model names and
-  schedulers for you to choose.
+  *CogVideoX.Foreign* is switched off: it exchanges single nodes, without their context. Model names and schedulers are
+  left for you to choose, and nodes to add: an empty latent, a loader for the VAE, a link of the clip to each prompt.
 
 While the wrapper, or anything with one of its node ids, is installed, nothing of this happens: its nodes are its
 business.

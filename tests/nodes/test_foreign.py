@@ -27,6 +27,7 @@ from foreign import (
     image_to_video,
     loader,
     sampler,
+    stub_of_the_wrapper,
     text_to_video,
     texts,
     video_to_video,
@@ -341,25 +342,8 @@ def test_what_is_no_workflow_is_refused_in_a_sentence(server: Host) -> None:
         assert json.load(caught.value)["error"].startswith("this is no workflow of the canvas")
 
 
-STUB = """
-class Decode:
-    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "stub"
-    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
-
-    def run(self):
-        raise NotImplementedError
-
-
-NODE_CLASS_MAPPINGS = {"CogVideoDecode": Decode}
-"""
-
-
 def test_nothing_is_done_while_the_wrapper_is_there(start_host: Callable[..., Host], tmp_path: Path) -> None:
-    """A pack that is loaded after ours and has one of its ids stands for it."""
-    pack = tmp_path / "zz-wrapper"
-    pack.mkdir()
-    (pack / "__init__.py").write_text(STUB)
-    server = start_host(extra_packs=[pack])
+    server = start_host(extra_packs=[stub_of_the_wrapper(tmp_path)])
     assert "CogVideoDecode" in server.object_info()
     assert server.request("/cogvideox/foreign") == {"become": [], "muted": []}
     assert not IDS & set(server.request("/node_replacements"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from foreign import (
     canvas_file,
     image_to_video,
     rules,
+    stub_of_the_wrapper,
     text_to_video,
 )
 from graphs import Graph, node
@@ -164,3 +166,42 @@ def test_a_saved_workflow_opens_as_it_was_carried_over(open_page: Canvas) -> Non
     open_page.load_workflow(open_page.graph(), "again")
     assert open_page.graph_to_prompt() == first
     assert not [text for text in open_page.evaluate(f"() => {TOASTS}") if "Carried over" in text]
+
+
+def test_nothing_is_done_while_the_wrapper_is_there(
+    start_host: Callable[..., Host], open_canvas: Callable[[Host], Canvas], tmp_path: Path
+) -> None:
+    """Its nodes are drawn where they are installed; those that are not are ComfyUI's to name."""
+    page = open_canvas(start_host(extra_packs=[stub_of_the_wrapper(tmp_path)]))
+    file = canvas_file(text_to_video(), page.host.object_info)
+    page.load_workflow(file, "foreign")
+    assert page.evaluate("() => app.rootGraph.nodes.map((node) => node.type)") == [one["type"] for one in file["nodes"]]
+    page.page.get_by_role("button", name="View details").click()
+    page.page.get_by_text("CogVideoSampler").first.wait_for()
+    assert page.page.get_by_role("button", name="Replace All").count() == 0
+    assert page.evaluate(f"() => {TOASTS}") == []
+    page.check()
+
+
+def test_comfyui_replaces_nodes_where_the_extension_is_off(
+    start_host: Callable[..., Host], open_canvas: Callable[[Host], Canvas]
+) -> None:
+    """What is left for the list of errors: single nodes, with the links and values that both have."""
+    page = open_canvas(start_host(settings={"Comfy.Extension.Disabled": ["CogVideoX.Foreign"]}))
+    for nodes_2 in (False, True):
+        page.use_nodes_2(nodes_2)
+        page.load_workflow(canvas_file(text_to_video(), page.host.object_info), "foreign")
+        assert "CogVideoSampler" in page.evaluate(f"() => {MISSING}")
+        page.page.get_by_role("button", name="View details").click()
+        page.page.get_by_role("button", name="Replace All").click()
+        page.page.wait_for_function(f"() => {MISSING}.length === 0")
+        prompt = page.graph_to_prompt()
+        sampled = the(prompt, "CogVideoXSampler")
+        assert (sampled["seed"], sampled["steps"], sampled["cfg"]) == (SEED, STEPS, CFG)
+        assert prompt[sampled["positive"][0]]["inputs"]["text"] == PROMPT
+        assert prompt[sampled["model"][0]]["class_type"] == "CogVideoXLoadModel"
+        assert the(prompt, "CogVideoXVAEDecode")["samples"] == [
+            next(name for name, one in prompt.items() if one["class_type"] == "CogVideoXSampler"),
+            0,
+        ]
+    page.check()
