@@ -21,8 +21,8 @@ tests/make_foreign_page.py`), and a test sees to it that it stays so.
   file stays as it was until you save.
 - **Prompts** that are queued through the API in the wrapper's ids are rewritten before ComfyUI looks at them. What is
   not carried over is in the server's log. With a node that has no counterpart and on which the video depends (a
-  ControlNet, say), the prompt is refused with the reason instead. (A prompt file that is dropped on the canvas is opened
-  by ComfyUI alone, which leaves out what it does not know: queue it, or open the workflow.)
+  ControlNet, say), the prompt is refused with the reason instead. (A prompt file that is dropped on the canvas is
+  opened by ComfyUI alone, which leaves out what it does not know: queue it, or open the workflow.)
 - **Replace Node** in ComfyUI's list of errors is there for what was not rewritten, as when the extension
   *CogVideoX.Foreign* is switched off: it exchanges single nodes, without their context. Model names and schedulers are
   left for you to choose, and nodes to add: an empty latent, a loader for the VAE, a link of the clip to each prompt.
