@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import CogVideoXControl, CogVideoXEmptyLatent, CogVideoXImageToVideo, CogVideoXInpaint
 from .host.colours import teach_colours
+from .foreign.door import open_door
 from .host.lora import teach_names
 from .loaders import CogVideoXLoadModel, CogVideoXLoadT5, CogVideoXLoadVAE
 from .lora import CogVideoXLoadLoRA
@@ -42,6 +43,7 @@ class CogVideoXExtension(ComfyExtension):
     async def on_load(self) -> None:
         teach_names()
         teach_colours()
+        open_door()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

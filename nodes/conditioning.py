@@ -68,8 +68,8 @@ class CogVideoXImageToVideo(io.ComfyNode):
             display_name="CogVideoX Image to Video",
             category="CogVideoX/conditioning",
             description=(
-                "Makes a video start from an image, and optionally end with another: for the I2V models. The images go "
-                "beside the noise as channels."
+                "Makes a video start from an image, and optionally end with another: for the I2V models, and with the "
+                "model linked for CogVideoX-Fun InP. The images go beside the noise as channels."
             ),
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The prompt."),
@@ -88,9 +88,15 @@ class CogVideoXImageToVideo(io.ComfyNode):
                     tooltip="Scale of the image latents of CogVideoX1.5, where published codes disagree: diffusers "
                     "(z / 0.7), SAT (z), or 0.7 z as most fine-tuning code trains. No effect on 5B-I2V.",
                 ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="For a CogVideoX-Fun InP model: the model. It gets the images as the known frames of a "
+                    "masked video. The I2V models need no link.",
+                ),
             ],
             outputs=_conditioning_outputs("the images"),
-            search_aliases=["i2v", "first frame", "last frame", "CogVideoImageEncode"],
+            search_aliases=["i2v", "first frame", "last frame", "CogVideoImageEncode", "CogVideoImageEncodeFunInP"],
         )
 
     @classmethod
@@ -110,6 +116,7 @@ class CogVideoXImageToVideo(io.ComfyNode):
         end_image: torch.Tensor | None = None,
         image_fit: Fit = "refuse",
         image_scale: str = "diffusers",
+        model=None,
     ) -> io.NodeOutput:
         size = checked_size(width, height, length)
         for name, image in (("start_image", start_image), ("end_image", end_image)):
@@ -118,6 +125,8 @@ class CogVideoXImageToVideo(io.ComfyNode):
         if end_image is not None and length == 1:
             raise ValueError("length=1 with an end image; a video from start to end takes at least 9 frames")
         vae = cogvideox_vae(vae)
+        if model is not None and cogvideox_model(model).variant.conditioning == "inpaint":
+            return _masked_beyond(positive, negative, vae, start_image, end_image, size, image_fit)
         first, last = (
             None if image is None else _encode(vae, image, size, image_fit) for image in (start_image, end_image)
         )
@@ -128,6 +137,20 @@ class CogVideoXImageToVideo(io.ComfyNode):
             node_helpers.conditioning_set_values(negative, values),
             {"samples": torch.zeros_like(z)},
         )
+
+
+def _masked_beyond(
+    positive, negative, vae, first: torch.Tensor, last: torch.Tensor | None, size: VideoSize, fit: Fit
+) -> io.NodeOutput:
+    """For an inpainting model: a video of which all frames but the given ones are masked, [1, H, W, C] each."""
+    hidden = torch.ones(1, 1, size.num_frames, size.height, size.width)
+    pixels = torch.zeros(1, 3, size.num_frames, size.height, size.width)
+    for frame, image in ((0, first), (size.num_frames - 1, last)):
+        if image is not None:
+            pixels[:, :, frame] = image_pixels(image[..., :3].movedim(-1, 1), size, fit=fit)[:, :, 0]
+            hidden[:, :, frame] = 0.0
+    z = inpaint_latents(hidden, _encode_video(vae, masked_video(pixels, hidden)), _clip_size(vae, size))
+    return _conditioned(positive, negative, z, "inpaint", vae)
 
 
 def _encode(vae, image: torch.Tensor, size: VideoSize, fit: Fit) -> torch.Tensor:

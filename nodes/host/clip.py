@@ -93,12 +93,14 @@ def tokenize(clip: Any, text: str, *, prompt_weights: bool = False) -> tuple[dic
     cut = pairs[MAX_LENGTH - 1 : count - 1] if count > MAX_LENGTH else []
     kept = pairs[:count] if not cut else [*pairs[: MAX_LENGTH - 1], pairs[count - 1]]
     padding = [(PAD, 1.0)] * (MAX_LENGTH - len(kept))
-    return {NAME: [[*kept, *padding]]}, count, _spell(clip, cut)
+    others = {name: [] for name in tokens}  # none for the other encoders of type sd3, which then do nothing
+    return {**others, NAME: [[*kept, *padding]]}, count, _spell(clip, cut)
 
 
 def _spell(clip: Any, pairs: list[Any]) -> str:
     """The text of tokens; the pieces' word mark is a space."""
-    pieces = [piece for _, piece in clip.tokenizer.untokenize(pairs)]
+    tokenizer = getattr(clip.tokenizer, NAME, clip.tokenizer)  # of several, T5's
+    pieces = [piece for _, piece in tokenizer.untokenize(pairs)]
     return "".join(pieces).replace("\u2581", " ").strip()
 
 

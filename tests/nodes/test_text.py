@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -33,3 +35,16 @@ def encoded(host: Host, text: str) -> torch.Tensor:
 def test_a_prompt_is_encoded_as_in_the_core(host: Host, core: Callable[[str], CogVideoXPipeline], name: str) -> None:
     expected = core(KIND).text_encoder([PROMPTS[name]])
     assert_parity(encoded(host, PROMPTS[name]), expected, 1e-5, f"{name} prompt in the host")
+
+
+@pytest.mark.parametrize("text", [PROMPT, PROMPTS["too long"]], ids=["plain", "too long"])
+def test_a_clip_of_type_sd3_is_asked_for_its_t5_alone(pack: ModuleType, text: str) -> None:
+    """ComfyUI's own tokenizer and model of that type, as Load CLIP makes them of a T5 alone; its size is left out."""
+    sd3 = importlib.import_module("comfy.text_encoders.sd3_clip")
+    tokenizer = sd3.SD3Tokenizer()
+    clip = SimpleNamespace(tokenizer=tokenizer, tokenize=tokenizer.tokenize_with_weights)
+    tokens, count, cut = importlib.import_module(f"{pack.__name__}.nodes.host.clip").tokenize(clip, text)
+    assert (tokens["g"], tokens["l"], len(tokens["t5xxl"][0])) == ([], [], 226)
+    assert (count > 226, cut.endswith("over the forest")) == (text != PROMPT,) * 2
+    model = sd3.SD3ClipModel(clip_l=False, clip_g=False, t5=False)
+    model.encode_token_weights(tokens)

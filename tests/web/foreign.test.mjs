@@ -1,0 +1,63 @@
+/** A workflow of the CogVideoX wrapper on the canvas: when it is converted, how, and what is said. */
+
+import assert from "node:assert/strict"
+import test from "node:test"
+
+import { adopt, isForeign, notice } from "../../web/js/parts/foreign_workflow.js"
+
+const TYPES = { become: ["CogVideoSampler", "CogVideoDecode"], muted: ["CogVideoControlNet"] }
+const never = () => false
+
+test("a workflow with one of the types is one to carry over", () => {
+  assert.ok(isForeign({ nodes: [{ type: "LoadImage" }, { type: "CogVideoDecode" }] }, TYPES, never))
+  assert.ok(!isForeign({ nodes: [{ type: "CogVideoXSampler" }] }, TYPES, never))
+})
+
+test("subgraphs are looked into", () => {
+  const subgraphs = [{ nodes: [] }, { nodes: [{ type: "CogVideoSampler" }] }]
+  assert.ok(isForeign({ nodes: [{ type: "uuid" }], definitions: { subgraphs } }, TYPES, never))
+})
+
+test("an installed node is left alone", () => {
+  const workflow = { nodes: [{ type: "CogVideoSampler" }, { type: "CogVideoDecode" }] }
+  assert.ok(isForeign(workflow, TYPES, (type) => type === "CogVideoSampler"))
+  assert.ok(!isForeign(workflow, TYPES, () => true))
+})
+
+test("what was carried over before is not again: a muted rest stays as it is", () => {
+  assert.ok(isForeign({ nodes: [{ type: "CogVideoControlNet", mode: 0 }] }, TYPES, never))
+  assert.ok(!isForeign({ nodes: [{ type: "CogVideoControlNet", mode: 2 }] }, TYPES, never))
+  assert.ok(isForeign({ nodes: [{ type: "CogVideoDecode", mode: 2 }] }, TYPES, never))
+})
+
+test("what is no workflow holds nothing", () => {
+  for (const odd of [{}, { nodes: [null] }, { nodes: null, definitions: {} }, null]) {
+    assert.ok(!isForeign(odd, TYPES, never))
+  }
+})
+
+test("the frontend's object becomes the converted workflow", () => {
+  const workflow = { id: "a", nodes: [1], former: true }
+  const same = workflow
+  adopt(workflow, { id: "a", nodes: [2], links: [] })
+  assert.deepEqual(same, { id: "a", nodes: [2], links: [] })
+})
+
+test("what is lost is named, each once, until it is closed", () => {
+  const { severity, detail, life } = notice(["a: b", "c: d", "a: b"])
+  assert.equal(severity, "warn")
+  assert.equal(detail, "• a: b\n• c: d")
+  assert.equal(life, undefined)
+})
+
+test("where nothing is lost, a glance is enough", () => {
+  const { severity, life } = notice([])
+  assert.equal(severity, "success")
+  assert.ok(life > 0)
+})
+
+test("a conversion that failed says why", () => {
+  const { severity, detail } = notice([], new Error("no graph"))
+  assert.equal(severity, "error")
+  assert.equal(detail, "no graph")
+})
