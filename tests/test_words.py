@@ -55,8 +55,7 @@ def test_the_table_of_troubles_quotes_what_the_code_says():
     assert {sentence: unsaid(sentence) for sentence in quoted(TROUBLES) if unsaid(sentence)} == {}
 
 
-def test_every_mistake_of_a_page_is_known_or_explained_there():
-    """A sentence the code does not say is noticed."""
+def test_a_sentence_the_code_does_not_say_is_noticed():
     assert unsaid("length=50; CogVideoX takes 8n+1 frames; use 49") == []
     assert unsaid("length=50 is a bad number of frames for this model; try 49")
 

@@ -18,8 +18,8 @@ INTERFACE: dict[str, dict[str, Any]] = json.loads(
 )
 LANGUAGES = ("en", "zh")
 MISTAKES = ("Common mistakes", "常见错误")
-_SHORTEST = 5  # characters of a fragment that counts as said
-_LONGEST_VALUE = 24  # characters of a file name, number or system's message between what is said
+_SHORTEST = 8  # characters of a fragment that counts as said
+_LONGEST_VALUE = 28  # characters of a file name, number or system's message between what is said
 
 Table = list[list[str]]
 
@@ -63,8 +63,9 @@ def documented(text: str) -> dict[str, list[str]]:
 
 
 def quoted(text: str) -> list[str]:
-    """The sentences that the tables of mistakes quote."""
-    return [said for rows in tables(text).values() for row in rows if row[0] == f"`{(said := code(row[0]))}`" and said]
+    """The sentences that fill the first cell of a row, as in the tables of mistakes; names of inputs are none."""
+    cells = [row[0] for rows in tables(text).values() for row in rows]
+    return [said for cell in cells if (said := code(cell)) and cell == f"`{said}`" and " " in said]
 
 
 def unsaid(sentence: str) -> list[str]:
