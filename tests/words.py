@@ -17,7 +17,6 @@ INTERFACE: dict[str, dict[str, Any]] = json.loads(
     (provision.REPO / "tests" / "nodes" / "interface.json").read_text(encoding="utf-8")
 )
 LANGUAGES = ("en", "zh")
-MISTAKES = ("Common mistakes", "常见错误")
 _SHORTEST = 8  # characters of a fragment that counts as said
 _LONGEST_VALUE = 28  # characters of a file name, number or system's message between what is said
 
@@ -50,22 +49,15 @@ def tables(text: str) -> dict[str, Table]:
     return {heading: rows[1:] for heading, rows in found.items()}
 
 
-def code(cell: str) -> str | None:
-    """The first piece of code in a cell."""
-    match = re.search(r"`([^`]+)`", cell)
-    return match[1] if match else None
-
-
 def documented(text: str) -> dict[str, list[str]]:
-    """The rows about inputs and outputs by the name in their first cell."""
-    rows = [row for heading, table in tables(text).items() if heading not in MISTAKES for row in table]
-    return {name: row for row in rows if (name := code(row[0]))}
+    """What the tables of a help page have in code in the first cell, by its first piece: a name, and its default."""
+    rows = [re.findall(r"`([^`]+)`", row[0]) for table in tables(text).values() for row in table]
+    return {name: rest for name, *rest in filter(None, rows)}
 
 
 def quoted(text: str) -> list[str]:
-    """The sentences that fill the first cell of a row, as in the tables of mistakes; names of inputs are none."""
-    cells = [row[0] for rows in tables(text).values() for row in rows]
-    return [said for cell in cells if (said := code(cell)) and cell == f"`{said}`" and " " in said]
+    """The sentences that a page quotes: each begins an item of a list, or fills the first cell of a row."""
+    return [said for said in re.findall(r"^(?:- |\| )`([^`]+)`(?:<br>| \|)", text, re.MULTILINE) if " " in said]
 
 
 def unsaid(sentence: str) -> list[str]:

@@ -71,7 +71,7 @@ def title_of(page: str) -> str:
 
 
 def pieces(page: str) -> list[str]:
-    """Cells of its tables that its rendering must contain as they are."""
+    """The last cells of its tables, which its rendering must contain as they are."""
     cells = [line.strip("| ").split(" | ")[-1] for line in page.splitlines() if line.startswith("| ")]
     return [cell for cell in cells if not set(cell) & set("`*[|")]
 
