@@ -101,3 +101,20 @@ def test_a_chinese_user_reads_chinese(in_chinese: Canvas) -> None:
 def test_the_host_gives_its_words_to_the_frontend(open_page: Canvas, host: Host) -> None:
     served = open_page.evaluate("async () => (await window.app.api.getCustomNodesI18n()).zh.nodeDefs")
     assert served == locale("zh")
+
+
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [
+        ("i2v", "CogVideoX Image to Video"),
+        ("text to video", "CogVideoX Empty Latent"),
+        ("CogVideoSampler", "CogVideoX Sampler"),
+        ("teacache", "CogVideoX Speed"),
+    ],
+)
+def test_the_search_finds_nodes_by_everyday_and_former_words(open_page: Canvas, words: str, title: str) -> None:
+    open_page.evaluate("() => app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    search = open_page.page.get_by_role("dialog")
+    search.get_by_role("combobox").or_(search.get_by_role("textbox")).first.fill(words)
+    search.get_by_text(title, exact=True).first.wait_for()
+    open_page.check()
