@@ -90,7 +90,15 @@ class CogVideoXImageToVideo(io.ComfyNode):
                 ),
             ],
             outputs=_conditioning_outputs("the images"),
-            search_aliases=["i2v", "image to video", "start image", "first frame", "last frame", "CogVideoImageEncode"],
+            search_aliases=[
+                "i2v",
+                "image to video",
+                "start image",
+                "first frame",
+                "last frame",
+                "CogVideoImageEncode",
+                "CogVideoImageEncodeFunInP",
+            ],
         )
 
     @classmethod
@@ -214,7 +222,6 @@ class CogVideoXInpaint(io.ComfyNode):
                 "VOID",
                 "object removal",
                 "extend video",
-                "CogVideoImageEncodeFunInP",
                 "CogVideoXFunInp",
             ],
         )
