@@ -42,7 +42,7 @@ class CogVideoXEmptyLatent(io.ComfyNode):
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="For a sampler.")],
-            search_aliases=["empty video", "text to video", "t2v"],
+            search_aliases=["empty video", "text to video", "t2v", "文生视频", "EmptyHunyuanLatentVideo"],
         )
 
     @classmethod
@@ -96,7 +96,15 @@ class CogVideoXImageToVideo(io.ComfyNode):
                 ),
             ],
             outputs=_conditioning_outputs("the images"),
-            search_aliases=["i2v", "first frame", "last frame", "CogVideoImageEncode", "CogVideoImageEncodeFunInP"],
+            search_aliases=[
+                "i2v",
+                "image to video",
+                "start image",
+                "first frame",
+                "last frame",
+                "CogVideoImageEncode",
+                "CogVideoImageEncodeFunInP",
+            ],
         )
 
     @classmethod
@@ -121,7 +129,7 @@ class CogVideoXImageToVideo(io.ComfyNode):
         size = checked_size(width, height, length)
         for name, image in (("start_image", start_image), ("end_image", end_image)):
             if image is not None and len(image) > 1:
-                raise ValueError(f"{name} holds {len(image)} images; give one (Image From Batch takes one out)")
+                raise ValueError(f"{name} holds {len(image)} images; give one (Get Image from Batch takes one out)")
         if end_image is not None and length == 1:
             raise ValueError("length=1 with an end image; a video from start to end takes at least 9 frames")
         vae = cogvideox_vae(vae)
@@ -179,7 +187,7 @@ class CogVideoXControl(io.ComfyNode):
                 _fit_input(),
             ],
             outputs=_conditioning_outputs("the control video"),
-            search_aliases=["controlnet", "pose", "canny", "depth", "CogVideoXFunControl"],
+            search_aliases=["controlnet", "video to video", "pose", "canny", "depth", "CogVideoXFunControl"],
         )
 
     @classmethod
@@ -230,7 +238,15 @@ class CogVideoXInpaint(io.ComfyNode):
                 _fit_input(),
             ],
             outputs=_conditioning_outputs("the masked video"),
-            search_aliases=["inpaint", "mask", "InP", "VOID", "object removal", "CogVideoXFunInp"],
+            search_aliases=[
+                "inpaint",
+                "mask",
+                "InP",
+                "VOID",
+                "object removal",
+                "extend video",
+                "CogVideoXFunInp",
+            ],
         )
 
     @classmethod

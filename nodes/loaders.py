@@ -38,11 +38,20 @@ class CogVideoXLoadModel(io.ComfyNode):
                     default="default",
                     optional=True,
                     advanced=True,
-                    tooltip="Precision of the weights in memory. default: what suits file and device. The 5B and 1.5 "
-                    "models need bf16 or fp32; fp16 is for 2B.",
+                    tooltip="Precision of the weights in memory. default: what suits file and device. fp16 is for 2B; "
+                    "the 5B and 1.5 models overflow in it, so they compute in bf16 or fp32 then, too.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model, for any sampler.")],
+            search_aliases=[
+                "checkpoint",
+                "diffusion model",
+                "unet",
+                "gguf",
+                "DownloadAndLoadCogVideoModel",
+                "DownloadAndLoadCogVideoGGUFModel",
+                "CogVideoXModelLoader",
+            ],
         )
 
     @classmethod
@@ -70,6 +79,7 @@ class CogVideoXLoadVAE(io.ComfyNode):
                 )
             ],
             outputs=[io.Vae.Output(tooltip="The VAE, for ours and for ComfyUI's encode and decode nodes.")],
+            search_aliases=["vae loader", "CogVideoXVAELoader"],
         )
 
     @classmethod
@@ -106,6 +116,7 @@ class CogVideoXLoadT5(io.ComfyNode):
                 ),
             ],
             outputs=[io.Clip.Output(tooltip="The text encoder, for CogVideoX T5 Encode and CLIP Text Encode.")],
+            search_aliases=["text encoder", "t5xxl", "load clip", "CLIPLoader"],
         )
 
     @classmethod

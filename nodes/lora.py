@@ -42,7 +42,7 @@ class CogVideoXLoadLoRA(io.ComfyNode):
                 io.Model.Output(tooltip="The model with the LoRA on it."),
                 io.String.Output("report", tooltip="How many keys of the file matched, and which did not."),
             ],
-            search_aliases=["lora", "CogVideoLoraSelect", "adapter"],
+            search_aliases=["lora", "adapter", "CogVideoLoraSelect", "CogVideoLoraSelectComfy"],
         )
 
     @classmethod

@@ -80,7 +80,7 @@ class CogVideoXSampler(io.ComfyNode):
                 _DENOISE,
             ],
             outputs=[io.Latent.Output(tooltip="The clean latent, for CogVideoX VAE Decode or VAE Decode.")],
-            search_aliases=["ksampler", "CogVideoSampler"],
+            search_aliases=["ksampler", "generate video", "ddim", "dpm++", "CogVideoSampler"],
         )
 
     @classmethod
@@ -146,6 +146,7 @@ class CogVideoXScheduler(io.ComfyNode):
                 _DENOISE,
             ],
             outputs=[io.Sigmas.Output(tooltip="For SamplerCustom and SamplerCustomAdvanced.")],
+            search_aliases=["sigmas", "timesteps", "BasicScheduler"],
         )
 
     @classmethod
@@ -163,6 +164,7 @@ class CogVideoXSamplerSelect(io.ComfyNode):
             description="The official step rules as a sampler.",
             inputs=_sampler_inputs(),
             outputs=[io.Sampler.Output(tooltip="For SamplerCustom and SamplerCustomAdvanced.")],
+            search_aliases=["ddim", "dpm++ 2m sde", "dynamic cfg", "KSamplerSelect"],
         )
 
     @classmethod

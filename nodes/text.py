@@ -38,7 +38,7 @@ class CogVideoXT5Encode(io.ComfyNode):
                 io.Int.Output("tokens", tooltip=f"Tokens of the whole prompt; {MAX_LENGTH} fit."),
                 io.String.Output("cut", tooltip="The end of the prompt that did not fit; empty if all of it did."),
             ],
-            search_aliases=["prompt", "text encode", "CogVideoTextEncode"],
+            search_aliases=["prompt", "text encode", "CLIPTextEncode", "CogVideoTextEncode"],
         )
 
     @classmethod

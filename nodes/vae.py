@@ -71,7 +71,7 @@ class CogVideoXVAEEncode(io.ComfyNode):
                 *_tiling_inputs(),
             ],
             outputs=[io.Latent.Output(tooltip="For a sampler with denoise below 1.")],
-            search_aliases=["video to video", "v2v"],
+            search_aliases=["video to video", "v2v", "vid2vid", "视频生视频"],
         )
 
     @classmethod
@@ -106,7 +106,7 @@ class CogVideoXVAEDecode(io.ComfyNode):
                 *_tiling_inputs(),
             ],
             outputs=[io.Image.Output(tooltip="The frames.")],
-            search_aliases=["CogVideoDecode"],
+            search_aliases=["vae decode", "tiled decode", "CogVideoDecode"],
         )
 
     @classmethod

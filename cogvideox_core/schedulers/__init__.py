@@ -1,7 +1,7 @@
 """Noise schedule and step rules."""
 
 from .noise_schedule import NoiseSchedule, Step, implied_v, predict_x0
-from .samplers import DDIM, SAMPLERS, DPMSolverPP2MSDE, Sampler, check_finite, make_sampler
+from .samplers import DDIM, SAMPLERS, DPMSolverPP2MSDE, Sampler, check_finite, make_sampler, not_finite
 
 __all__ = [
     "DDIM",
@@ -13,5 +13,6 @@ __all__ = [
     "check_finite",
     "implied_v",
     "make_sampler",
+    "not_finite",
     "predict_x0",
 ]

@@ -91,20 +91,33 @@ def make_sampler(name: str, draw: Draw) -> Sampler:
 
 
 def check_finite(latents: Tensor, step: Step, dtype: torch.dtype, model: nn.Module | None = None) -> None:
-    """Raises: FloatingPointError if latents hold NaN or infinity: which weight does, or else step and dtype.
+    """Raises: FloatingPointError if latents hold NaN or infinity: which weight does, or else step and likely cause.
 
     Args: model: whose weights are looked through then; a file may be damaged.
     """
-    if torch.isfinite(latents).all():
-        return
+    if not torch.isfinite(latents).all():
+        raise not_finite(f"latents became NaN or infinite at timestep {step.timestep}", dtype, model)
+
+
+def not_finite(what: str, dtype: torch.dtype, model: nn.Module | None = None) -> FloatingPointError:
+    """The error about numbers that are not finite, with their likely cause.
+
+    Args:
+        what: what was found, as the sentence begins.
+        dtype: in which the model computes.
+        model: as in `check_finite`.
+    """
     if isinstance(model, nn.Module) and (key := _unfinite_weight(model)):
-        raise FloatingPointError(
-            f"latents became NaN or infinite, and so are numbers in the model's own weights: {key} is damaged in its "
-            "file; download it again"
+        return FloatingPointError(
+            f"{what}, and so are numbers in the model's own weights: {key} is damaged in its file; download it again"
         )
-    raise FloatingPointError(
-        f"latents became NaN or infinite at timestep {step.timestep}; the likely cause is the model's dtype "
-        f"{str(dtype).removeprefix('torch.')}: the 5B and 1.5 models need bfloat16 or float32"
+    if dtype == torch.float16:
+        return FloatingPointError(
+            f"{what}; the likely cause is the model's dtype float16: the 5B and 1.5 models need bfloat16 or float32"
+        )
+    return FloatingPointError(
+        f"{what}, though {str(dtype).removeprefix('torch.')} suits every model; take away sage attention, LoRAs and "
+        "what else changes the model, one after the other, and run again"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +48,13 @@ COMPONENTS: dict[Component, Kind] = {
 }
 
 _NOT_YET = "which is not supported yet"
+_ELSEWHERE = "ComfyUI's Load Diffusion Model opens it, for its own nodes"
+_OTHER_VAE = Kind(
+    "a VAE of another layout or model",
+    r"^([\w.]+\.)?(encoder|decoder)\.(conv_in|down|up|mid)\b",
+    "give CogVideoX's own, in diffusers' layout",
+)
+_READS_T5 = "CogVideoX reads its prompts with T5 v1.1 XXL, give that"
 # The first match counts, so what is built on top of a component stands before the component.
 _KINDS: tuple[Kind, ...] = (
     Kind(
@@ -69,13 +76,25 @@ _KINDS: tuple[Kind, ...] = (
         r"\.(absmax|quant_map|quant_state\.\w+|SCB)$",
         f"theirs is a form {_NOT_YET}, give the 16-bit weights",
     ),
-    *COMPONENTS.values(),
-    Kind(
-        "a VAE of another layout or model",
-        r"^([\w.]+\.)?(encoder|decoder)\.(conv_in|down|up|mid)\b",
-        "give CogVideoX's own, in diffusers' layout",
+    Kind("an LTX-Video model", r"(^|\.)transformer_blocks\.\d+\.(attn2\.|scale_shift_table)", _ELSEWHERE),
+    # CogVideoX's VAE has no attention and no list of unnamed stages.
+    replace(
+        _OTHER_VAE,
+        telling=r"^([\w.]+\.)?(encoder|decoder)\.(mid\.attn_1|mid_block\.attentions|(middle|(down|up)samples)\.\d)\b",
     ),
-    Kind("a CLIP text encoder", r"\btext_model\.", "CogVideoX reads its prompts with T5 v1.1 XXL, give that"),
+    # T5 has a position bias in its first block only.
+    Kind(
+        "Wan's UMT5 text encoder",
+        r"\.block\.[1-9]\d*\.layer\.0\.SelfAttention\.relative_attention_bias\.|"
+        r"^enc\.blk\.[1-9]\d*\.attn_rel_b\.|^blocks\.\d+\.pos_embedding\.embedding\.",
+        _READS_T5,
+    ),
+    *COMPONENTS.values(),
+    _OTHER_VAE,
+    Kind("a CLIP text encoder", r"\btext_model\.", _READS_T5),
+    Kind("a Wan model", r"(^|\.)blocks\.\d+\.(cross_attn|attn2)\.", _ELSEWHERE),
+    Kind("a HunyuanVideo or FLUX model", r"(^|\.)(double_blocks|single_(transformer_)?blocks)\.\d+\.", _ELSEWHERE),
+    Kind("a Stable Diffusion model", r"(^|\.)input_blocks\.\d+\.", "ComfyUI's Load Checkpoint opens it"),
 )
 
 

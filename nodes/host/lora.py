@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -14,6 +15,8 @@ from ...cogvideox_core.lora import module_shapes, read_lora
 from ...cogvideox_core.transformer import CogVideoXTransformer3D
 from ...cogvideox_core.weights import layers
 from .model import CogVideoXModel, cogvideox_model
+
+logger = logging.getLogger("cogvideox")
 
 _ROOT = "diffusion_model."
 # What files put before a module's name: with dots, and with underscores instead of them.
@@ -37,7 +40,9 @@ def add_lora(patcher: Any, path: str | Path, strength: float, *, normalise: bool
     }
     patched = patcher.clone()
     patched.add_patches(patches, strength)
-    return patched, file.report()
+    report = file.report()
+    logger.log(logging.WARNING if file.unmatched else logging.INFO, "LoRA %s: %s", Path(path).name, report)
+    return patched, report
 
 
 def teach_names() -> None:

@@ -27,6 +27,7 @@ from ...cogvideox_core.variants import Conditioning, Variant
 from ...cogvideox_core.weights import fill, folder_variant, layers, named_dtype, read_transformer, weights_dtype
 from ...cogvideox_core.weights.int8 import Method, check_plain, made_small
 from .colours import colours_of, comfy_colours
+from .finite import refuse_unfinite
 from .leading_frames import pad_sampling, pad_to, spread_image_latents
 from .preview import preview_sampling
 from .small_numbers import check_int8, fill_small, holds_small_numbers, operations_for, stored_blocks
@@ -131,12 +132,9 @@ class CogVideoXModel(comfy.model_base.BaseModel):
 
     def check_conditioning(self, cross_attn: Tensor | None, given: Conditioning) -> None:
         """Raises: ValueError if text embeddings, or what is given beside the prompt, do not fit this model."""
-        width, takes = self.config.text_embed_dim, self.variant.conditioning
-        if cross_attn is not None and cross_attn.shape[-1] != width:
-            raise ValueError(
-                f"the conditioning is {cross_attn.shape[-1]} wide; {self.variant.name} takes {width}: encode the "
-                "prompt with the text encoder that belongs to it"
-            )
+        takes = self.variant.conditioning
+        if cross_attn is not None:
+            self._check_text(cross_attn)
         if given == takes:
             return
         if takes == "text":
@@ -153,6 +151,20 @@ class CogVideoXModel(comfy.model_base.BaseModel):
             f"{_GIVEN[given]} for {self.variant.name}, which takes {_GIVEN[takes]}; put {_NODES[takes]} before the "
             f"sampler in place of {_NODES[given]}"
         )
+
+    def _check_text(self, embeds: Tensor) -> None:
+        """Embeddings [B, L, D]; more tokens than a prompt has are what joins prompts, where no table counts them."""
+        width, tokens, length = self.config.text_embed_dim, self.config.max_text_seq_length, embeds.shape[1]
+        if embeds.shape[-1] != width:
+            raise ValueError(
+                f"the conditioning is {embeds.shape[-1]} wide; {self.variant.name} takes {width}: encode the prompt "
+                "with the text encoder that belongs to it"
+            )
+        if length < tokens or (self.config.use_learned_positional_embeddings and length > tokens):
+            raise ValueError(
+                f"the conditioning has {length} tokens; {self.variant.name} takes {tokens}: encode the prompt with "
+                "CogVideoX T5 Encode, which makes as many of any prompt"
+            )
 
     def concat_cond(self, **kwargs: Any) -> Tensor | None:
         """Latents for the channels behind the noise, in the model's scale; [B, C, T, h, w]."""
@@ -194,7 +206,8 @@ def load_model(
     """A MODEL (ModelPatcher) of a transformer folder or file.
 
     Args:
-        dtype: of the weights in memory; None lets ComfyUI choose for the device.
+        dtype: of the weights in memory; None lets ComfyUI choose for the device. What overflows in float16 computes
+            in another one.
         method: "int8" to make the large matrices small.
         disable_dynamic: a plain patcher even where the host streams weights by itself.
     Raises: CheckpointError if the weights do not make a known model; ValueError for int8 where the matrices are in few
@@ -210,7 +223,8 @@ def load_model(
         supported_dtypes=supported,
         weight_dtype=weights_dtype(state_dict, None, path, otherwise=named_dtype(row.defaults.dtype)),
     )
-    compute_dtype = mm.unet_manual_cast(None if small else weight_dtype, load_device, supported)
+    overflows = weight_dtype == torch.float16 and torch.float16 not in supported  # then they only lie in it
+    compute_dtype = mm.unet_manual_cast(None if small or overflows else weight_dtype, load_device, supported)
     model_config.set_inference_dtype(weight_dtype, compute_dtype)
     if small:
         model_config.custom_operations = operations_for(compute_dtype)
@@ -228,7 +242,8 @@ def load_model(
     else:
         fill(model.diffusion_model, state_dict, dtype=weight_dtype, **options)
     # Previews go around the leading frames, which they do not show.
-    for key, wrapper in (("cogvideox_preview", preview_sampling), ("cogvideox", pad_sampling)):
+    wrappers = ("cogvideox_preview", preview_sampling), ("cogvideox", pad_sampling), ("cogvideox", refuse_unfinite)
+    for key, wrapper in wrappers:
         patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, key, wrapper)
     patcher.cached_patcher_init = (load_model, (path, dtype, method))
     return patcher

@@ -504,7 +504,7 @@ def test_damaged_checkpoints_are_one_sentence(
         (
             "proj_out.weight",
             3e38,
-            r"at timestep 999; the likely cause is the model's dtype float32: .* need bfloat16 or float32",
+            r"at timestep 999, though float32 suits every model; take away sage attention, LoRAs",
         ),
     ],
 )

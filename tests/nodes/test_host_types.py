@@ -51,6 +51,19 @@ def test_on_a_gpu_the_weights_keep_the_dtype_the_model_was_trained_in(
     assert patcher.model.get_dtype_inference() == trained
 
 
+@pytest.mark.parametrize("kind", ["CogVideoX-2B", "CogVideoX-5B"])
+def test_weights_in_float16_do_not_make_a_model_compute_in_what_it_overflows_in(
+    host_model: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    import comfy.model_management as mm
+
+    monkeypatch.setattr(mm, "should_use_fp16", lambda *args, **options: True)
+    monkeypatch.setattr(mm, "should_use_bf16", lambda *args, **options: True)
+    model = host_model.load_model(make_checkpoint(tmp_path / kind, kind), torch.float16).model
+    assert {weight.dtype for weight in model.diffusion_model.parameters()} == {torch.float16}
+    assert model.get_dtype_inference() == (torch.float16 if kind == "CogVideoX-2B" else torch.bfloat16)
+
+
 def test_a_host_that_streams_weights_by_itself_loads_the_same_model(
     host_model: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:

@@ -7,6 +7,10 @@ import time
 from typing import ClassVar
 
 import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models
 import folder_paths
 import safetensors.torch
 from comfy.patcher_extension import WrappersMP
@@ -227,6 +231,63 @@ class ProbeBreakPreviews(io.ComfyNode):
         return io.NodeOutput(model)
 
 
+class ProbeForeign(io.ComfyNode):
+    """A MODEL and a CLIP of another family: Stable Diffusion's U-Net in little, and its real tokenizer."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="ProbeForeign", category="probes", outputs=[io.Model.Output(), io.Clip.Output()])
+
+    @classmethod
+    def execute(cls):
+        size = dict(image_size=32, in_channels=4, out_channels=4, model_channels=32, num_res_blocks=[1], num_heads=1)
+        size |= dict(channel_mult=[1], transformer_depth=[0], transformer_depth_output=[0, 0])
+        size |= dict(transformer_depth_middle=-1, use_spatial_transformer=True, context_dim=32, adm_in_channels=None)
+        cpu = comfy.model_management.torch.device("cpu")
+        model = comfy.supported_models.SD15(size).get_model({}, device=cpu)
+        clip = comfy.sd.CLIP(no_init=True)
+        clip.tokenizer, clip.tokenizer_options = comfy.sd1_clip.SD1Tokenizer(), {}
+        return io.NodeOutput(comfy.model_patcher.ModelPatcher(model, cpu, cpu), clip)
+
+
+class ProbeCutConditioning(io.ComfyNode):
+    """The first tokens of a CONDITIONING."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeCutConditioning",
+            category="probes",
+            inputs=[io.Conditioning.Input("conditioning"), io.Int.Input("tokens", min=1)],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, conditioning, tokens):
+        return io.NodeOutput([[embeds[:, :tokens], values] for embeds, values in conditioning])
+
+
+class ProbeBrokenModel(io.ComfyNode):
+    """A MODEL that predicts NaN, as some attention kernels do."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeBrokenModel",
+            category="probes",
+            inputs=[io.Model.Input("model")],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model):
+        broken = model.clone()
+        broken.set_model_unet_function_wrapper(
+            lambda apply, given: apply(given["input"], given["timestep"], **given["c"]) * float("nan")
+        )
+        return io.NodeOutput(broken)
+
+
 class Probes(ComfyExtension):
     async def get_node_list(self):
         return [
@@ -239,6 +300,9 @@ class Probes(ComfyExtension):
             ProbePoisonLatent,
             ProbeSlowSteps,
             ProbeBreakPreviews,
+            ProbeForeign,
+            ProbeCutConditioning,
+            ProbeBrokenModel,
         ]
 
 

@@ -1,0 +1,286 @@
+"""Which settings for which card: docs/memory.md, from the sizes of the official models.
+
+    python benchmarks/memory.py [--write]
+
+Weights are counted on models without memory, the VAE says beforehand what it takes, and a step's activations are
+estimated by what one was measured to take on a GPU (docs/performance-cuda.json). Needs no GPU and no weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cogvideox_core import VARIANTS, CogVideoXTransformer3D
+from cogvideox_core.shapes import VideoSize, latent_size
+from cogvideox_core.text_encoder import t5_model
+from cogvideox_core.vae import AutoencoderCausal3D, Tiling, decode_memory, encode_memory
+from cogvideox_core.variants import Variant
+from cogvideox_core.weights.int8 import quantise_model
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "memory.md"
+MEASURED = json.loads((DOCUMENT.parent / "performance-cuda.json").read_text())
+GIB = 2**30
+CARDS = (6, 8, 12, 16, 24, 48, 80)  # GB by name, which are GiB
+MODELS = ("CogVideoX-2B", "CogVideoX-5B", "CogVideoX-5B-I2V", "CogVideoX1.5-5B", "CogVideoX1.5-5B-I2V")
+ROWS = ("CogVideoX-2B", "CogVideoX-5B", "CogVideoX1.5-5B")  # the others take as much as their siblings
+GPU = torch.device("cuda")
+BF16 = torch.bfloat16
+T5_XXL = dict(
+    vocab_size=32_128,
+    d_model=4096,
+    d_kv=64,
+    d_ff=10_240,
+    num_heads=64,
+    num_layers=24,
+    feed_forward_proj="gated-gelu",
+)
+
+# Activations of width D that stand at once, of every token: measured 8.0 for a guided step of 5B and of 1.5-5B.
+STANDING = 8
+TOLD = 2 * STANDING  # what the nodes tell ComfyUI (`_memory_usage_factor` in nodes/host/model.py)
+RESERVED = 1.0 * GIB  # an estimate: CUDA's context and the screen, and 0.4 GiB that ComfyUI keeps free
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that a model of the official size takes, by what runs.
+
+    `decode` and `encode`: the whole picture, the same with what is carried in main memory, blended tiles.
+    """
+
+    weights: dict[str, int]
+    step: int
+    decode: tuple[int, int, int]
+    encode: tuple[int, int, int]
+
+    @property
+    def told(self) -> int:
+        """What ComfyUI keeps free for a step."""
+        return self.step * TOLD // STANDING
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"write {DOCUMENT.name} in place of printing it")
+    text = document()
+    if parser.parse_args().write:
+        DOCUMENT.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+
+
+@cache
+def needs(name: str) -> Needs:
+    """Of an official model at its own size, guided: two halves in one batch."""
+    row, vae = VARIANTS[name], VARIANTS[name].vae
+    size = VideoSize(row.defaults.height, row.defaults.width, row.defaults.num_frames)
+    tile = Tiling.of(vae)
+    tiles = VideoSize(tile.tile_height, tile.tile_width, size.num_frames)
+    decode, encode = (
+        (
+            memory(vae, size, BF16, GPU),
+            memory(vae, size, BF16, GPU, keeps_carry=False),
+            memory(vae, tiles, BF16, GPU),
+        )
+        for memory in (decode_memory, encode_memory)
+    )
+    return Needs(weights(row), step_memory(row, size), decode, encode)
+
+
+def step_memory(row: Variant, size: VideoSize, batch: int = 2) -> int:
+    """Bytes of the activations of a step in 16 bits."""
+    config = row.transformer
+    tokens = config.max_text_seq_length + latent_size(size, config, row).tokens(config)
+    return STANDING * tokens * config.width * BF16.itemsize * batch
+
+
+def weights(row: Variant) -> dict[str, int]:
+    """Bytes of a transformer's weights by form."""
+    return _by_form(CogVideoXTransformer3D(row.transformer, device="meta", dtype=BF16).requires_grad_(False))
+
+
+@cache
+def t5_weights() -> dict[str, int]:
+    """Bytes of the text encoder's weights by form."""
+    return _by_form(t5_model(T5_XXL).to(BF16))
+
+
+@cache
+def vae_weights() -> int:
+    """Bytes of the VAE's weights."""
+    return _bytes(AutoencoderCausal3D(VARIANTS[MODELS[0]].vae, device="meta", dtype=BF16))
+
+
+def _by_form(model: nn.Module) -> dict[str, int]:
+    plain = _bytes(model)
+    quantise_model(model, "int8")
+    return {"bf16": plain, "int8": _bytes(model)}
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in {**dict(model.named_parameters()), **dict(model.named_buffers())}.values())
+
+
+# ---- what suits a card
+
+
+def transformer_choice(name: str, card: int) -> str:
+    """How the transformer runs on a card of so many GiB."""
+    found, free = needs(name), card * GIB - RESERVED
+    for form, size in found.weights.items():
+        if size + found.told <= free:
+            return form
+    streamed = found.weights["int8"] + min(found.told, free) - free
+    if found.told <= free:
+        return f"int8, {streamed / GIB:.1f} GiB of it streamed"
+    return "int8, streamed" if found.step // 2 <= free else "a smaller size"
+
+
+def text_choice(card: int) -> str:
+    """How the text encoder runs; it is done before the transformer comes."""
+    free = card * GIB - RESERVED
+    return next((form for form, size in t5_weights().items() if size <= free), "int8, streamed")
+
+
+def decode_choice(name: str, card: int) -> str:
+    """How `auto` decodes."""
+    free = card * GIB - RESERVED - vae_weights()
+    ways = ("exact", "exact, carried in main memory", "blended")
+    return next((way for way, size in zip(ways, needs(name).decode, strict=True) if size <= free), "blended")
+
+
+# ---- the page
+
+
+def document() -> str:
+    """The whole page."""
+    lines = [*_head(), *_cards(), *_parts(), *_measured(), *_hints()]
+    return "\n".join(line if line.startswith("|") else _wrapped(line) for line in lines) + "\n"
+
+
+def _wrapped(line: str) -> str:
+    hanging = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, 120, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False)
+
+
+def _head() -> list[str]:
+    return [
+        "# Which settings for which card",
+        "",
+        "Written by `python benchmarks/memory.py --write`. Weights and VAE are counted; what a step takes is an "
+        "estimate from one measured on an H200, and what a system keeps for itself is a guess of "
+        f"{RESERVED / GIB:.0f} GiB. No card but the H200 has been tried.",
+        "",
+        "Nothing here has to be set: ComfyUI streams what does not fit from main memory by itself, and the VAE nodes "
+        "choose exact or blended by themselves (`tiling` auto). Streaming costs time, and INT8 costs "
+        "[a little exactness](int8.md); the table says what saves the first for the least of the second.",
+        "",
+    ]
+
+
+def _cards() -> list[str]:
+    head = ["card", "Load T5: quantize", *(name.removeprefix("CogVideoX").lstrip("-") for name in ROWS)]
+    lines = [
+        "## Cards",
+        "",
+        "Sizes are the official ones: 49 frames of 720x480, for 1.5 81 frames of 1360x768. The I2V models take as much "
+        "as their text-to-video siblings. For each model: the transformer (bf16: CogVideoX Load Model alone; int8: "
+        "with CogVideoX Quantize INT8 behind it), then what `auto` decodes like.",
+        "",
+        *_table_head(head),
+    ]
+    for card in CARDS:
+        cells = [f"{transformer_choice(name, card)}; {decode_choice(name, card)}" for name in ROWS]
+        lines.append(_row([f"{card} GB", text_choice(card).replace("bf16", "none"), *cells]))
+    return [*lines, ""]
+
+
+def _parts() -> list[str]:
+    lines = [
+        "## Parts",
+        "",
+        "GiB. A step is a guided one, with and without the prompt at once; where that does not fit, ComfyUI computes "
+        "the two halves one after the other, in half of it. ComfyUI keeps twice the estimate free, so that other "
+        "attention kernels have room. Decode: exact on the card / exact with what is carried in main memory / in "
+        "blended tiles.",
+        "",
+        *_table_head(["model", "weights bf16", "int8", "a step", "kept free", "decode", "encode"]),
+    ]
+    for name in MODELS:
+        found = needs(name)
+        sizes = [*found.weights.values(), found.step, found.told]
+        lines.append(_row([name, *map(_gib, sizes), _ways(found.decode), _ways(found.encode)]))
+    t5 = t5_weights()
+    lines.append(_row(["T5-XXL", _gib(t5["bf16"]), _gib(t5["int8"]), "", "", "", ""]))
+    lines.append(_row(["VAE", _gib(vae_weights()), "", "", "", "", ""]))
+    return [
+        *lines,
+        "",
+        "Main memory has to hold what is not on the card: the transformer and T5 while the other one works. Files in "
+        "their own numbers are mapped, so the system may drop what it needs the room for and read it again.",
+        "",
+    ]
+
+
+def _measured() -> list[str]:
+    scenes = MEASURED["scenes"]
+    fives, large = needs("CogVideoX-5B"), needs("CogVideoX1.5-5B")
+    rows = [
+        ("a guided step of 5B", fives.step, "step"),
+        ("a guided step of 1.5-5B", large.step, "step-1.5"),
+        ("decode, 49 x 480 x 720", fives.decode[0], "decode"),
+        ("the same, carried in main memory", fives.decode[1], "decode-carry"),
+    ]
+    return [
+        "## Beside what was measured",
+        "",
+        f"On {MEASURED['machine']} ([performance-cuda.md](performance-cuda.md)), GiB beyond the weights:",
+        "",
+        *_table_head(["", "here", "measured"]),
+        *(_row([what, _gib(said), _gib(scenes[scene]["peaks"]["ours"])]) for what, said, scene in rows),
+        "",
+    ]
+
+
+def _hints() -> list[str]:
+    return [
+        "## Where it is still too much",
+        "",
+        "- A smaller `width` and `height` first, then a smaller `length`: a step's memory grows with both, its time "
+        "with the square of the tokens.",
+        "- A .gguf with 4 bits, or fp8: [files.md](files.md) lists what opens.",
+        "- `tiling` blended in CogVideoX VAE Decode, with smaller tiles.",
+        "- Start ComfyUI with `--reserve-vram 1` where other programs use the card, too.",
+        "- On the command line `--low-memory` and `--quantize int8` do what ComfyUI does by itself: "
+        "[low-memory.md](low-memory.md).",
+        "- Black frames are not a matter of memory: [troubleshooting.md](troubleshooting.md).",
+    ]
+
+
+def _table_head(cells: list[str]) -> list[str]:
+    return [_row(cells), "|" + "---|" * len(cells)]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f}"
+
+
+def _ways(sizes: tuple[int, int, int]) -> str:
+    return " / ".join(map(_gib, sizes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Help pages, locales and tables of troubles: there for every node, in both languages, and true to the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import provision
+import pytest
+from words import DOCS, INTERFACE, LANGUAGES, documented, help_file, help_text, locale, quoted, unsaid
+
+PICTURE = re.compile(r"!\[[^\]]+\]\((images/[^)]+)\)")
+LARGEST_HELP = 1_500_000  # bytes of all pages and pictures
+# What vue-i18n takes for syntax in some texts and shows as it is in others.
+SYNTAX = re.compile(r"[@{}|]")
+TROUBLES = (provision.REPO / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+
+every_page = pytest.mark.parametrize(
+    ("node_id", "language"), [(node_id, language) for node_id in INTERFACE for language in LANGUAGES]
+)
+
+
+@every_page
+def test_a_node_has_a_page_about_all_its_inputs_with_a_picture(node_id: str, language: str):
+    text = help_text(node_id, language)
+    assert set(INTERFACE[node_id]["inputs"].get("required", [])) <= set(documented(text))
+    assert set(INTERFACE[node_id]["inputs"].get("optional", [])) <= set(documented(text))
+    (picture,) = PICTURE.findall(text)
+    assert (DOCS / picture).is_file()
+    assert quoted(text), "no common mistakes"
+
+
+@every_page
+def test_a_page_quotes_what_the_code_says(node_id: str, language: str):
+    assert {sentence: unsaid(sentence) for sentence in quoted(help_text(node_id, language)) if unsaid(sentence)} == {}
+
+
+@pytest.mark.parametrize("node_id", INTERFACE)
+def test_both_languages_quote_the_same(node_id: str):
+    first, *others = (quoted(help_text(node_id, language)) for language in LANGUAGES)
+    assert others == [first]
+
+
+def test_help_is_small_and_about_our_nodes_only():
+    assert sum(path.stat().st_size for path in DOCS.rglob("*") if path.is_file()) < LARGEST_HELP
+    pages = {help_file(node_id, language) for node_id in INTERFACE for language in LANGUAGES}
+    assert set(DOCS.rglob("*.md")) == pages
+    used = {DOCS / picture for page in pages for picture in PICTURE.findall(page.read_text(encoding="utf-8"))}
+    assert set((DOCS / "images").iterdir()) == used
+
+
+def test_the_table_of_troubles_quotes_what_the_code_says():
+    assert len(quoted(TROUBLES)) > 30
+    assert {sentence: unsaid(sentence) for sentence in quoted(TROUBLES) if unsaid(sentence)} == {}
+
+
+def test_a_sentence_the_code_does_not_say_is_noticed():
+    assert unsaid("length=50; CogVideoX takes 8n+1 frames; use 49") == []
+    assert unsaid("length=50 is a bad number of frames for this model; try 49")
+
+
+@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
+def test_a_locale_names_every_node_and_input(language: str):
+    words = locale(language)
+    assert set(words) == set(INTERFACE)
+    for node_id, interface in INTERFACE.items():
+        inputs = [*interface["inputs"].get("required", []), *interface["inputs"].get("optional", [])]
+        assert set(inputs) <= set(words[node_id]["inputs"]), node_id
+        assert set(words[node_id]["outputs"]) == {str(index) for index in range(len(interface["outputs"]))}, node_id
+
+
+@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
+def test_a_locale_has_no_syntax_of_messages(language: str):
+    def texts(value):
+        return [value] if isinstance(value, str) else [text for part in value.values() for text in texts(part)]
+
+    assert [text for text in texts(locale(language)) if SYNTAX.search(text)] == []
+
+
+def test_the_page_on_memory_is_what_its_command_prints():
+    command = [sys.executable, str(provision.REPO / "benchmarks" / "memory.py")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    page = provision.REPO / "docs" / "memory.md"
+    assert page.read_text(encoding="utf-8") == printed, "run benchmarks/memory.py --write"
