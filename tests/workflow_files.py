@@ -1,5 +1,5 @@
-"""The example workflows as files: canvas and thumbnail in `workflows/`, API file in `workflows/api/`; and the blueprints
-in `subgraphs/`.
+"""The example workflows as files: canvas and thumbnail in `workflows/`, API file in `workflows/api/`; and the
+blueprints in `subgraphs/`.
 """
 
 from __future__ import annotations

@@ -100,5 +100,3 @@ def column(*boxes: Box) -> Boxes:
 
 def row(*boxes: Box) -> Boxes:
     return Boxes(boxes, down=False)
-
-

@@ -13,7 +13,6 @@ from cogvideox_core.variants import VARIANTS, Variant
 BLUE, GREEN, GREY, PURPLE, BROWN = "#3f789e", "#48754a", "#666666", "#6d4f8a", "#9a6b3c"
 
 
-
 def setup(*on_the_model: str) -> Boxes:
     """Loaders and prompts, with what is put on the model under its loader."""
     return column(

@@ -79,5 +79,7 @@ def test_old_films_are_brown_and_as_bright_as_before() -> None:
     red, green, blue = film
     assert (red >= green).all() and (green >= blue).all()
     assert film.min() >= 0 and film.max() <= 1
-    pairs = torch.stack([red.flatten(), (video * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1, 1)).sum(0).flatten()])
+    pairs = torch.stack(
+        [red.flatten(), (video * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1, 1)).sum(0).flatten()]
+    )
     assert torch.corrcoef(pairs)[0, 1] > 0.999
