@@ -113,11 +113,15 @@ CONVERT = """
     return found[0]
   }
   subgraph.name = node.title = name
+  for (const chosen of [...subgraph.inputs]) subgraph.removeInput(chosen)  // the frontend takes some by itself
   for (const [title, slotName, outside] of inputs) {
     const owner = inner(title)
     const slot = owner.inputs.find((one) => one.name === slotName)
     if (!slot) throw new Error(`${title} has no input ${slotName}`)
     if (!subgraph.addInput(outside, String(slot.type)).connect(slot, owner)) throw new Error(`${slotName} took no link`)
+    const [shown, inside] = [[node, outside], [owner, slotName]].map(([one, at]) =>
+      one.widgets?.find((widget) => widget.name === at))
+    if (inside) shown.value = inside.value  // and not what a node of this number had before
   }
   for (const [title, index, outside] of outputs) {
     const owner = inner(title)

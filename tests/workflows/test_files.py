@@ -46,6 +46,16 @@ TASKS = {
     "Tiled Big Frame": "text-to-video",
     "Faster": "text-to-video",
 }
+INSIDE = {  # where the values of a blueprint belong: nodes and inputs of its workflow's API file, and the names outside
+    "positive": {"text": "prompt"},
+    "negative": {"text": "negative_prompt"},
+    "latent": {"width": "width", "height": "height", "length": "length"},
+    "sampler": {name: name for name in ("seed", "steps", "cfg", "sampler", "dynamic_cfg")},
+    "video": {"fps": "fps"},
+    "model": {"model_name": "model_name"},
+    "vae": {"vae_name": "vae_name"},
+    "text_encoder": {"text_encoder_name": "text_encoder_name"},
+}
 BASES = {"CogVideoX-Interpolation": "CogVideoX-5B-I2V"}  # models that were made from another one
 
 every_workflow = pytest.mark.parametrize("title", TITLES)
@@ -216,7 +226,16 @@ def test_blueprint_is_one_node_that_brings_its_subgraph(name: str):
     assert drawn["extra"]["BlueprintSearchAliases"]
     assert origin_faults(subgraph["nodes"]) == []
     assert [slot["name"] for slot in node["outputs"]] == ["video", "frames"]
-    assert len(node["widgets_values"]) == len([slot for slot in node["inputs"] if slot.get("widget")])
+    names = [slot["name"] for slot in node["inputs"]]
+    assert len(set(names)) == len(names)
+    shown = [slot["name"] for slot in node["inputs"] if slot.get("widget")]
+    assert set(names) - set(shown) <= {"start_image", "end_image"}
+    values = dict(zip(shown, node["widgets_values"], strict=True))
+    inside = api_workflow(name.removeprefix("CogVideoX "))
+    for key, inputs in INSIDE.items():
+        for own, outside in inputs.items():
+            assert values.pop(outside) == inside[key]["inputs"][own], outside
+    assert set(values) <= {"image_fit"}
 
 
 @every_blueprint
