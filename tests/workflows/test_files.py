@@ -120,7 +120,7 @@ def origin_faults(nodes: list[dict[str, Any]]) -> list[str]:
         wanted = {"Node name for S&R": node["type"], "cnr_id": PACKAGE if ours else "comfy-core"}
         if ours:
             wanted["ver"] = metadata.version(PACKAGE)
-        if "ver" not in properties or wanted.items() - properties.items():
+        if "ver" not in properties or {name: properties.get(name) for name in wanted} != wanted:
             faults.append(f"{node['type']}: {properties}")
     return faults
 
