@@ -72,7 +72,7 @@ SAMPLING = (
 )
 BLUEPRINTS = (
     Blueprint(
-        name="CogVideoX Text to Video",
+        name="Text to Video (CogVideoX)",
         source="Text to Video",
         without=frozenset({"video"}),
         inputs=PROMPTS + SAMPLING,
@@ -83,7 +83,7 @@ BLUEPRINTS = (
         search_aliases=("t2v", "text2video", "prompt to video"),
     ),
     Blueprint(
-        name="CogVideoX Image to Video",
+        name="Image to Video (CogVideoX)",
         source="Image to Video",
         without=frozenset({"video", "background", "square", "start_image", "preview"}),
         inputs=(

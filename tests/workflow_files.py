@@ -39,7 +39,7 @@ FILE_TITLES = (  # for files that ComfyUI offers to download
     "Faster CogVideoX1.5-5B",
 )
 TITLES = DEMO_TITLES + FILE_TITLES
-BLUEPRINT_NAMES = ("CogVideoX Text to Video", "CogVideoX Image to Video")
+BLUEPRINT_NAMES = ("Text to Video (CogVideoX)", "Image to Video (CogVideoX)")
 
 
 class Download(NamedTuple):

@@ -231,7 +231,7 @@ def test_blueprint_is_one_node_that_brings_its_subgraph(name: str):
     shown = [slot["name"] for slot in node["inputs"] if slot.get("widget")]
     assert set(names) - set(shown) <= {"start_image", "end_image"}
     values = dict(zip(shown, node["widgets_values"], strict=True))
-    inside = api_workflow(name.removeprefix("CogVideoX "))
+    inside = api_workflow(name.removesuffix(" (CogVideoX)"))
     for key, inputs in INSIDE.items():
         for own, outside in inputs.items():
             assert values.pop(outside) == inside[key]["inputs"][own], outside
