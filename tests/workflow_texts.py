@@ -202,16 +202,17 @@ WORKFLOWS = [
         title="Tiled Big Frame",
         task="text-to-video",
         about=(
-            "Decodes a big picture in tiles. Between latent and pixels lies what takes the most memory at a time, and "
-            "*blended* tiles need no more than one tile takes.\n\n"
-            "**Run** works at once: a small demo model comes with the nodes. It makes 96 × 96 pixels only, so this "
-            "graph enlarges its *latent* to twice the size, for a soft picture of 192 × 192 pixels in tiles of 96. "
-            "Models that make big frames themselves need no **Enlarge the Latent**.\n\n"
-            "**tiling** in the decoder: *exact* is the whole picture, in memory that does not grow with the number of "
-            "frames; *blended* takes overlapping tiles, as diffusers does, of *tile_width* × *tile_height* pixels, and "
-            "comes close to it; *auto* is exact where that fits, else blended, and the log says so."
+            "Encodes and decodes a big picture in tiles. Between pixels and latent lies what takes the most memory, "
+            "and *blended* tiles need no more than one tile takes.\n\n"
+            "**Run** works at once: a small demo model comes with the nodes. It makes 96 × 96 pixels only, so its "
+            "video is enlarged here to 192 × 192, which goes into a latent and back in tiles of 96 × 96. Models that "
+            "make big frames themselves need only the last **CogVideoX VAE Decode**; the group *Big frame* is what "
+            "video to video does with a big source.\n\n"
+            "**tiling**: *exact* is the whole picture, in memory that does not grow with the number of frames; "
+            "*blended* takes overlapping tiles, as diffusers does, of *tile_width* × *tile_height* pixels, and comes "
+            "close to it; *auto* is exact where that fits, else blended, and the log says so."
         ),
-        layout=row(NOTE, SETUP, Group("Sampling", GREY, column("latent", "sampler", "big")), RESULT),
+        layout=row(NOTE, SETUP, SAMPLING, Group("Big frame", BROWN, column("small", "enlarged", "big")), RESULT),
         note_size=(480, 500),
     ),
     Workflow(

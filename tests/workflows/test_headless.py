@@ -73,7 +73,7 @@ def test_api_workflow_writes_its_video(host: Host, title: str):
     assert path.name.startswith(title.lower().replace(" ", "-"))
     frames, fps = decode(path)
     assert (len(frames), fps) == (FRAMES, FPS)
-    scale = round(prompt["big"]["inputs"]["scale_by"]) if "big" in prompt else 1
+    scale = round(prompt["enlarged"]["inputs"]["scale_by"]) if "enlarged" in prompt else 1
     assert {frame.shape for frame in frames} == {(scale * HEIGHT, scale * WIDTH, 3)}
     assert any(not np.array_equal(frames[0], frame) for frame in frames[1:]), "a still picture"
 
