@@ -21,7 +21,11 @@ class CogVideoXLoadLoRA(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="From CogVideoX Load Model, or another LoRA."),
-                io.Combo.Input("lora_name", options=list(lora_choices()), tooltip="From models/loras."),
+                io.Combo.Input(
+                    "lora_name",
+                    options=list(lora_choices()),
+                    tooltip="From models/loras, or the one in the pack, which the demo models take.",
+                ),
                 io.Float.Input(
                     "strength",
                     default=1.0,

@@ -1,4 +1,6 @@
-"""The example workflows as files: canvas and thumbnail in `workflows/`, API file in `workflows/api/`."""
+"""The example workflows as files: canvas and thumbnail in `workflows/`, API file in `workflows/api/`; and the
+blueprints in `subgraphs/`.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,33 @@ from typing import Any, NamedTuple
 import provision
 
 FOLDER = provision.REPO / "workflows"
+BLUEPRINT_FOLDER = provision.REPO / "subgraphs"
 OUR_PREFIX = "CogVideoX"
 NOTE = "MarkdownNote"
 TITLE_BAR = 30  # height of a node's title, which stands above its position
 
-DEMO_TITLES = ("Text to Video", "Image to Video", "First and Last Frame", "Video to Video")  # need nothing downloaded
+DEMO_TITLES = (  # need nothing downloaded
+    "Text to Video",
+    "Image to Video",
+    "First and Last Frame",
+    "Video to Video",
+    "LoRA",
+    "INT8",
+    "Tiled Big Frame",
+    "Faster",
+)
 FILE_TITLES = (  # for files that ComfyUI offers to download
     "Text to Video CogVideoX1.5-5B",
     "Image to Video CogVideoX1.5-5B-I2V",
     "First and Last Frame CogVideoX-Interpolation",
+    "Video to Video CogVideoX1.5-5B",
+    "LoRA CogVideoX-5B-I2V",
+    "INT8 CogVideoX1.5-5B",
+    "Tiled Big Frame CogVideoX1.5-5B",
+    "Faster CogVideoX1.5-5B",
 )
 TITLES = DEMO_TITLES + FILE_TITLES
+BLUEPRINT_NAMES = ("Text to Video (CogVideoX)", "Image to Video (CogVideoX)")
 
 
 class Download(NamedTuple):
@@ -49,7 +67,9 @@ DOWNLOADS = {
     for file in (
         Download("CogVideoX_1_5_5b_T2V_bf16.safetensors", _REPACKED, "diffusion_models", 11.1),
         Download("CogVideoX_1_5_5b_I2V_bf16.safetensors", _REPACKED, "diffusion_models", 11.1),
+        Download("CogVideoX_5b_I2V_GGUF_Q4_0.safetensors", "Kijai/CogVideoX_GGUF", "diffusion_models", 3.54),
         Download("CogVideoX_5b_Interpolation_GGUF_Q4_0.safetensors", "Kijai/CogVideoX_GGUF", "diffusion_models", 3.54),
+        Download("DimensionX_orbit_left_lora_rank256_bf16.safetensors", "Kijai/CogVideoX-loras", "loras", 0.529),
         Download("cogvideox_vae_bf16.safetensors", _REPACKED, "vae", 0.431),
         Download("t5xxl_fp16.safetensors", "comfyanonymous/flux_text_encoders", "text_encoders", 9.79),
     )
@@ -66,6 +86,14 @@ def thumbnail_file(title: str) -> Path:
 
 def api_file(title: str) -> Path:
     return FOLDER / "api" / f"{title.lower().replace(' ', '-')}.json"
+
+
+def blueprint_file(name: str) -> Path:
+    return BLUEPRINT_FOLDER / f"{name}.json"
+
+
+def blueprint(name: str) -> dict[str, Any]:
+    return json.loads(blueprint_file(name).read_text(encoding="utf-8"))
 
 
 def downloads(title: str) -> list[Download]:

@@ -12,6 +12,7 @@ from .autoencoder import Phase, ReconstructionWeights
 from .diffusion import NOTHING_ASKED, Dropout, Questions, Timesteps
 from .latents import Bucket
 from .loop import Optimisation
+from .lora import LoRAShape
 from .timesteps import EVERYWHERE, Focus
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -60,7 +61,8 @@ class DiffusionRecipe:
     a text-to-video one and `variant` an image-to-video one, its patch embedding is widened.
     `text_encoder`: arguments of T5Config for a new one, with its tokenizer; None takes the model's.
     `train_text_encoder` says whether it learns too. `text_tokens`: length of a prompt in training. `timesteps`,
-    `focus`, `questions` and `recompute`: see `DiffusionObjective`.
+    `focus`, `questions` and `recompute`: see `DiffusionObjective`. `lora`: train a LoRA for the model's own transformer
+    in place of the transformer.
     """
 
     optimisation: Optimisation
@@ -75,6 +77,7 @@ class DiffusionRecipe:
     questions: Questions = NOTHING_ASKED
     recompute: bool = False
     dropout: Dropout = field(default_factory=Dropout)
+    lora: LoRAShape | None = None
 
 
 Recipe = AutoencoderRecipe | TextRecipe | DiffusionRecipe
@@ -139,6 +142,7 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
             dropout=lambda v: _section(Dropout, v, "dropout"),
             focus=lambda v: _section(Focus, v, "focus"),
             questions=lambda v: _section(Questions, v, "questions"),
+            lora=lambda v: _section(LoRAShape, v, "lora", layers=tuple),
         )
         if recipe.timesteps not in Timesteps.__args__:
             raise ValueError(f"timesteps is {recipe.timesteps!r}; it is one of {', '.join(Timesteps.__args__)}")

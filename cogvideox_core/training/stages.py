@@ -20,12 +20,19 @@ from ..transformer import CogVideoXTransformer3D
 from ..vae import AutoencoderCausal3D
 from ..variants import VARIANTS, Variant
 from ..weights import load_transformer, load_vae
-from ..weights.official_layout import write_index, write_scheduler, write_text_encoder, write_transformer
+from ..weights.official_layout import (
+    write_index,
+    write_lora,
+    write_scheduler,
+    write_text_encoder,
+    write_transformer,
+)
 from .autoencoder import AutoencoderObjective, initialise
 from .clips import ClipSource
 from .diffusion import DiffusionObjective, zero_initialise
 from .latents import EncodedBucket, encode_bucket
 from .loop import Objective
+from .lora import LoRAShape, Pair, add_pairs
 from .recipe import AutoencoderRecipe, DiffusionRecipe, Recipe, TextRecipe
 from .text import TextObjective
 from .tokenizer import train_tokenizer
@@ -105,9 +112,13 @@ def _diffusion(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> Di
         buckets.append((EncodedBucket(mixed.bucket, places.latents), mixed.share))
     text = _text_encoder(recipe.text_encoder, clips, places)
     text.model.requires_grad_(recipe.train_text_encoder)
-    transformer = _transformer(recipe, variant, places)
+    transformer = _transformer(recipe, variant, places).train().requires_grad_(True)
+    pairs = {} if recipe.lora is None else _pairs(recipe.lora, transformer, recipe)
 
     def write(folder: Path) -> None:
+        if pairs:
+            write_lora({name: (pair.up, pair.down) for name, pair in pairs.items()}, folder, SAVED_DTYPE)
+            return
         learned = variant.transformer.use_learned_positional_embeddings
         config = replace(transformer.config, use_learned_positional_embeddings=learned)
         write_transformer(transformer, config, folder / "transformer", SAVED_DTYPE)
@@ -117,7 +128,7 @@ def _diffusion(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> Di
         write_index(folder, _PIPELINES[variant.task])
 
     return DiffusionObjective(
-        transformer.train().requires_grad_(True),
+        transformer,
         text.model,
         partial(text.tokenize, length=recipe.text_tokens),
         clips,
@@ -133,6 +144,12 @@ def _diffusion(recipe: DiffusionRecipe, clips: ClipSource, places: Places) -> Di
         recompute=recipe.recompute,
         write=write,
     )
+
+
+def _pairs(shape: LoRAShape, transformer: CogVideoXTransformer3D, recipe: DiffusionRecipe) -> dict[str, Pair]:
+    if recipe.transformer is not None or recipe.train_text_encoder:
+        raise ValueError("lora trains beside a model that stays; leave out transformer and train_text_encoder")
+    return add_pairs(transformer, shape)
 
 
 class _Text(NamedTuple):

@@ -16,6 +16,7 @@ from ..config import ScheduleConfig, TransformerConfig, VAEConfig
 from .writing import whole_file
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+_LORA = "pytorch_lora_weights.safetensors"
 _DIFFUSERS = "0.33.0"  # the oldest release whose classes take every field written here
 
 
@@ -38,6 +39,15 @@ def write_transformer(transformer: nn.Module, config: TransformerConfig, folder:
         table = torch.zeros(1, config.max_text_seq_length + cells, config.width)
         tensors.setdefault("patch_embed.pos_embedding", table)
     write_component(folder, "CogVideoXTransformer3DModel", asdict(config), tensors, dtype)
+
+
+def write_lora(pairs: Mapping[str, tuple[Tensor, Tensor]], folder: Path, dtype: torch.dtype) -> None:
+    """`pytorch_lora_weights.safetensors` in a folder, from up and down by the names of a transformer's layers."""
+    tensors = {}
+    for name, (up, down) in pairs.items():
+        tensors |= {f"transformer.{name}.lora_A.weight": down, f"transformer.{name}.lora_B.weight": up}
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_tensors(folder / _LORA, tensors, dtype)
 
 
 def write_text_encoder(model: Any, folder: Path, dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""What the loaders offer: files and diffusers folders in ComfyUI's model folders, and the demo models.
+"""What the loaders offer: files and diffusers folders in ComfyUI's model folders, and the demo models and their LoRA.
 
 A name in a list is the path below its model folder, with forward slashes on every system, so that a workflow opens
 anywhere. Lists are made anew whenever ComfyUI asks for them, and a choice is looked up in a fresh list: a name that
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import folder_paths
 
-from ...cogvideox_core.demo import DEMO_MODELS
+from ...cogvideox_core.demo import DEMO_LORAS, DEMO_MODELS
 from ...cogvideox_core.weights.files import ENDINGS
 from ...cogvideox_core.weights.folder import ComponentName
 
@@ -26,6 +26,7 @@ _DEMO: dict[ComponentName, Found] = {
     "vae": {"demo": DEMO_MODELS["text-to-video"]},
     "text_encoder": {"demo": DEMO_MODELS["text-to-video"]},
 }
+_DEMO_LORAS: Found = {f"demo/{name}": path for name, path in DEMO_LORAS.items()}
 
 
 class _Place(NamedTuple):
@@ -73,8 +74,8 @@ def choices(component: ComponentName) -> Found:
 
 
 def lora_choices() -> Found:
-    """Names and paths of LoRA files."""
-    found: Found = {}
+    """Names and paths of LoRA files, the demo's first."""
+    found = dict(_DEMO_LORAS)
     for place in _LORA_PLACES:
         for root in _roots(place.name):
             for name, path in _files(root, place):

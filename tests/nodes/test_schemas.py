@@ -34,13 +34,14 @@ def test_everything_has_a_tooltip_and_stands_in_our_menu(host: Host) -> None:
         assert all(info["output_tooltips"]), name
 
 
-def test_loaders_offer_the_demo_models_first(host: Host) -> None:
+def test_loaders_offer_what_travels_with_the_nodes_first(host: Host) -> None:
     def choices(node: str, name: str) -> list[str]:
         return host.object_info(node)["input"]["required"][name][1]["options"]
 
     assert choices("CogVideoXLoadModel", "model_name")[:2] == ["demo/text-to-video", "demo/image-to-video"]
     assert choices("CogVideoXLoadVAE", "vae_name")[0] == "demo"
     assert choices("CogVideoXLoadT5", "text_encoder_name")[0] == "demo"
+    assert choices("CogVideoXLoadLoRA", "lora_name")[0] == "demo/old-film"
 
 
 def test_new_files_are_offered_without_a_restart(host: Host, toys: dict[str, Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -103,6 +104,21 @@ def test_comfyui_offers_to_download_what_is_missing(open_page: Canvas, title: st
             button.click()
     assert set(asked) >= {file.url for file in downloads(title)}
     open_page.check()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--disable-api-nodes"]], ids=["", "without API nodes"])
+def test_nothing_is_called_in_an_old_way(
+    start_host: Callable[..., Host], open_canvas: Callable[[Host], Canvas], arguments: list[str]
+):
+    """ComfyUI writes into its log when a pack's scripts use what is going to be taken away."""
+    host = start_host(*arguments)
+    page = open_canvas(host)
+    for nodes_2 in (False, True):
+        page.use_nodes_2(nodes_2)
+        for title in TITLES:
+            page.load_workflow(canvas_workflow(title), title)
+    page.check()
+    assert [line for line in host.log_text().splitlines() if "deprecat" in line.lower()] == []
 
 
 def test_run_button_shows_the_video(open_page: Canvas, host: Host):

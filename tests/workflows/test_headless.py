@@ -1,4 +1,4 @@
-"""The API workflows through `POST /prompt`, and the canvas workflows as ComfyUI lists them."""
+"""The API workflows through `POST /prompt`, and the canvas workflows and blueprints as ComfyUI lists them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ from checkpoints import make_checkpoint, random_text_encoder
 from forms import blocks_in_safetensors
 from graphs import save_latent, saved_latent
 from host import PACK_NAME, Host, PromptRejected
+from lora_forms import pairs_of, peft
 from safetensors.torch import load_file
 from workflow_files import (
+    BLUEPRINT_NAMES,
     DEMO_TITLES,
     FILE_TITLES,
     OUR_PREFIX,
     TITLES,
     api_workflow,
+    blueprint,
     canvas_file,
     canvas_workflow,
     downloads,
     thumbnail_file,
 )
+
+from cogvideox_core import load_transformer
 
 WIDTH, HEIGHT, FRAMES, FPS = 96, 96, 17, 8
 
@@ -37,9 +42,6 @@ WIDTH, HEIGHT, FRAMES, FPS = 96, 96, 17, 8
 UNUSED = {
     "CogVideoXScheduler": "a part for SamplerCustom graphs; CogVideoX Sampler has it built in",
     "CogVideoXSamplerSelect": "a part for SamplerCustom graphs; CogVideoX Sampler has it built in",
-    "CogVideoXLoadLoRA": "takes a file of the user's",
-    "CogVideoXQuantizeINT8": "saves memory, of which the demo models take little",
-    "CogVideoXSpeed": "a trade of exactness for time, which nobody gets unasked",
     "CogVideoXControl": "for models made from CogVideoX, and none of them travels with the nodes",
     "CogVideoXInpaint": "for models made from CogVideoX, and none of them travels with the nodes",
 }
@@ -71,7 +73,8 @@ def test_api_workflow_writes_its_video(host: Host, title: str):
     assert path.name.startswith(title.lower().replace(" ", "-"))
     frames, fps = decode(path)
     assert (len(frames), fps) == (FRAMES, FPS)
-    assert {frame.shape for frame in frames} == {(HEIGHT, WIDTH, 3)}
+    scale = round(prompt["enlarged"]["inputs"]["scale_by"]) if "enlarged" in prompt else 1
+    assert {frame.shape for frame in frames} == {(scale * HEIGHT, scale * WIDTH, 3)}
     assert any(not np.array_equal(frames[0], frame) for frame in frames[1:]), "a still picture"
 
 
@@ -88,12 +91,15 @@ def toy_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     random_text_encoder(vocab_size=32_128).half().save_pretrained(folder / "t5")
     weights = "diffusion_pytorch_model.safetensors"
+    five_b = saved["CogVideoX-5B-I2V"] / "transformer"
+    in_blocks = blocks_in_safetensors("Q4_0")(load_file(five_b / weights), folder)
+    lora = peft("transformer.")(pairs_of(load_transformer(five_b)), folder / "lora.safetensors")
     return {
         "CogVideoX_1_5_5b_T2V_bf16.safetensors": saved["CogVideoX1.5-5B"] / "transformer" / weights,
         "CogVideoX_1_5_5b_I2V_bf16.safetensors": saved["CogVideoX1.5-5B-I2V"] / "transformer" / weights,
-        "CogVideoX_5b_Interpolation_GGUF_Q4_0.safetensors": blocks_in_safetensors("Q4_0")(
-            load_file(saved["CogVideoX-5B-I2V"] / "transformer" / weights), folder
-        ),
+        "CogVideoX_5b_I2V_GGUF_Q4_0.safetensors": in_blocks,
+        "CogVideoX_5b_Interpolation_GGUF_Q4_0.safetensors": in_blocks,
+        "DimensionX_orbit_left_lora_rank256_bf16.safetensors": lora,
         "cogvideox_vae_bf16.safetensors": saved["CogVideoX-5B-I2V"] / "vae" / weights,
         "t5xxl_fp16.safetensors": folder / "t5" / "model.safetensors",
     }
@@ -103,17 +109,12 @@ def test_workflow_for_files_runs_once_they_are_there(start_host: Callable[..., H
     """Every file where the workflow says it goes. Toys, so the video is small and takes one step."""
     host = start_host()
     for title in FILE_TITLES:
-        prompt, needed = api_workflow(title), downloads(title)
-        prompt["sampler"]["inputs"].update(steps=1, cfg=1.0)
-        if "1.5" in title:
-            prompt["latent"]["inputs"].update(width=WIDTH, height=HEIGHT, length=FRAMES)
-        else:  # this model has one size only, too large to decode in a test
-            del prompt["frames"], prompt["video"]
-            prompt["save"] = save_latent()
+        prompt, needed = small(api_workflow(title)), downloads(title)
         missing = [file for file in needed if not (host.folder / "models" / file.directory / file.name).exists()]
-        with pytest.raises(PromptRejected) as refusal:
-            host.run(prompt)
-        assert [file.name for file in missing if repr(file.name) not in str(refusal.value)] == []
+        if missing:
+            with pytest.raises(PromptRejected) as refusal:
+                host.run(prompt)
+            assert [file.name for file in missing if repr(file.name) not in str(refusal.value)] == []
         for file in missing:
             host.add_model(file.directory, toy_files[file.name], file.name)
         history = host.run(prompt)
@@ -123,6 +124,19 @@ def test_workflow_for_files_runs_once_they_are_there(start_host: Callable[..., H
             frames, fps = decode(*history.files("video"))
             assert (len(frames), fps) == (FRAMES, prompt["video"]["inputs"]["fps"])
             assert {frame.shape for frame in frames} == {(HEIGHT, WIDTH, 3)}
+
+
+def small(prompt: dict[str, Any]) -> dict[str, Any]:
+    """The prompt for toys: one step, and the size of the demo where the model takes it, else without a decoder."""
+    prompt["sampler"]["inputs"].update(steps=1, cfg=1.0)
+    if "1_5" not in prompt["model"]["inputs"]["model_name"]:  # one size only, too large to decode in a test
+        del prompt["frames"], prompt["video"]
+        return {**prompt, "save": save_latent()}
+    for key in {"latent", "background", "path"} & set(prompt):
+        inputs = prompt[key]["inputs"]
+        inputs |= {name: WIDTH for name in ("width", "height") if name in inputs}
+        inputs |= {name: FRAMES for name in ("length", "num_frames") if name in inputs}
+    return prompt
 
 
 def test_source_of_video_to_video_moves(host: Host):
@@ -176,3 +190,36 @@ def test_comfyui_serves_template_and_thumbnail(host: Host, title: str):
     kind, content = served(host, canvas_file(title).name)
     assert (kind, json.loads(content)) == ("application/json", canvas_workflow(title))
     assert served(host, thumbnail_file(title).name) == ("image/jpeg", thumbnail_file(title).read_bytes())
+
+
+def test_comfyui_serves_the_blueprints(host: Host):
+    listed = {
+        entry["name"]: (key, entry)
+        for key, entry in host.request("/global_subgraphs").items()
+        if entry["source"] == "custom_node"
+    }
+    assert set(listed) >= set(BLUEPRINT_NAMES)
+    for name in BLUEPRINT_NAMES:
+        key, entry = listed[name]
+        assert entry["info"]["node_pack"] == f"custom_nodes.{PACK_NAME}"
+        assert json.loads(host.request(f"/global_subgraphs/{key}")["data"]) == blueprint(name)
+
+
+def test_lora_that_travels_with_the_nodes_makes_an_old_film(host: Host):
+    """Brown shades only: of what distinguishes the pixels of a frame, brightness is nearly all."""
+    prompt = api_workflow("LoRA")
+    with_lora, _ = decode(*host.run(prompt).files("video"))
+    prompt["lora"]["inputs"]["strength"] = 0.0
+    without, _ = decode(*host.run(prompt).files("video"))
+    assert colourfulness(with_lora) < 0.3 * colourfulness(without)
+
+
+def colourfulness(frames: list[np.ndarray]) -> float:
+    """The deviation of red and blue from green over the frames, beyond what a tint of their brightness explains."""
+    red, green, blue = np.stack(frames).astype(float).reshape(-1, 3).T
+    brightness = np.stack([np.ones_like(green), red + green + blue], axis=1)
+    left = []
+    for difference in (red - green, blue - green):
+        explained = brightness @ np.linalg.lstsq(brightness, difference, rcond=None)[0]
+        left.append(np.std(difference - explained))
+    return float(np.mean(left))
