@@ -35,7 +35,9 @@ def read_settings(prompt: Prompt, node_id: str) -> dict[str, str]:
 
     Values are text because a seed can be larger than the whole numbers of JavaScript.
     """
-    samplers = (node for node in _upstream(prompt, node_id) if _is_link(prompt, _inputs(prompt, node).get(SAMPLER_INPUT)))
+    samplers = (
+        node for node in _upstream(prompt, node_id) if _is_link(prompt, _inputs(prompt, node).get(SAMPLER_INPUT))
+    )
     start = next(samplers, node_id)
     found = {name: value for name, inputs in SETTINGS.items() if (value := _nearest(prompt, start, inputs)) is not None}
     if loras := list(_loras(prompt, start)):

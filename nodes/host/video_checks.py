@@ -1,4 +1,4 @@
-"""What can be said of a finished video in numbers: how close its ends are, and which frames are black or stand still."""
+"""A finished video in numbers: how close its ends are, and which frames are black or stand still."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
 class Checks(TypedDict):
-    """PSNR in decibels, at most `HIGHEST_PSNR`; None where there is nothing to compare. Runs are [first, last] frames."""
+    """PSNR in decibels, at most `HIGHEST_PSNR`, None where there is nothing to compare; runs are [first, last]."""
 
     first_frame: float | None  # of frame 0 against the reference's
     reference: float | None  # the mean over the frames that both have, for a reference of several frames

@@ -42,7 +42,7 @@ def has_sound(audio: Any) -> bool:
 
 
 def save_video(video: Any, prefix: str, keep: bool, hidden: Any) -> ui.SavedResult:
-    """Write a VIDEO as mp4 with its `workflow` and `prompt`, below the output folder or, to look at only, the temporary.
+    """Write a VIDEO as mp4 with its `workflow` and `prompt`, below the output folder or (`keep` off) the temporary one.
 
     Raises: OSError in one sentence; nothing is left behind then.
     """

@@ -210,13 +210,12 @@ def test_the_settings_of_a_headless_run_are_told(host: Host) -> None:
 def test_settings_are_found_in_every_workflow(pack: ModuleType, title: str) -> None:
     read = importlib.import_module(f"{pack.__name__}.nodes.host.prompt_settings").read_settings
     graph = api_workflow(title)
-    (player,) = [name for name, one in graph.items() if one["class_type"] == "CogVideoXVideoPlayer"]
-    settings = read(graph, player)
-    assert {"model", "seed", "steps", "cfg", "sampler", "denoise", "positive"} <= settings.keys()
+    *_, player = [name for name, one in graph.items() if one["class_type"] == "CogVideoXVideoPlayer"]
+    assert {"model", "seed", "steps", "cfg", "sampler", "denoise", "positive"} <= read(graph, player).keys()
 
 
 def test_settings_are_those_of_the_sampler_and_not_of_what_comes_after(pack: ModuleType) -> None:
-    """The way of SamplerCustomAdvanced, with LoRAs, a seed from a node of its own, and an upscaler behind the decoder."""
+    """SamplerCustomAdvanced, with LoRAs, a seed from a node of its own, and an upscaler behind the decoder."""
     read = importlib.import_module(f"{pack.__name__}.nodes.host.prompt_settings").read_settings
     graph = {
         "upscaler": node("UpscaleModelLoader", model_name="upscaler.pth"),
@@ -282,7 +281,9 @@ def test_silence_is_no_sound(host: Host) -> None:
 def test_frames_of_an_odd_size_are_refused(host: Host) -> None:
     graph = video_graph()
     graph["frames"] = colour(100, width=65)
-    with pytest.raises(ExecutionFailed, match=r"frames of 65x48; an mp4 takes even sizes; crop or resize them to 64x48"):
+    with pytest.raises(
+        ExecutionFailed, match=r"frames of 65x48; an mp4 takes even sizes; crop or resize them to 64x48"
+    ):
         host.run(graph)
 
 

@@ -94,7 +94,7 @@ def test_there_is_one_video_of_the_right_size_and_length(player: PlayerPage):
     assert (player.video("videoWidth"), player.video("videoHeight")) == (WIDTH, HEIGHT)
     assert player.video("duration") == pytest.approx(FRAMES / FPS, abs=0.01)
     assert player.root.get_by_role("slider", name="Frames").get_attribute("aria-valuemax") == str(FRAMES)
-    assert player.root.get_by_text(f"{FPS} fps").is_visible()
+    assert player.root.get_by_text(f"{FPS} fps", exact=True).is_visible()
     player.canvas.check()
 
 
@@ -153,7 +153,9 @@ def test_back_and_forth(shown: PlayerPage):
     shown.press("Space")
     falls = "() => window.seen.some((frame, index) => index > 1 && frame < window.seen[index - 1] && frame > 2)"
     shown.page.wait_for_function(falls)
-    shown.page.wait_for_function("() => { const low = window.seen.lastIndexOf(1); return low > 5 && low < window.seen.length - 3 }")
+    shown.page.wait_for_function(
+        "() => { const low = window.seen.lastIndexOf(1); return low > 5 && low < window.seen.length - 3 }"
+    )
     shown.press("Space", "l", "l")
     assert shown.button("At the end: from the start").is_visible()
 
@@ -280,7 +282,9 @@ def test_collapsing_resizing_and_the_side_panel(shown: PlayerPage):
     page.wait_for_function("() => !document.querySelector('.cogvideox-player')?.checkVisibility()")
     page.evaluate("(id) => app.rootGraph.getNodeById(id).collapse()", node)
     page.wait_for_function("() => document.querySelector('.cogvideox-player')?.checkVisibility()")
-    page.evaluate("(id) => { app.rootGraph.getNodeById(id).setSize([620, 640]); app.canvas.setDirty(true, true) }", node)
+    page.evaluate(
+        "(id) => { app.rootGraph.getNodeById(id).setSize([620, 640]); app.canvas.setDirty(true, true) }", node
+    )
     page.wait_for_function("() => document.querySelector('.cogvideox-player').clientWidth > 540")
     shown.press(".")
     assert shown.number() == 1
@@ -363,7 +367,7 @@ def test_a_reference_video_keeps_step(player: PlayerPage):
     assert player.page.locator("video").count() == 2
     player.page.wait_for_function("(one) => document.querySelector(one)?.currentTime > 0.3", arg=OTHER_VIDEO)
     player.pause()
-    for frame in (3, 11, 19, 0):
+    for frame in (3, 11, 20, 0):
         player.page.mouse.click(*player.scrub_place((frame + 0.5) / FRAMES))
         assert (player.number(), player.number(OTHER_VIDEO)) == (frame, frame)
     player.button("Off").click()
@@ -378,7 +382,10 @@ def test_the_wipe_moves_by_pointer_and_keys(player: PlayerPage):
     player.run()
     player.pause()
     player.press("c")
-    divider, stage = player.root.get_by_role("slider", name="Where the pictures meet"), player.root.locator(".cvx-stage")
+    divider, stage = (
+        player.root.get_by_role("slider", name="Where the pictures meet"),
+        player.root.locator(".cvx-stage"),
+    )
     box, frame, before = stage.bounding_box(), player.label(), player.node()
     assert box is not None
     player.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.4)
@@ -399,16 +406,18 @@ def test_black_and_frozen_frames_are_flagged(player: PlayerPage):
         player={"images": ["all", 0]},
     )
     player.run()
-    player.button("black 1, 21–23").click()
+    player.button("black 1, 22–24").click()
     assert player.number() == 0
-    player.button("frozen 21–23").click()
+    player.button("frozen 22–24").click()
     assert player.label() == FRAMES
     assert player.root.locator(".cvx-mark").count() == 3
 
 
 def test_settings_are_shown_and_copied(player: PlayerPage):
     player.canvas.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    player.build(live=graph_node("ProbeLivePreview", steps=3, seconds_per_step=0, seed=41), frames={"after": ["live", 0]})
+    player.build(
+        live=graph_node("ProbeLivePreview", steps=3, seconds_per_step=0, seed=41), frames={"after": ["live", 0]}
+    )
     player.run()
     player.press("i")
     drawer = player.root.get_by_role("region", name="Settings")
@@ -484,7 +493,9 @@ def test_cancel_stops_the_run(player: PlayerPage, host: Host):
 # ---- a stricter server
 
 
-def test_it_works_under_the_strict_content_policy(start_host: Callable[..., Host], open_canvas: Callable[[Host], Canvas]):
+def test_it_works_under_the_strict_content_policy(
+    start_host: Callable[..., Host], open_canvas: Callable[[Host], Canvas]
+):
     """`--disable-api-nodes` forbids blobs as videos and requests to anything else."""
     canvas = open_canvas(start_host("--disable-api-nodes"))
     for nodes_2 in (False, True):
@@ -497,7 +508,8 @@ def test_it_works_under_the_strict_content_policy(start_host: Callable[..., Host
         assert player.number() == 1
         with player.page.expect_download():
             player.press("s")
-    canvas.check()
+    ours = [error for error in canvas.console_errors if "huggingface.co" not in error]  # the first graph's own models
+    assert (ours, canvas.failed_requests) == ([], [])
 
 
 def brightest(screenshot: bytes) -> int:

@@ -1,4 +1,4 @@
-"""Test-only nodes for the video player: videos whose frames say their number, sound, and a sampler that only pretends."""
+"""Test-only nodes for the video player: frames that say their number, sound, and a sampler that only pretends."""
 
 from __future__ import annotations
 

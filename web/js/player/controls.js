@@ -1,4 +1,4 @@
-/** The row of buttons below the picture. */
+/** The row of buttons below the picture, and the label beside the scrub bar. */
 
 import { element, icon, iconButton, setButton, setTitle } from "./elements.js";
 import { frameText, rateText } from "./frames.js";
@@ -29,8 +29,9 @@ export class Controls {
     this.#save = element("a", { class: "cvx-button cvx-save" }, icon("save"), t("save"));
     setTitle(this.#save, t("saveHint"));
     const { play, back, forward, ...others } = this.#buttons;
-    const label = element("span", { class: "cvx-label" }, this.#frame, this.#rate);
-    this.element = element("div", { class: "cvx-controls" }, play, back, forward, label, ...Object.values(others), this.#save);
+    const gap = element("span", { class: "cvx-gap" });
+    this.element = element("div", { class: "cvx-controls" }, play, back, forward, gap, ...Object.values(others), this.#save);
+    this.label = element("div", { class: "cvx-label" }, this.#frame, this.#rate);
   }
 
   setFrame(frame, clip) {

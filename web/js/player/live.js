@@ -16,6 +16,7 @@ export class LiveStage {
   #text = element("span", { class: "cvx-live-text" });
   #left = element("span", { class: "cvx-live-left" });
   #fill = element("div", { class: "cvx-fill" });
+  #track = element("div", { class: "cvx-track" }, this.#fill);
   #cancel;
 
   /**
@@ -33,7 +34,7 @@ export class LiveStage {
       this.handle({ type: "cancel" });
     });
     const words = element("div", { class: "cvx-live-words", role: "status" }, this.#text, this.#left, this.#cancel);
-    this.bar = element("div", { class: "cvx-live-bar" }, words, element("div", { class: "cvx-track" }, this.#fill));
+    this.bar = element("div", { class: "cvx-live-bar" }, words, this.#track);
     this.bar.addEventListener("click", (event) => event.stopPropagation());
     this.#show();
   }
@@ -73,7 +74,7 @@ export class LiveStage {
     if (note) this.#noteTimer = setTimeout(() => this.drop(), NOTE_SECONDS * 1000);
     this.picture.hidden = !this.#url;
     this.bar.hidden = phase === "idle" && !note;
-    this.#cancel.hidden = phase === "idle";
+    this.#cancel.hidden = this.#track.hidden = phase === "idle";
     this.#cancel.disabled = phase === "cancelling";
     this.#cancel.textContent = this.#t(phase === "cancelling" ? "cancelling" : "cancel");
     this.#text.textContent = note ? this.#t(note) : this.#progressText(node, step, steps);

@@ -68,12 +68,14 @@ export class Playback {
 
   toggle() {
     this.wanted = !this.wanted;
-    this.#apply();
+    const over = this.ending === "once" && this.frame === this.clip.frames - 1;
+    if (this.wanted && over) this.seek(0);
+    else this.#apply();
   }
 
   /** Go to a frame; playing goes on from there if it is wanted. */
   seek(frame) {
-    if (this.#backwardsSince !== null) this.#backwardsSince = null;
+    this.#backwardsSince = null;
     this.#show(clampFrame(frame, this.clip));
     this.#seeker.seek(this.frame, this.clip);
     this.#apply();
@@ -116,10 +118,18 @@ export class Playback {
     if (this.rolling) {
       // Playing is refused where the browser wants a click first, and given up where another file comes.
       if (video.paused) video.play().catch((error) => error.name === "NotAllowedError" && this.#giveUp());
-    } else {
+    } else if (!video.paused) {
       video.pause();
+      this.#settle();
     }
     this.#onChange();
+  }
+
+  /** Stand on a frame, unless one is sought: the picture may have gone on since the last that was told. */
+  #settle() {
+    if (this.#seeker.busy) return;
+    this.#show(frameAtTime(this.#video.currentTime, this.clip));
+    this.#seeker.seek(this.frame, this.clip);
   }
 
   #giveUp() {

@@ -70,7 +70,8 @@ export class VideoPlayer {
     this.#stage.append(live.picture, live.bar, drawer.element);
     this.element = element("div", { class: "cogvideox-player", tabindex: "0", role: "group" });
     this.element.setAttribute("aria-label", this.#t("player"));
-    this.element.append(this.#stage, timeline.element, controls.element, this.#badges, strip.element);
+    const seek = element("div", { class: "cvx-seek" }, timeline.element, controls.label);
+    this.element.append(this.#stage, seek, controls.element, this.#badges, strip.element);
     this.#listen(actions);
     this.#showState();
   }

@@ -8,7 +8,8 @@ from typing import Any
 from browser import Canvas
 
 PLAYER = ".cogvideox-player"
-FRAMES, FPS, WIDTH, HEIGHT = 20, 10, 64, 48
+FRAMES, FPS, WIDTH, HEIGHT = 21, 10, 64, 48
+STILL_SECONDS = 5  # in which a video that was told to reaches its frame
 STEPS = 4  # of the node that stands in for a sampler
 
 # A graph from a list of nodes: {name: {type, values: {widget: value}, links: {input: [name, output]}}}.
@@ -79,10 +80,11 @@ class PlayerPage:
         more = {name: node for name, node in inputs.items() if name not in ("player", "frames")}
         frames = {"frames": FRAMES, "width": WIDTH, "height": HEIGHT, "shade": 1.0, **inputs.get("frames", {})}
         player = {"fps": FPS, "images": ["frames", 0], "filename_prefix": f"player/{time.time_ns()}"}
+        player |= inputs.get("player", {})
         nodes = {
             **more,
             "frames": graph_node("ProbeNumberedFrames", **frames),
-            "player": graph_node("CogVideoXVideoPlayer", **player, **inputs.get("player", {})),
+            "player": graph_node("CogVideoXVideoPlayer", **player),
         }
         self.ids = self.page.evaluate(BUILD, nodes)
         self.root.wait_for()
@@ -123,9 +125,14 @@ class PlayerPage:
         self.page.wait_for_function(IS_STILL, arg=selector)
 
     def number(self, selector: str = FIRST_VIDEO) -> int:
-        """The number the pixels of the frame say, once the video stands."""
-        self.still(selector)
-        return self.page.evaluate(READ_NUMBER, selector)
+        """The number the pixels of the frame say, once the video stands on the frame that the scrub bar tells."""
+        deadline = time.monotonic() + STILL_SECONDS
+        while True:
+            self.still(selector)
+            number = self.page.evaluate(READ_NUMBER, selector)
+            if number == self.label() or time.monotonic() > deadline:
+                return number
+            self.page.wait_for_timeout(20)
 
     def label(self) -> int:
         """The number of the frame as the scrub bar has it, from 0."""
@@ -152,7 +159,10 @@ class PlayerPage:
 
     def node(self, name: str = "player") -> dict[str, Any]:
         """Where a node is and how large."""
-        read = "(id) => { const node = app.rootGraph.getNodeById(id); return node && {pos: [...node.pos], size: [...node.size]} }"
+        read = """(id) => {
+          const node = app.rootGraph.getNodeById(id)
+          return node && {pos: [...node.pos], size: [...node.size]}
+        }"""
         return self.page.evaluate(read, self.ids[name])
 
 
