@@ -13,7 +13,7 @@ import { VideoPlayer } from "./player/view.js";
 
 const NODE = "CogVideoXVideoPlayer";
 const MARGIN = 10; // that the classic canvas leaves around a widget
-const SIZE = [400, 480]; // of a new node
+const SIZE = [420, 560]; // of a new node
 
 /** @type {Map<Object, VideoPlayer>} the players of the nodes that are on a graph now */
 const players = new Map();

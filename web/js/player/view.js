@@ -17,7 +17,7 @@ import { Strip } from "./strip.js";
 import { Timeline } from "./timeline.js";
 
 const THUMBNAIL_WIDTH = 96;
-const HEIGHT = 240; // pixels of the smallest player; the strip comes on top
+const HEIGHT = 260; // pixels of the smallest player; the strip comes on top
 const STRIP_HEIGHT = 46;
 
 export class VideoPlayer {
