@@ -38,15 +38,16 @@ def check(frames: Tensor, reference: Tensor | None = None) -> Checks:
         if _is_black(frame):
             black.append(index)
         if index:
-            steps.append(_psnr(frame, previous))
-            if (frame - previous).abs().mean() < FROZEN_DIFFERENCE:
+            change = frame - previous
+            steps.append(_decibels(change))
+            if change.abs().mean().item() < FROZEN_DIFFERENCE:
                 frozen.append(index)
         previous = frame
     against = [] if reference is None else _against(frames, reference)
     return {
         "first_frame": against[0] if against else None,
         "reference": _rounded(statistics.fmean(against)) if reference is not None and len(reference) > 1 else None,
-        "seam": _psnr(previous, first) if len(frames) > 1 else None,
+        "seam": _decibels(previous - first) if len(frames) > 1 else None,
         "step": _rounded(statistics.median(steps)) if steps else None,
         "black": _runs(black),
         "frozen": [[start - 1, end] for start, end in _runs(frozen)],
@@ -54,11 +55,12 @@ def check(frames: Tensor, reference: Tensor | None = None) -> Checks:
 
 
 def _against(frames: Tensor, reference: Tensor) -> list[float]:
-    return [_psnr(_finite(ours), _finite(theirs)) for ours, theirs in zip(frames, reference, strict=False)]
+    return [_decibels(_finite(ours) - _finite(theirs)) for ours, theirs in zip(frames, reference, strict=False)]
 
 
-def _psnr(ours: Tensor, theirs: Tensor) -> float:
-    error = (ours - theirs).square().mean().item()
+def _decibels(difference: Tensor) -> float:
+    """PSNR of two pictures by what they differ in."""
+    error = difference.square().mean().item()
     return HIGHEST_PSNR if error == 0 else _rounded(min(-10 * math.log10(error), HIGHEST_PSNR))
 
 

@@ -70,7 +70,8 @@ test("backwards each frame shows for its time, and the ends once", () => {
 });
 
 test("after the last entry of a list comes the first", () => {
-  assert.deepEqual(frames.ENDINGS.map((ending) => frames.following(frames.ENDINGS, ending)), ["pingpong", "once", "loop"]);
+  const next = frames.ENDINGS.map((ending) => frames.following(frames.ENDINGS, ending));
+  assert.deepEqual(next, ["pingpong", "once", "loop"]);
 });
 
 test("labels count from 1 and keep their width", () => {

@@ -8,7 +8,9 @@ import { IDLE, afterEvent } from "../../web/js/player/live_state.js";
 import { isUpstream, nodeAt, upstreamIds } from "../../web/js/player/upstream.js";
 
 const run = (...events) => events.reduce(afterEvent, IDLE);
-const step = (prompt, number) => ({ type: "step", prompt, node: "3", step: number, steps: 50, secondsLeft: 50 - number });
+const step = (prompt, number) => {
+  return { type: "step", prompt, node: "3", step: number, steps: 50, secondsLeft: 50 - number };
+};
 
 test("a preview alone starts the live stage; steps fill it in", () => {
   assert.equal(run({ type: "preview", prompt: "a", node: "3" }).phase, "running");
@@ -63,7 +65,8 @@ function graphOf(nodes, subgraphs = {}) {
     });
     inputs.push({ link: null });
     const subgraph = subgraphs[id];
-    graph.nodes.push({ id: Number(id), title: `node ${id}`, graph, inputs, subgraph, isSubgraphNode: () => Boolean(subgraph) });
+    const isSubgraphNode = () => Boolean(subgraph);
+    graph.nodes.push({ id: Number(id), title: `node ${id}`, graph, inputs, subgraph, isSubgraphNode });
   }
   return graph;
 }

@@ -12,13 +12,16 @@ import { settingsRows, settingsText } from "../../web/js/player/settings.js";
 import { STRINGS, translator } from "../../web/js/player/strings.js";
 
 const t = translator("en");
-const key = (name, more = {}) => ({ key: name, shiftKey: false, ctrlKey: false, altKey: false, metaKey: false, ...more });
+const NO_MODIFIER = { shiftKey: false, ctrlKey: false, altKey: false, metaKey: false };
+const key = (name, more = {}) => ({ key: name, ...NO_MODIFIER, ...more });
 
 test("every language has the same words with the same values", () => {
   const values = (text) => (text.match(/\{\w+\}/g) ?? []).sort();
   for (const [locale, table] of Object.entries(STRINGS)) {
     assert.deepEqual(Object.keys(table), Object.keys(STRINGS.en), locale);
-    for (const [name, text] of Object.entries(table)) assert.deepEqual(values(text), values(STRINGS.en[name]), `${locale} ${name}`);
+    for (const [name, text] of Object.entries(table)) {
+      assert.deepEqual(values(text), values(STRINGS.en[name]), `${locale} ${name}`);
+    }
   }
 });
 
@@ -56,7 +59,8 @@ test("levels", () => {
 });
 
 test("settings are rows in one order; the size is the video's own", () => {
-  const result = { settings: { seed: "18446744073709551615", model: "m", unknown: "x" }, width: 96, height: 64, frames: 17, fps: 8 };
+  const settings = { seed: "18446744073709551615", model: "m", unknown: "x" };
+  const result = { settings, width: 96, height: 64, frames: 17, fps: 8 };
   const rows = settingsRows(result, t);
   assert.deepEqual(rows, [["Model", "m"], ["Seed", "18446744073709551615"], ["Size", "96 × 64, 17 frames, 8 fps"]]);
   assert.equal(settingsText(rows.slice(0, 2)), "Model: m\nSeed: 18446744073709551615");

@@ -174,6 +174,28 @@ def test_the_whole_screen(shown: PlayerPage):
     assert shown.number() == 0
 
 
+def test_sound_is_off_until_it_is_wanted_and_then_stays_on(player: PlayerPage):
+    player.build(tone=graph_node("ProbeTone", seconds=2.0), player={"audio": ["tone", 0]})
+    player.run()
+    assert player.video("muted") is True
+    player.button("Sound on").click()
+    assert player.video("muted") is False
+    player.run_again(shade=0.7)
+    assert player.video("muted") is False
+    player.press("m")
+    assert player.video("muted") is True
+
+
+def test_it_speaks_the_language_of_the_settings(player: PlayerPage):
+    language = "Comfy.Locale"
+    player.canvas.set_setting(language, "zh")
+    try:
+        player.build()
+        assert player.root.get_by_text("运行工作流后，视频将显示在这里").is_visible()
+    finally:
+        player.canvas.set_setting(language, "en")
+
+
 # ---- files
 
 

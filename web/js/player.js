@@ -20,8 +20,9 @@ const players = new Map();
 const sessionOf = keepSessions();
 
 function addPlayer(node) {
+  const t = translator(app.extensionManager.setting.get("Comfy.Locale"));
   const view = new VideoPlayer({
-    t: translator(app.extensionManager.setting.get("Comfy.Locale")),
+    t,
     address: (route) => api.apiURL(route),
     session: () => sessionOf(sessionKey(app.rootGraph, node)),
     cancel: (prompt) => cancelRun(api, prompt),
@@ -37,7 +38,7 @@ function addPlayer(node) {
     setValue: () => {},
   });
   widget.serialize = false; // not in workflows
-  widget.label = "player";
+  widget.label = t("player"); // the side panel lists it
   // The classic canvas would keep the width that the side panel gives a widget, and draw it too narrow from then on.
   Object.defineProperty(widget, "width", { get: () => undefined, set: () => {} });
   // The video is shown here, not once more below.

@@ -45,7 +45,8 @@ export class Compare {
     });
     this.#divider = element("div", { class: "cvx-divider", role: "slider", tabindex: "0" });
     setTitle(this.#divider, t("divider"));
-    this.#labels = [element("span", { class: "cvx-tag cvx-left" }, t("thisVideo")), element("span", { class: "cvx-tag cvx-right" })];
+    this.#labels = ["cvx-tag cvx-left", "cvx-tag cvx-right"].map((name) => element("span", { class: name }));
+    this.#labels[0].textContent = t("thisVideo");
     stage.append(this.#divider, ...this.#labels, this.#makeBar());
     this.#drag();
     this.#show();

@@ -18,7 +18,7 @@ export class Controls {
       play: button("play", t("play"), actions.toggle),
       back: button("back", t("back"), () => actions.step(-1)),
       forward: button("forward", t("forward"), () => actions.step(1)),
-      speed: element("button", { type: "button", class: "cvx-button cvx-text", on: { click: () => actions.nextSpeed() } }),
+      speed: element("button", { type: "button", class: "cvx-button cvx-text", on: { click: actions.nextSpeed } }),
       ending: button("loop", t("loop"), actions.nextEnding),
       mute: button("silence", t("unmute"), actions.toggleMute),
       compare: button("compare", t("compare"), actions.nextCompare),
@@ -30,7 +30,8 @@ export class Controls {
     setTitle(this.#save, t("saveHint"));
     const { play, back, forward, ...others } = this.#buttons;
     const gap = element("span", { class: "cvx-gap" });
-    this.element = element("div", { class: "cvx-controls" }, play, back, forward, gap, ...Object.values(others), this.#save);
+    const row = [play, back, forward, gap, ...Object.values(others), this.#save];
+    this.element = element("div", { class: "cvx-controls" }, ...row);
     this.label = element("div", { class: "cvx-label" }, this.#frame, this.#rate);
   }
 
@@ -46,7 +47,10 @@ export class Controls {
     this.#save.download = result.file.filename;
   }
 
-  /** @param {{wanted: boolean, speed: number, ending: string, muted: boolean, comparable: boolean, comparing: boolean}} state */
+  /**
+   * @param {{wanted: boolean, speed: number, ending: string, muted: boolean, comparable: boolean, comparing: boolean}}
+   *   state
+   */
   setState({ wanted, speed, ending, muted, comparable, comparing }) {
     const { play, speed: speedButton, ending: endingButton, mute, compare } = this.#buttons;
     setButton(play, wanted ? "pause" : "play", this.#t(wanted ? "pause" : "play"));

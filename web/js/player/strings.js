@@ -56,7 +56,7 @@ export const STRINGS = {
     referenceMeanHint: "How close the video is to the reference video, on average over their frames (PSNR)",
     seam: "loop {value} dB",
     seamHint:
-      "How close the last frame is to the first (PSNR). Neighbouring frames: {step} dB; a loop near that has no visible seam",
+      "How close the last frame is to the first (PSNR). Neighbours: {step} dB; a loop near that has no visible seam",
     black: "black {runs}",
     blackHint: "Frames that are black",
     frozen: "frozen {runs}",

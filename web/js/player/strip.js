@@ -19,11 +19,13 @@ export class Strip {
   /** @param {import("./session.js").Session} session */
   setSession(session) {
     this.element.hidden = session.entries.length < 2;
-    this.element.replaceChildren(...session.entries.map((entry) => this.#item(entry, entry.result.id === session.shown)));
+    const items = session.entries.map((entry) => this.#item(entry, entry.result.id === session.shown));
+    this.element.replaceChildren(...items);
   }
 
   #item({ number, result, thumbnail }, shown) {
-    const show = element("button", { type: "button", class: "cvx-result", on: { click: () => this.#show(result.id) } });
+    const click = () => this.#show(result.id);
+    const show = element("button", { type: "button", class: "cvx-result", on: { click } });
     if (thumbnail) show.append(element("img", { src: thumbnail, alt: "" }));
     show.append(element("span", { class: "cvx-number" }, String(number)));
     show.setAttribute("aria-pressed", shown);

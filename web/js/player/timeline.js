@@ -19,7 +19,8 @@ export class Timeline {
   constructor({ t, seek, hold }) {
     this.#t = t;
     const track = element("div", { class: "cvx-track" }, this.#fill, this.#marks, this.#handle);
-    this.element = element("div", { class: "cvx-timeline", role: "slider", tabindex: "0", "aria-valuemin": "1" }, track);
+    const slider = { class: "cvx-timeline", role: "slider", tabindex: "0", "aria-valuemin": "1" };
+    this.element = element("div", slider, track);
     setTitle(this.element, t("timeline"));
     this.#scrub(track, seek, hold);
   }
