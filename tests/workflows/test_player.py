@@ -141,6 +141,17 @@ def test_twenty_of_twenty_steps_land_on_their_frame(shown: PlayerPage):
     assert shown.number() == FRAMES - 1
 
 
+def test_a_step_out_of_playing_lands_on_its_frame(shown: PlayerPage):
+    """A video that was still playing when it was sought went on for a frame."""
+    for _ in range(10):
+        before = shown.video("currentTime")
+        shown.press("Space")
+        moved = "([selector, before]) => document.querySelector(selector).currentTime !== before"
+        shown.page.wait_for_function(moved, arg=[FIRST_VIDEO, before])
+        shown.press(",")
+        assert shown.number() == shown.label()
+
+
 def test_back_and_forth(shown: PlayerPage):
     shown.press("l")
     assert shown.button("At the end: backwards").is_visible()

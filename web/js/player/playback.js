@@ -76,6 +76,7 @@ export class Playback {
   /** Go to a frame; playing goes on from there if it is wanted. */
   seek(frame) {
     this.#backwardsSince = null;
+    if (!this.playing) this.#video.pause(); // before it seeks: one that still plays goes on for a frame after that
     this.#show(clampFrame(frame, this.clip));
     this.#seeker.seek(this.frame, this.clip);
     this.#apply();
