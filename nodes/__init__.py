@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import CogVideoXControl, CogVideoXEmptyLatent, CogVideoXImageToVideo, CogVideoXInpaint
-from .host.colours import teach_colours
 from .foreign.door import open_door
+from .host.colours import teach_colours
 from .host.lora import teach_names
 from .loaders import CogVideoXLoadModel, CogVideoXLoadT5, CogVideoXLoadVAE
 from .lora import CogVideoXLoadLoRA

@@ -1,15 +1,18 @@
-"""The finished video: saved, shown and handed on."""
+"""The finished video: saved, shown, measured and handed on."""
 
 from __future__ import annotations
 
-import os
+import uuid
 from fractions import Fraction
-from pathlib import Path
 
-import folder_paths
 import torch
-from comfy.cli_args import args
-from comfy_api.latest import InputImpl, Types, io, ui
+from comfy_api.latest import io, ui
+
+from ..cogvideox_core.conditioning import video_pixels
+from ..cogvideox_core.shapes import VideoSize
+from .host.prompt_settings import read_settings
+from .host.video_checks import check
+from .host.video_file import encodable, has_sound, remove, save_reference, save_video
 
 
 class CogVideoXVideoPlayer(io.ComfyNode):
@@ -19,7 +22,10 @@ class CogVideoXVideoPlayer(io.ComfyNode):
             node_id="CogVideoXVideoPlayer",
             display_name="CogVideoX Video Player",
             category="CogVideoX/video",
-            description="Plays the frames as a video and saves it as an mp4 that carries its workflow.",
+            description=(
+                "Plays the frames as a video and saves it as an mp4 that carries its workflow. Step through it frame "
+                "by frame, compare it with a reference, and see its settings."
+            ),
             inputs=[
                 io.Image.Input("images", optional=True, tooltip="The frames; or give a video."),
                 io.Video.Input("video", optional=True, tooltip="A video in place of frames; keeps its own fps."),
@@ -35,14 +41,30 @@ class CogVideoXVideoPlayer(io.ComfyNode):
                     "filename_prefix", default="CogVideoX/video", tooltip="Folder and name below the output folder."
                 ),
                 io.Boolean.Input("save_output", default=True, tooltip="Off: a temporary file, for looking at it only."),
+                io.Image.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="What the video is compared with in the player: the start image, say, whose likeness to "
+                    "the first frame is then measured; or as many frames as another video has.",
+                ),
+                io.Video.Input(
+                    "reference_video",
+                    optional=True,
+                    tooltip="A video to compare with, in place of reference; shown in step with this one.",
+                ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="Sound for the mp4, in place of the video's own; cut where the frames end.",
+                ),
             ],
             outputs=[
                 io.Video.Output(tooltip="The video, for ComfyUI's video nodes."),
                 io.Image.Output(tooltip="Its frames."),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,
-            search_aliases=["save video", "preview video", "mp4"],
+            search_aliases=["save video", "preview video", "mp4", "compare videos"],
         )
 
     @classmethod
@@ -53,43 +75,50 @@ class CogVideoXVideoPlayer(io.ComfyNode):
         save_output: bool,
         images: torch.Tensor | None = None,
         video=None,
+        reference: torch.Tensor | None = None,
+        reference_video=None,
+        audio=None,
     ) -> io.NodeOutput:
         if (images is None) == (video is None):
             raise ValueError("give either images or video to CogVideoX Video Player, one of the two")
-        if video is None:
-            rate = Fraction(fps).limit_denominator(1000)
-            video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=rate))
-        saved = _save(video, filename_prefix, save_output, cls.hidden)
-        frames = video.get_components().images if images is None else images
-        return io.NodeOutput(video, frames, ui=ui.PreviewVideo([saved]))
+        if reference is not None and reference_video is not None:
+            raise ValueError("give either reference or reference_video to CogVideoX Video Player, or neither")
+        if images is None:
+            parts = video.get_components()
+            images, rate, sound = parts.images, Fraction(parts.frame_rate), parts.audio if audio is None else audio
+        else:
+            rate, sound = Fraction(fps).limit_denominator(1000), audio
+        if reference_video is not None:
+            reference = reference_video.get_components().images
+        for name, given in (("video", images), ("reference", reference)):
+            if given is not None and len(given) == 0:
+                raise ValueError(f"the {name} has no frames; give at least one")
+        if video is None or audio is not None:  # a video that stays as it is keeps its file's own encoding
+            video = encodable(images, rate, sound)
+        told, files = _measured(images, reference, rate)
+        told |= {"has_audio": has_sound(sound), "settings": _settings(cls.hidden)}
+        try:
+            saved = save_video(video, filename_prefix, save_output, cls.hidden)
+        except BaseException:
+            for file in files:
+                remove(file)
+            raise
+        shown = ui.PreviewVideo([saved]).as_dict()
+        return io.NodeOutput(video, images, ui={**shown, "cogvideox_player": [told]})
 
 
-def _save(video, prefix: str, keep: bool, hidden) -> ui.SavedResult:
-    """Write the mp4 under a temporary name, then rename it: a failure leaves no half file."""
-    root = folder_paths.get_output_directory() if keep else folder_paths.get_temp_directory()
-    width, height = video.get_dimensions()
-    try:
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, root, width, height)
-    except OSError as error:
-        raise OSError(
-            f"no folder for {prefix!r} in {root}: {error.strerror}; choose another filename_prefix"
-        ) from error
-    target = Path(folder) / f"{name}_{counter:05}_.mp4"
-    unfinished = target.with_name(f".{target.stem}.unfinished.mp4")
-    try:
-        video.save_to(
-            str(unfinished), format=Types.VideoContainer.MP4, codec=Types.VideoCodec.H264, metadata=_metadata(hidden)
-        )
-        os.replace(unfinished, target)
-    except OSError as error:
-        raise OSError(f"{target} could not be written: {error.strerror or error}; nothing was left behind") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return ui.SavedResult(target.name, subfolder, io.FolderType.output if keep else io.FolderType.temp)
+def _measured(images: torch.Tensor, reference: torch.Tensor | None, rate: Fraction) -> tuple[dict, list]:
+    """What the player's widget is told of the frames, and the files this needed."""
+    frames, height, width = images.shape[:3]
+    told = {"id": uuid.uuid4().hex, "fps": float(rate), "frames": frames, "width": width, "height": height}
+    if reference is None:
+        return {**told, "checks": check(images), "reference": None}, []
+    size = VideoSize(height, width, len(reference))
+    fitted = video_pixels(reference[..., :3].movedim(-1, 1), size, fit="crop")[0].movedim(0, -1) / 2 + 0.5
+    checks = check(images, fitted)
+    file = save_reference(fitted, rate)
+    return {**told, "checks": checks, "reference": {**file, "frames": len(fitted)}}, [file]
 
 
-def _metadata(hidden) -> dict | None:
-    """The workflow and prompt that made the video, unless the server was told to leave them out."""
-    if args.disable_metadata:
-        return None
-    return {**(hidden.extra_pnginfo or {}), "prompt": hidden.prompt} if hidden.prompt is not None else None
+def _settings(hidden) -> dict[str, str]:
+    return read_settings(hidden.prompt, hidden.unique_id) if hidden.prompt else {}
