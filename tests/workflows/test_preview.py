@@ -189,9 +189,9 @@ def test_a_preview_comes_back_after_a_switch_of_tabs(open_page: Canvas) -> None:
 
 
 def test_a_preview_moves_with_api_nodes_disabled(start_host: Any, open_canvas: Any) -> None:
-    """ComfyUI's content security policy is strict then."""
+    """ComfyUI's content security policy is strict then; it keeps the frontend from asking for models of its own."""
     page = open_canvas(start_host("--disable-api-nodes"))
     for nodes_2 in (False, True):
         page.use_nodes_2(nodes_2)
         assert moves(run(page))
-    page.check()
+    assert [error for error in page.console_errors if "https://huggingface.co/" not in error] == []
