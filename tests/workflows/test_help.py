@@ -11,34 +11,37 @@ from words import help_text, locale
 
 NODES = ("CogVideoXLoadModel", "CogVideoXSampler", "CogVideoXVideoPlayer")
 
-# A node in the middle of the view, alone in the graph, and what is written on it.
-PLACE = """
+# Whether a node of a type is selected, its tools beside it. Until then it is put alone into the graph and selected: a
+# page that has just opened may yet put its last workflow there, and shows the tools for a change of selection alone.
+SELECT = """
 (type) => {
   const graph = app.rootGraph
-  graph.clear()
-  const node = LiteGraph.createNode(type)
-  graph.add(node)
-  node.pos = [300, 200]
-  Object.assign(app.canvas.ds, {scale: 1, offset: [0, 0]})
+  let node = graph.nodes.find((one) => one.type === type)
+  if (node && app.canvas.selectedItems.has(node) && document.querySelector('[data-testid="info-button"]')) return true
+  if (!node) {
+    graph.clear()
+    node = LiteGraph.createNode(type)
+    graph.add(node)
+    node.pos = [300, 200]
+    Object.assign(app.canvas.ds, {scale: 1, offset: [0, 0]})
+  }
+  app.canvas.deselectAll()
+  app.canvas.selectNode(node)
   app.canvas.setDirty(true, true)
+}
+"""
+
+# What is written on a new node of a type.
+READ = """
+(type) => {
+  const node = LiteGraph.createNode(type)
   return {
-    id: node.id,
     title: node.title,
     shown: Object.fromEntries([
       ...node.inputs.map((input) => [input.name, input.label ?? input.localized_name]),
       ...(node.widgets ?? []).map((widget) => [widget.name, widget.label]),
     ]),
   }
-}
-"""
-
-# Selects a node until the tools of a selection are there: the frontend shows them for a change of it alone.
-SELECT = """
-(id) => {
-  const node = app.rootGraph.getNodeById(id)
-  if (app.canvas.selectedItems.has(node) && document.querySelector('[data-testid="info-button"]')) return true
-  app.canvas.deselectAll()
-  app.canvas.selectNode(node)
 }
 """
 
@@ -51,6 +54,7 @@ def in_chinese(open_page: Canvas) -> Iterator[Canvas]:
     """The page in Chinese; English again afterwards, for the tests that share the host."""
     open_page.set_setting("Comfy.Locale", "zh")
     open_page.open()
+    open_page.page.wait_for_load_state("networkidle")
     yield open_page
     open_page.set_setting("Comfy.Locale", "en")
     open_page.open()
@@ -58,8 +62,7 @@ def in_chinese(open_page: Canvas) -> Iterator[Canvas]:
 
 def open_help(canvas: Canvas, node_id: str, title: str) -> str:
     """The text of the Info tab of a node, once its page and its picture are there."""
-    placed = canvas.evaluate(PLACE, node_id)
-    canvas.page.wait_for_function(SELECT, arg=placed["id"], polling=500)
+    canvas.page.wait_for_function(SELECT, arg=node_id, polling=500)
     canvas.page.get_by_test_id("info-button").click()
     canvas.page.locator(HELP).get_by_role("heading", level=1, name=title).wait_for()
     canvas.page.wait_for_function(PICTURE_IS_THERE)
@@ -88,10 +91,10 @@ def test_the_info_tab_shows_our_page(open_page: Canvas, node_id: str) -> None:
 
 def test_a_chinese_user_reads_chinese(in_chinese: Canvas) -> None:
     for node_id in NODES:
-        placed, words = in_chinese.evaluate(PLACE, node_id), locale("zh")[node_id]
-        assert placed["title"] == words["display_name"]
+        read, words = in_chinese.evaluate(READ, node_id), locale("zh")[node_id]
+        assert read["title"] == words["display_name"]
         for name, word in words["inputs"].items():
-            assert placed["shown"].get(name, word["name"]) == word["name"]
+            assert read["shown"].get(name, word["name"]) == word["name"]
         page = help_text(node_id, "zh")
         shown = open_help(in_chinese, node_id, title_of(page))
         assert [piece for piece in pieces(page) if piece not in shown] == []
