@@ -128,7 +128,7 @@ def test_workflow_for_files_runs_once_they_are_there(start_host: Callable[..., H
 
 def small(prompt: dict[str, Any]) -> dict[str, Any]:
     """The prompt for toys: one step, and the size of the demo where the model takes it, else without a decoder."""
-    prompt["sampler"]["inputs"].update(steps=1, cfg=1.0)
+    prompt["sampler"]["inputs"].update(steps=1, cfg=1.0, denoise=1.0)
     if "1_5" not in prompt["model"]["inputs"]["model_name"]:  # one size only, too large to decode in a test
         del prompt["frames"], prompt["video"]
         return {**prompt, "save": save_latent()}
