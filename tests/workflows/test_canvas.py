@@ -11,6 +11,7 @@ from browser import Canvas
 from host import PACK_NAME, Host
 from PIL import Image
 from workflow_files import (
+    DEMO_TITLES,
     FILE_TITLES,
     TITLE_BAR,
     TITLES,
@@ -110,14 +111,20 @@ def test_comfyui_offers_to_download_what_is_missing(open_page: Canvas, title: st
 def test_nothing_is_called_in_an_old_way(
     start_host: Callable[..., Host], open_canvas: Callable[[Host], Canvas], arguments: list[str]
 ):
-    """ComfyUI writes into its log when a pack's scripts use what is going to be taken away."""
+    """ComfyUI writes into its log when a pack's scripts use what is going to be taken away.
+
+    For files that are missing the frontend itself asks the hub how large they are, and then blocks that without API
+    nodes: the page is checked before those workflows are opened.
+    """
     host = start_host(*arguments)
     page = open_canvas(host)
-    for nodes_2 in (False, True):
-        page.use_nodes_2(nodes_2)
-        for title in TITLES:
-            page.load_workflow(canvas_workflow(title), title)
-    page.check()
+    for titles in (DEMO_TITLES, FILE_TITLES):
+        for nodes_2 in (False, True):
+            page.use_nodes_2(nodes_2)
+            for title in titles:
+                page.load_workflow(canvas_workflow(title), title)
+        if titles is DEMO_TITLES:
+            page.check()
     assert [line for line in host.log_text().splitlines() if "deprecat" in line.lower()] == []
 
 
