@@ -171,7 +171,7 @@ WORKFLOWS = [
         task="text-to-video",
         about=(
             "Puts a LoRA on the model: a small file that teaches it something, here to show everything as an old film. "
-            "**Run** works at once: the demo model and this LoRA come with the nodes. It was trained in a few minutes, "
+            "**Run** works at once: the demo model and this LoRA come with the nodes. It was trained in eight minutes, "
             "on the demo's own videos in brown (*docs/demo-models.md* says how), and loses things that are as bright "
             "as what is behind them.\n\n"
             "**strength** says how much of it: 0 is none, 1 as trained, negative the opposite. A change of it loads "

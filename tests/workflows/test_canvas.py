@@ -110,13 +110,18 @@ def test_comfyui_offers_to_download_what_is_missing(open_page: Canvas, title: st
 def test_nothing_is_called_in_an_old_way(
     start_host: Callable[..., Host], open_canvas: Callable[[Host], Canvas], arguments: list[str]
 ):
-    """ComfyUI writes into its log when a pack's scripts use what is going to be taken away."""
+    """ComfyUI writes into its log when a pack's scripts use what is going to be taken away.
+
+    For files that are missing, those of its own first workflow too, the frontend asks the hub how large they are, and
+    blocks that itself without API nodes.
+    """
     host = start_host(*arguments)
     page = open_canvas(host)
     for nodes_2 in (False, True):
         page.use_nodes_2(nodes_2)
         for title in TITLES:
             page.load_workflow(canvas_workflow(title), title)
+    page.console_errors = [error for error in page.console_errors if "/missingModelDownload" not in error]
     page.check()
     assert [line for line in host.log_text().splitlines() if "deprecat" in line.lower()] == []
 
