@@ -50,8 +50,8 @@ def opened(page: Canvas, graph: Graph, *, names: bool = False) -> dict[str, dict
 
 
 def close_toasts(page: Canvas) -> None:
-    for button in page.page.locator(".p-toast-close-button").all():
-        button.click()
+    page.evaluate("() => document.querySelectorAll('.p-toast-close-button').forEach((button) => button.click())")
+    page.page.wait_for_function(f"() => !{TOASTS}.length")
 
 
 def toasts(page: Canvas) -> list[str]:
