@@ -27,7 +27,8 @@ CHROMIUM_FLAGS = (
     "--disable-dev-shm-usage",
 )
 WINDOW = {"width": 1600, "height": 1000}
-READY = "() => Boolean(window.app?.isGraphReady && window.app.vueAppReady)"
+# With a client id, too: a prompt that is queued before the server has given one is answered to nobody.
+READY = "() => Boolean(window.app?.isGraphReady && window.app.vueAppReady && window.comfyAPI?.api?.api?.clientId)"
 READY_TIMEOUT = 90_000  # milliseconds
 NODES_2 = "Comfy.VueNodes.Enabled"
 
