@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from loading import T5_XXL
 from torch import nn
 
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D
@@ -34,15 +35,6 @@ MODELS = ("CogVideoX-2B", "CogVideoX-5B", "CogVideoX-5B-I2V", "CogVideoX1.5-5B",
 ROWS = ("CogVideoX-2B", "CogVideoX-5B", "CogVideoX1.5-5B")  # the others take as much as their siblings
 GPU = torch.device("cuda")
 BF16 = torch.bfloat16
-T5_XXL = dict(
-    vocab_size=32_128,
-    d_model=4096,
-    d_kv=64,
-    d_ff=10_240,
-    num_heads=64,
-    num_layers=24,
-    feed_forward_proj="gated-gelu",
-)
 
 # Activations of width D that stand at once, of every token: measured 8.0 for a guided step of 5B and of 1.5-5B.
 STANDING = 8

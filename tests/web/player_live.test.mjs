@@ -5,7 +5,8 @@ import { test } from "node:test";
 
 import { cancelRun } from "../../web/js/player/cancel.js";
 import { IDLE, afterEvent } from "../../web/js/player/live_state.js";
-import { isUpstream, nodeAt, upstreamIds } from "../../web/js/player/upstream.js";
+import { nodeOf } from "../../web/js/parts/nodes.js";
+import { isUpstream, upstreamIds } from "../../web/js/player/upstream.js";
 
 const run = (...events) => events.reduce(afterEvent, IDLE);
 const step = (prompt, number) => {
@@ -101,10 +102,10 @@ test("a subgraph that is used twice has a player in each", () => {
 
 test("an execution id leads to its node", () => {
   const graph = graphOf({ 1: [], 2: ["1"] }, { 2: graphOf({ 7: [] }) });
-  assert.equal(nodeAt(graph, "2:7").title, "node 7");
-  assert.equal(nodeAt(graph, "1").title, "node 1");
-  assert.equal(nodeAt(graph, "9:7"), null);
-  assert.equal(nodeAt(graph, null), null);
+  assert.equal(nodeOf(graph, "2:7").title, "node 7");
+  assert.equal(nodeOf(graph, "1").title, "node 1");
+  assert.equal(nodeOf(graph, "9:7"), null);
+  assert.equal(nodeOf(graph, null), null);
 });
 
 // ---- stopping

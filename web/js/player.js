@@ -8,7 +8,8 @@ import { app } from "../../../scripts/app.js";
 import { cancelRun } from "./player/cancel.js";
 import { keepSessions, locatorOf, sessionKey } from "./player/session.js";
 import { translator } from "./player/strings.js";
-import { isUpstream, nodeAt, upstreamIds } from "./player/upstream.js";
+import { nodeOf } from "./parts/nodes.js";
+import { isUpstream, upstreamIds } from "./player/upstream.js";
 import { VideoPlayer } from "./player/view.js";
 
 const NODE = "CogVideoXVideoPlayer";
@@ -26,7 +27,7 @@ function addPlayer(node) {
     address: (route) => api.apiURL(route),
     session: () => sessionOf(sessionKey(app.rootGraph, node)),
     cancel: (prompt) => cancelRun(api, prompt),
-    nameOf: (id) => nodeAt(app.rootGraph, id)?.title ?? id,
+    nameOf: (id) => nodeOf(app.rootGraph, id)?.title ?? id,
     canvas: () => app.canvas,
     classic: () => !LiteGraph.vueNodesMode,
   });

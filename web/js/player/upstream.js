@@ -50,10 +50,3 @@ function follow(graph, input, place, found) {
   found.add(id);
   walk(origin, place, found);
 }
-
-/** @returns {?Object} the node with an execution id */
-export function nodeAt(rootGraph, executionId) {
-  const ids = String(executionId).split(":");
-  const graph = ids.slice(0, -1).reduce((outer, id) => outer?.getNodeById(id)?.subgraph, rootGraph);
-  return graph?.getNodeById(ids.at(-1)) ?? null;
-}
