@@ -13,7 +13,7 @@ from typing import Any
 
 import provision
 from host import Host
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, Route, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, Response, Route, sync_playwright
 
 CHROMIUM_FLAGS = (
     "--no-sandbox",
@@ -30,6 +30,7 @@ WINDOW = {"width": 1600, "height": 1000}
 # With a client id, too: a prompt that is queued before the server has given one is answered to nobody.
 READY = "() => Boolean(window.app?.isGraphReady && window.app.vueAppReady && window.comfyAPI?.api?.api?.clientId)"
 READY_TIMEOUT = 90_000  # milliseconds
+DESCRIBED = 2_000  # characters of the page in a failed test's report
 NODES_2 = "Comfy.VueNodes.Enabled"
 
 # The frontend logs this once, by itself, whenever it starts. A second one is an extension's doing.
@@ -129,6 +130,14 @@ class Canvas:
         """Save what the window shows."""
         self.page.screenshot(path=str(path))
         return Path(path)
+
+    def describe(self) -> str:
+        """What the page says in words and what was noted of it, for the report of a failed test."""
+        try:
+            words = " | ".join(self.page.inner_text("body", timeout=5_000).split("\n"))
+        except Error as error:  # a page that is gone or hangs
+            words = str(error)
+        return f"{words[:DESCRIBED]}\nerrors: {self.console_errors}\nrequests: {self.failed_requests}"
 
     def _is_ours(self, url: str) -> bool:
         return url.startswith((self.host.url, "blob:", "data:"))

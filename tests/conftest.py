@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("gpu") and not has_gpu():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
     items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("browser", "comfy")])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """To a failed test: what its page shows and its console said, and the end of its server's log."""
+    report = yield
+    if report.failed and call.when == "call":
+        told = {id(value): (name, value) for name, value in getattr(item, "funcargs", {}).items()}
+        for name, value in told.values():
+            describe = getattr(value, "describe", None)
+            if callable(describe):
+                report.sections.append((f"{name}, afterwards", str(describe())))
+    return report
 
 
 @cache

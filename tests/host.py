@@ -208,6 +208,10 @@ class Host:
         """Everything the server has printed so far."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
+    def describe(self) -> str:
+        """The end of its log, for the report of a failed test."""
+        return self._log_tail()
+
     # ---- files
 
     def add_model(self, kind: str, path: Path, name: str | None = None) -> Path:
