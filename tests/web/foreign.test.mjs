@@ -4,9 +4,11 @@ import assert from "node:assert/strict"
 import test from "node:test"
 
 import { adopt, isForeign, notice } from "../../web/js/parts/foreign_workflow.js"
+import { translator } from "../../web/js/parts/strings.js"
 
 const TYPES = { become: ["CogVideoSampler", "CogVideoDecode"], muted: ["CogVideoControlNet"] }
 const never = () => false
+const t = translator("en")
 
 test("a workflow with one of the types is one to carry over", () => {
   assert.ok(isForeign({ nodes: [{ type: "LoadImage" }, { type: "CogVideoDecode" }] }, TYPES, never))
@@ -44,20 +46,20 @@ test("the frontend's object becomes the converted workflow", () => {
 })
 
 test("what is lost is named, each once, until it is closed", () => {
-  const { severity, detail, life } = notice(["a: b", "c: d", "a: b"])
+  const { severity, detail, life } = notice(["a: b", "c: d", "a: b"], t)
   assert.equal(severity, "warn")
   assert.equal(detail, "• a: b\n• c: d")
   assert.equal(life, undefined)
 })
 
 test("where nothing is lost, a glance is enough", () => {
-  const { severity, life } = notice([])
+  const { severity, life } = notice([], t)
   assert.equal(severity, "success")
   assert.ok(life > 0)
 })
 
 test("a conversion that failed says why", () => {
-  const { severity, detail } = notice([], new Error("no graph"))
+  const { severity, detail } = notice([], t, new Error("no graph"))
   assert.equal(severity, "error")
   assert.equal(detail, "no graph")
 })

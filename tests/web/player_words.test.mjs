@@ -1,145 +1,174 @@
 /** What the player says: words in every language, badges, settings, names of files, keys; and what it remembers. */
 
-import assert from "node:assert/strict";
-import { test } from "node:test";
+import assert from "node:assert/strict"
+import { test } from "node:test"
 
-import { badges, levelOf, runsText } from "../../web/js/player/badges.js";
-import { actionOf, staysHere } from "../../web/js/player/keyboard.js";
-import { readResult, snapshotName, viewRoute } from "../../web/js/player/payload.js";
-import { Seeker } from "../../web/js/player/seeker.js";
-import { keepSessions, locatorOf, sessionKey } from "../../web/js/player/session.js";
-import { settingsRows, settingsText } from "../../web/js/player/settings.js";
-import { STRINGS, translator } from "../../web/js/player/strings.js";
+import { badges, levelOf, runsText } from "../../web/js/player/badges.js"
+import { actionOf, staysHere } from "../../web/js/player/keyboard.js"
+import { readResult, snapshotName, viewRoute } from "../../web/js/player/payload.js"
+import { Seeker } from "../../web/js/player/seeker.js"
+import { keepSessions, locatorOf, sessionKey } from "../../web/js/player/session.js"
+import { settingsRows, settingsText } from "../../web/js/player/settings.js"
+import { STRINGS, translator } from "../../web/js/parts/strings.js"
 
-const t = translator("en");
-const NO_MODIFIER = { shiftKey: false, ctrlKey: false, altKey: false, metaKey: false };
-const key = (name, more = {}) => ({ key: name, ...NO_MODIFIER, ...more });
+const t = translator("en")
+const NO_MODIFIER = { shiftKey: false, ctrlKey: false, altKey: false, metaKey: false }
+const key = (name, more = {}) => ({ key: name, ...NO_MODIFIER, ...more })
 
 test("every language has the same words with the same values", () => {
-  const values = (text) => (text.match(/\{\w+\}/g) ?? []).sort();
+  const values = (text) => (text.match(/\{\w+\}/g) ?? []).sort()
   for (const [locale, table] of Object.entries(STRINGS)) {
-    assert.deepEqual(Object.keys(table), Object.keys(STRINGS.en), locale);
+    assert.deepEqual(Object.keys(table), Object.keys(STRINGS.en), locale)
     for (const [name, text] of Object.entries(table)) {
-      assert.deepEqual(values(text), values(STRINGS.en[name]), `${locale} ${name}`);
+      assert.deepEqual(values(text), values(STRINGS.en[name]), `${locale} ${name}`)
     }
   }
-});
+})
 
 test("a language without a table of its own takes its relative's, or English", () => {
-  assert.equal(translator("zh-TW")("save"), STRINGS.zh.save);
-  assert.equal(translator("fr")("save"), "Save");
-  assert.equal(t("frameOf", { frame: 3, frames: 49 }), "Frame 3 of 49");
-});
+  assert.equal(translator("zh-TW")("save"), STRINGS.zh.save)
+  assert.equal(translator("fr")("save"), "Save")
+  assert.equal(t("frameOf", { frame: 3, frames: 49 }), "Frame 3 of 49")
+})
 
-const CHECKS = { first_frame: 34.26, reference: null, seam: 18.4, step: 31, black: [], frozen: [] };
+const CHECKS = { first_frame: 34.26, reference: null, seam: 18.4, step: 31, black: [], frozen: [] }
 
 test("badges tell what was measured and nothing else", () => {
-  const found = badges(CHECKS, 49, t);
-  assert.deepEqual(found.map(({ text, level, frame }) => [text, level, frame]), [
-    ["first frame 34.3 dB", "good", 0],
-    ["loop 18.4 dB", "poor", 48],
-  ]);
-  assert.match(found[1].hint, /31 dB/);
-  assert.deepEqual(badges({ ...CHECKS, first_frame: null, seam: null, step: null }, 1, t), []);
-});
+  const found = badges(CHECKS, 49, t)
+  assert.deepEqual(
+    found.map(({ text, level, frame }) => [text, level, frame]),
+    [
+      ["first frame 34.3 dB", "good", 0],
+      ["loop 18.4 dB", "poor", 48],
+    ],
+  )
+  assert.match(found[1].hint, /31 dB/)
+  assert.deepEqual(badges({ ...CHECKS, first_frame: null, seam: null, step: null }, 1, t), [])
+})
 
 test("a seam as good as the step between neighbours is good, however large the step", () => {
-  const [, seam] = badges({ ...CHECKS, seam: 18.4, step: 20 }, 49, t);
-  assert.equal(seam.level, "good");
-});
+  const [, seam] = badges({ ...CHECKS, seam: 18.4, step: 20 }, 49, t)
+  assert.equal(seam.level, "good")
+})
 
 test("black and frozen frames are counted from 1 and lead to the first of them", () => {
-  const found = badges({ ...CHECKS, first_frame: null, seam: null, black: [[0, 2], [7, 7]], frozen: [[4, 5]] }, 9, t);
-  assert.deepEqual(found.map(({ text, frame }) => [text, frame]), [["black 1–3, 8", 0], ["frozen 5–6", 4]]);
-  assert.equal(runsText([[0, 0]]), "1");
-});
+  const found = badges(
+    {
+      ...CHECKS,
+      first_frame: null,
+      seam: null,
+      black: [
+        [0, 2],
+        [7, 7],
+      ],
+      frozen: [[4, 5]],
+    },
+    9,
+    t,
+  )
+  assert.deepEqual(
+    found.map(({ text, frame }) => [text, frame]),
+    [
+      ["black 1–3, 8", 0],
+      ["frozen 5–6", 4],
+    ],
+  )
+  assert.equal(runsText([[0, 0]]), "1")
+})
 
 test("levels", () => {
-  assert.deepEqual([30, 29.9, 20, 19.9, 0].map(levelOf), ["good", "fair", "fair", "poor", "poor"]);
-});
+  assert.deepEqual([30, 29.9, 20, 19.9, 0].map(levelOf), ["good", "fair", "fair", "poor", "poor"])
+})
 
 test("settings are rows in one order; the size is the video's own", () => {
-  const settings = { seed: "18446744073709551615", model: "m", unknown: "x" };
-  const result = { settings, width: 96, height: 64, frames: 17, fps: 8 };
-  const rows = settingsRows(result, t);
-  assert.deepEqual(rows, [["Model", "m"], ["Seed", "18446744073709551615"], ["Size", "96 × 64, 17 frames, 8 fps"]]);
-  assert.equal(settingsText(rows.slice(0, 2)), "Model: m\nSeed: 18446744073709551615");
-});
+  const settings = { seed: "18446744073709551615", model: "m", unknown: "x" }
+  const result = { settings, width: 96, height: 64, frames: 17, fps: 8 }
+  const rows = settingsRows(result, t)
+  assert.deepEqual(rows, [
+    ["Model", "m"],
+    ["Seed", "18446744073709551615"],
+    ["Size", "96 × 64, 17 frames, 8 fps"],
+  ])
+  assert.equal(settingsText(rows.slice(0, 2)), "Model: m\nSeed: 18446744073709551615")
+})
 
 test("a result is read from an output with a video, and from no other", () => {
-  const file = { filename: "v_00001_.mp4", subfolder: "a b", type: "output" };
-  assert.equal(readResult(undefined), null);
-  assert.equal(readResult({ images: [file] }), null);
-  assert.deepEqual(readResult({ images: [file], cogvideox_player: [{ id: "x" }] }), { id: "x", file });
-  assert.equal(viewRoute(file, "x"), "/view?filename=v_00001_.mp4&subfolder=a+b&type=output&v=x");
-  assert.equal(snapshotName(file.filename, 11), "v_00001_frame_0012.png");
-});
+  const file = { filename: "v_00001_.mp4", subfolder: "a b", type: "output" }
+  assert.equal(readResult(undefined), null)
+  assert.equal(readResult({ images: [file] }), null)
+  assert.deepEqual(readResult({ images: [file], cogvideox_player: [{ id: "x" }] }), { id: "x", file })
+  assert.equal(viewRoute(file, "x"), "/view?filename=v_00001_.mp4&subfolder=a+b&type=output&v=x")
+  assert.equal(snapshotName(file.filename, 11), "v_00001_frame_0012.png")
+})
 
 test("keys do what they say, and those with Ctrl belong to ComfyUI", () => {
-  assert.deepEqual(actionOf(key(" ")), ["toggle"]);
-  assert.deepEqual(actionOf(key(",")), ["step", -1]);
-  assert.deepEqual(actionOf(key("ArrowRight")), ["step", 1]);
-  assert.deepEqual(actionOf(key("ArrowRight", { shiftKey: true })), ["step", 10]);
-  assert.deepEqual(actionOf(key("End")), ["seek", Infinity]);
-  assert.deepEqual(actionOf(key("F")), ["toggleFullscreen"]);
-  assert.equal(actionOf(key("s", { ctrlKey: true })), null);
-  assert.equal(actionOf(key("Delete")), null);
-});
+  assert.deepEqual(actionOf(key(" ")), ["toggle"])
+  assert.deepEqual(actionOf(key(",")), ["step", -1])
+  assert.deepEqual(actionOf(key("ArrowRight")), ["step", 1])
+  assert.deepEqual(actionOf(key("ArrowRight", { shiftKey: true })), ["step", 10])
+  assert.deepEqual(actionOf(key("End")), ["seek", Infinity])
+  assert.deepEqual(actionOf(key("F")), ["toggleFullscreen"])
+  assert.equal(actionOf(key("s", { ctrlKey: true })), null)
+  assert.equal(actionOf(key("Delete")), null)
+})
 
 test("what the player does not know stays in it all the same, or Delete would delete the node", () => {
-  assert.ok(staysHere(key("Delete")));
-  assert.ok(staysHere(key("Backspace")));
-  assert.ok(!staysHere(key("Enter", { ctrlKey: true })));
-  assert.ok(!staysHere(key("Tab")));
-});
+  assert.ok(staysHere(key("Delete")))
+  assert.ok(staysHere(key("Backspace")))
+  assert.ok(!staysHere(key("Enter", { ctrlKey: true })))
+  assert.ok(!staysHere(key("Tab")))
+})
 
 test("a session remembers the last eight results, each once, and numbers them on", () => {
-  const session = keepSessions()("key");
-  for (let number = 1; number <= 10; number += 1) session.remember({ id: `r${number}` });
-  const again = session.remember({ id: "r10" });
-  assert.equal(again.number, 10);
-  assert.deepEqual(session.entries.map(({ number }) => number), [3, 4, 5, 6, 7, 8, 9, 10]);
-  session.shown = "r10";
-  assert.equal(session.others().length, 7);
-});
+  const session = keepSessions()("key")
+  for (let number = 1; number <= 10; number += 1) session.remember({ id: `r${number}` })
+  const again = session.remember({ id: "r10" })
+  assert.equal(again.number, 10)
+  assert.deepEqual(
+    session.entries.map(({ number }) => number),
+    [3, 4, 5, 6, 7, 8, 9, 10],
+  )
+  session.shown = "r10"
+  assert.equal(session.others().length, 7)
+})
 
 test("a session belongs to a node of a workflow", () => {
-  const sessions = keepSessions();
-  const root = { id: "workflow" };
-  const inner = { id: "subgraph" };
-  assert.equal(sessionKey(root, { graph: root, id: 3 }), "workflow/3");
-  assert.equal(locatorOf(root, { graph: inner, id: "3" }), "subgraph:3");
-  assert.equal(sessions("workflow/3"), sessions("workflow/3"));
-  assert.notEqual(sessions("workflow/3"), sessions("workflow/4"));
-});
+  const sessions = keepSessions()
+  const root = { id: "workflow" }
+  const inner = { id: "subgraph" }
+  assert.equal(sessionKey(root, { graph: root, id: 3 }), "workflow/3")
+  assert.equal(locatorOf(root, { graph: inner, id: "3" }), "subgraph:3")
+  assert.equal(sessions("workflow/3"), sessions("workflow/3"))
+  assert.notEqual(sessions("workflow/3"), sessions("workflow/4"))
+})
 
 class StillVideo extends EventTarget {
-  readyState = 0;
-  seeking = false;
-  sought = [];
+  readyState = 0
+  seeking = false
+  sought = []
   set currentTime(seconds) {
-    this.seeking = true;
-    this.sought.push(seconds);
+    this.seeking = true
+    this.sought.push(seconds)
   }
   finish() {
-    this.seeking = false;
-    this.dispatchEvent(new Event("seeked"));
+    this.seeking = false
+    this.dispatchEvent(new Event("seeked"))
   }
 }
 
 test("of the frames asked for while a video seeks, only the last is sought", () => {
-  const video = new StillVideo();
-  const seeker = new Seeker(video);
-  const clip = { fps: 10, frames: 20 };
-  seeker.seek(3, clip);
-  assert.deepEqual(video.sought, []);
-  assert.ok(seeker.busy);
-  video.readyState = 1;
-  video.dispatchEvent(new Event("loadedmetadata"));
-  seeker.seek(4, clip);
-  seeker.seek(5, clip);
-  video.finish();
-  assert.deepEqual(video.sought, [0.35, 0.55]);
-  video.finish();
-  assert.ok(!seeker.busy);
-});
+  const video = new StillVideo()
+  const seeker = new Seeker(video)
+  const clip = { fps: 10, frames: 20 }
+  seeker.seek(3, clip)
+  assert.deepEqual(video.sought, [])
+  assert.ok(seeker.busy)
+  video.readyState = 1
+  video.dispatchEvent(new Event("loadedmetadata"))
+  seeker.seek(4, clip)
+  seeker.seek(5, clip)
+  video.finish()
+  assert.deepEqual(video.sought, [0.35, 0.55])
+  video.finish()
+  assert.ok(!seeker.busy)
+})

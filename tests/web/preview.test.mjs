@@ -4,7 +4,8 @@ import { test } from "node:test"
 
 import { HEAD_BYTES, isAnimatedWebp } from "../../web/js/parts/animated_webp.js"
 import { nodeOf } from "../../web/js/parts/nodes.js"
-import { progressText } from "../../web/js/parts/progress_text.js"
+import { durationText, progressText } from "../../web/js/parts/progress.js"
+import { translator } from "../../web/js/parts/strings.js"
 
 const bytes = (text) => Uint8Array.from(text, (letter) => letter.charCodeAt(0))
 const extended = (next) => bytes(`RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0${next}`)
@@ -31,11 +32,13 @@ test("a node is found by its execution id, in subgraphs too", () => {
   for (const id of ["4", "3:8", "3:7:2", "3:7:1:1", "4:1"]) assert.equal(nodeOf(root, id), null)
 })
 
-test("progress is told in the largest units", () => {
-  const told = (seconds, step = 3) => progressText({ step, steps: 20, seconds_left: seconds })
-  assert.equal(told(0.2), "step 3 of 20, 1 s left")
-  assert.equal(told(59.5), "step 3 of 20, 1 min 0 s left")
-  assert.equal(told(65), "step 3 of 20, 1 min 5 s left")
-  assert.equal(told(3725), "step 3 of 20, 1 h 2 min left")
-  assert.equal(told(0, 20), "step 20 of 20")
+test("progress is told in words, with the time that is left if any is", () => {
+  const told = (step, locale = "en") => progressText({ step, steps: 20, seconds_left: 65 }, translator(locale))
+  assert.equal(told(3), "Step 3 of 20 · 1:05 left")
+  assert.equal(told(20), "Step 20 of 20")
+  assert.equal(told(3, "zh"), "第 3 步，共 20 步 · 剩余 1:05")
+})
+
+test("a duration is for people", () => {
+  assert.deepEqual([0.4, 59.4, 65, 3605, -1].map(durationText), ["0 s", "59 s", "1:05", "1:00:05", "0 s"])
 })

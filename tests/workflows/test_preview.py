@@ -11,7 +11,7 @@ from browser import Canvas
 from playwright.sync_api import Locator
 from workflow_files import TITLES, api_workflow, canvas_workflow
 
-PREVIEW = 'img[alt="Live sampling preview"]'
+PREVIEW = 'img[alt="Live preview"]'
 SEEDS = count(time.time_ns() % 2**31)  # another one each time, or the result comes from the cache
 
 # Of a node in the graph that is open: names of its widgets that show pictures.

@@ -4,10 +4,11 @@
  * not carried over is said.
  */
 
-import { api } from "/scripts/api.js"
-import { app } from "/scripts/app.js"
+import { api } from "../../../scripts/api.js"
+import { app } from "../../../scripts/app.js"
 
 import { adopt, isForeign, notice } from "./parts/foreign_workflow.js"
+import { translator } from "./parts/strings.js"
 
 const ROUTE = "/cogvideox/foreign"
 
@@ -43,13 +44,14 @@ app.registerExtension({
    */
   async beforeConfigureGraph(workflow) {
     if (!isForeign(workflow, await foreignTypes(), isInstalled)) return
+    const t = translator(app.extensionManager.setting.get("Comfy.Locale"))
     try {
       const body = JSON.stringify(workflow)
       const converted = await request({ method: "POST", body, headers: { "Content-Type": "application/json" } })
       adopt(workflow, converted.workflow)
-      app.extensionManager.toast.add(notice(converted.sentences))
+      app.extensionManager.toast.add(notice(converted.sentences, t))
     } catch (error) {
-      app.extensionManager.toast.add(notice([], error))
+      app.extensionManager.toast.add(notice([], t, error))
     }
   },
 })

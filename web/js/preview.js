@@ -6,19 +6,20 @@
  * <img> on the node, in place of the drawn one. The widget is made with a node's first moving preview: a sampler that
  * works for another model has none, and one made anew (by a switch of tabs, say) has it again with the next preview.
  */
-import { api } from "/scripts/api.js"
-import { app } from "/scripts/app.js"
+import { api } from "../../../scripts/api.js"
+import { app } from "../../../scripts/app.js"
 
 import { HEAD_BYTES, isAnimatedWebp } from "./parts/animated_webp.js"
+import { connectToCanvas } from "./parts/canvas_events.js"
 import { nodeOf } from "./parts/nodes.js"
-import { progressText } from "./parts/progress_text.js"
+import { progressText } from "./parts/progress.js"
+import { translator } from "./parts/strings.js"
 
 const NAME = "cogvideox_preview"
 const DRAWN = "$$canvas-image-preview" // the frontend's own widget for a preview
 const MIN_HEIGHT = 220 // pixels of the widget, as the frontend's own
 const MARGIN = 10 // of these, on each side
 const DELETING = ["Delete", "Backspace"]
-const POINTER_EVENTS = ["pointerdown", "pointermove", "pointerup"]
 
 /** @type {WeakMap<object, MovingPreview>} the previews on nodes */
 const previews = new WeakMap()
@@ -53,7 +54,12 @@ async function show(id, blob) {
 function tell(id, progress) {
   const node = nodeOf(app.rootGraph, id)
   const preview = node && previews.get(node)
-  if (preview) preview.caption.textContent = progressText(progress)
+  if (preview) preview.caption.textContent = progressText(progress, words())
+}
+
+/** The pack's words in the user's language. */
+function words() {
+  return translator(app.extensionManager.setting.get("Comfy.Locale"))
 }
 
 /** An <img> on a node, and a line below it. */
@@ -63,10 +69,8 @@ class MovingPreview {
     previews.set(node, this)
     this.node = node
     this.url = ""
-    this.listeners = new AbortController()
     this.image = document.createElement("img")
-    this.image.alt = "Live sampling preview"
-    this.image.draggable = false
+    this.image.alt = words()("livePreview")
     Object.assign(this.image.style, { flex: "1", minHeight: "0", width: "100%", objectFit: "contain" })
     this.caption = document.createElement("div")
     Object.assign(this.caption.style, { font: "11px sans-serif", opacity: "0.7", padding: "4px 0 0" })
@@ -96,7 +100,6 @@ class MovingPreview {
 
   /** Take the widget off the node, which may be about to leave the graph itself. */
   remove() {
-    this.listeners.abort()
     this.giveBack()
     if (this.node.widgets?.includes(this.widget)) this.node.removeWidget(this.widget)
     this.image.removeAttribute("src")
@@ -117,7 +120,7 @@ class MovingPreview {
     }
     const widget = this.node.addDOMWidget(NAME, "cogvideox.preview", this.element, options)
     widget.serialize = false
-    widget.label = "live preview"
+    widget.label = words()("livePreview")
     // The properties panel sets a width that would stay with the widget for good.
     Object.defineProperty(widget, "width", { get: () => undefined, set: () => {} })
     const { onRemoved } = this.node
@@ -130,13 +133,13 @@ class MovingPreview {
 
   /** Zooming and panning go on over the picture; a key for deleting that is pressed on it is not for the node. */
   #listen() {
-    const { signal } = this.listeners
     this.element.tabIndex = 0
-    this.element.addEventListener("wheel", forward, { signal, passive: false })
-    const pan = (event) => pans(event) && forward(event)
-    for (const type of POINTER_EVENTS) this.element.addEventListener(type, pan, { signal })
-    const keep = (event) => DELETING.includes(event.key) && event.stopPropagation()
-    this.element.addEventListener("keydown", keep, { signal })
+    connectToCanvas(
+      this.element,
+      () => app.canvas,
+      () => true,
+    )
+    this.element.addEventListener("keydown", (event) => DELETING.includes(event.key) && event.stopPropagation())
   }
 
   /** Keep the drawn preview off the node while this one is on it. */
@@ -159,23 +162,4 @@ class MovingPreview {
       else delete node.onDrawBackground
     }
   }
-}
-
-/**
- * Whether a pointer moves the canvas: with its middle button, or while the space bar is held.
- * @param {PointerEvent} event
- * @returns {boolean}
- */
-function pans(event) {
-  return event.button === 1 || (event.buttons & 4) !== 0 || app.canvas.read_only
-}
-
-/**
- * Hand an event on to the canvas.
- * @param {PointerEvent | WheelEvent} event
- */
-function forward(event) {
-  event.preventDefault()
-  event.stopPropagation()
-  app.canvas.canvas.dispatchEvent(new event.constructor(event.type, event))
 }

@@ -18,8 +18,7 @@ function graphs(workflow) {
  * @param {(type: string) => boolean} isInstalled
  */
 export function isForeign(workflow, types, isInstalled) {
-  const waits = ({ type, mode } = {}) =>
-    types.become.includes(type) || (types.muted.includes(type) && mode !== MUTED)
+  const waits = ({ type, mode } = {}) => types.become.includes(type) || (types.muted.includes(type) && mode !== MUTED)
   return graphs(workflow).some((graph) =>
     (graph?.nodes ?? []).some((node) => waits(node ?? undefined) && !isInstalled(node.type)),
   )
@@ -38,28 +37,29 @@ export function adopt(workflow, converted) {
 /**
  * What to tell of a conversion, as a toast of the frontend.
  * @param {string[]} sentences what is not carried over
+ * @param {(key: string) => string} t words
  * @param {Error} [error] why there was no conversion
  */
-export function notice(sentences, error) {
+export function notice(sentences, t, error) {
   if (error) {
     return {
       severity: "error",
-      summary: "The workflow of the CogVideoX wrapper was not carried over",
+      summary: t("notCarried"),
       detail: error.message,
     }
   }
   if (sentences.length === 0) {
     return {
       severity: "success",
-      summary: "Carried over from the CogVideoX wrapper",
-      detail: "Its nodes are CogVideoX nodes of this pack now.",
+      summary: t("carried"),
+      detail: t("carriedHint"),
       life: GLANCE,
     }
   }
   const unique = [...new Set(sentences)]
   return {
     severity: "warn",
-    summary: "Carried over from the CogVideoX wrapper, except:",
+    summary: t("carriedExcept"),
     detail: unique.map((sentence) => `• ${sentence}`).join("\n"),
   }
 }

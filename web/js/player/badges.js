@@ -9,10 +9,10 @@ const LEVELS = [
   [30, "good"],
   [20, "fair"],
   [-Infinity, "poor"],
-];
+]
 
 /** A loop's seam may be so many decibels below the usual step between neighbours and still not be seen. */
-const SEAM_TOLERANCE = 3;
+const SEAM_TOLERANCE = 3
 
 /**
  * @param {import("./payload.js").Checks} checks
@@ -21,32 +21,32 @@ const SEAM_TOLERANCE = 3;
  * @returns {Badge[]}
  */
 export function badges(checks, frames, t) {
-  const found = [];
-  const decibels = (value) => String(Math.round(value * 10) / 10);
+  const found = []
+  const decibels = (value) => String(Math.round(value * 10) / 10)
   const add = (key, level, frame, values, hints = {}) =>
-    found.push({ key, text: t(key, values), hint: t(`${key}Hint`, hints), level, frame });
+    found.push({ key, text: t(key, values), hint: t(`${key}Hint`, hints), level, frame })
   if (checks.first_frame !== null) {
-    add("firstFrame", levelOf(checks.first_frame), 0, { value: decibels(checks.first_frame) });
+    add("firstFrame", levelOf(checks.first_frame), 0, { value: decibels(checks.first_frame) })
   }
   if (checks.reference !== null) {
-    add("referenceMean", levelOf(checks.reference), null, { value: decibels(checks.reference) });
+    add("referenceMean", levelOf(checks.reference), null, { value: decibels(checks.reference) })
   }
   if (checks.seam !== null) {
-    const level = checks.seam >= checks.step - SEAM_TOLERANCE ? "good" : levelOf(checks.seam);
-    add("seam", level, frames - 1, { value: decibels(checks.seam) }, { step: decibels(checks.step) });
+    const level = checks.seam >= checks.step - SEAM_TOLERANCE ? "good" : levelOf(checks.seam)
+    add("seam", level, frames - 1, { value: decibels(checks.seam) }, { step: decibels(checks.step) })
   }
   for (const key of ["black", "frozen"]) {
-    if (checks[key].length) add(key, "poor", checks[key][0][0], { runs: runsText(checks[key]) });
+    if (checks[key].length) add(key, "poor", checks[key][0][0], { runs: runsText(checks[key]) })
   }
-  return found;
+  return found
 }
 
 /** @returns {string} runs of frames as people count them: [[0, 2], [7, 7]] is "1–3, 8" */
 export function runsText(runs) {
-  return runs.map(([first, last]) => (first === last ? `${first + 1}` : `${first + 1}–${last + 1}`)).join(", ");
+  return runs.map(([first, last]) => (first === last ? `${first + 1}` : `${first + 1}–${last + 1}`)).join(", ")
 }
 
 /** @returns {string} "good", "fair" or "poor" */
 export function levelOf(decibels) {
-  return LEVELS.find(([least]) => decibels >= least)[1];
+  return LEVELS.find(([least]) => decibels >= least)[1]
 }

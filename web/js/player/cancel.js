@@ -6,11 +6,11 @@
  * @param {string} prompt its id
  */
 export async function cancelRun(api, prompt) {
-  const answer = await api.fetchApi(`/jobs/${prompt}/cancel`, { method: "POST" });
-  if (answer.ok) return;
+  const answer = await api.fetchApi(`/jobs/${prompt}/cancel`, { method: "POST" })
+  if (answer.ok) return
   await api.fetchApi("/interrupt", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ prompt_id: prompt }),
-  });
+  })
 }

@@ -1,62 +1,62 @@
 /** The drawer with the settings that made the video. */
 
-import { element, icon, iconButton, setTitle } from "./elements.js";
-import { settingsRows, settingsText } from "./settings.js";
+import { element, icon, iconButton, setTitle } from "./elements.js"
+import { settingsRows, settingsText } from "./settings.js"
 
-const COPIED_SECONDS = 1.5;
+const COPIED_SECONDS = 1.5
 
 export class Drawer {
-  #t;
-  #rows = [];
-  #list = element("dl", { class: "cvx-settings" });
-  #copy;
+  #t
+  #rows = []
+  #list = element("dl", { class: "cvx-settings" })
+  #copy
 
   /** @param {{t: Function, close: () => void}} options */
   constructor({ t, close }) {
-    this.#t = t;
+    this.#t = t
     this.#copy = element(
       "button",
       { type: "button", class: "cvx-button cvx-text", on: { click: () => this.#copySettings() } },
       icon("copy"),
       element("span", {}, t("copy")),
-    );
-    setTitle(this.#copy, t("copy"));
-    const head = element("div", { class: "cvx-drawer-head" }, this.#copy, iconButton("close", t("close"), close));
-    this.element = element("div", { class: "cvx-drawer", role: "region", tabindex: "0", hidden: "" }, head, this.#list);
-    this.element.setAttribute("aria-label", t("settings"));
-    this.element.dataset.captureWheel = "true"; // once it has the focus, the wheel scrolls it
-    this.element.addEventListener("click", (event) => event.stopPropagation());
+    )
+    setTitle(this.#copy, t("copy"))
+    const head = element("div", { class: "cvx-drawer-head" }, this.#copy, iconButton("close", t("close"), close))
+    this.element = element("div", { class: "cvx-drawer", role: "region", tabindex: "0", hidden: "" }, head, this.#list)
+    this.element.setAttribute("aria-label", t("settings"))
+    this.element.dataset.captureWheel = "true" // once it has the focus, the wheel scrolls it
+    this.element.addEventListener("click", (event) => event.stopPropagation())
   }
 
   get open() {
-    return !this.element.hidden;
+    return !this.element.hidden
   }
 
   setOpen(open) {
-    this.element.hidden = !open;
+    this.element.hidden = !open
   }
 
   /** @param {import("./payload.js").Result} result */
   setResult(result) {
-    this.#rows = settingsRows(result, this.#t);
-    const cells = this.#rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]);
-    this.#list.replaceChildren(...cells);
+    this.#rows = settingsRows(result, this.#t)
+    const cells = this.#rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])
+    this.#list.replaceChildren(...cells)
   }
 
   async #copySettings() {
-    await copyText(settingsText(this.#rows), this.#list);
-    const words = this.#copy.querySelector("span");
-    words.textContent = this.#t("copied");
-    setTimeout(() => (words.textContent = this.#t("copy")), COPIED_SECONDS * 1000);
+    await copyText(settingsText(this.#rows), this.#list)
+    const words = this.#copy.querySelector("span")
+    words.textContent = this.#t("copied")
+    setTimeout(() => (words.textContent = this.#t("copy")), COPIED_SECONDS * 1000)
   }
 }
 
 /** Put text into the clipboard; a page that is not served securely has none to write to, and copies a selection. */
 async function copyText(text, shown) {
   if (navigator.clipboard) {
-    await navigator.clipboard.writeText(text);
-    return;
+    await navigator.clipboard.writeText(text)
+    return
   }
-  getSelection().selectAllChildren(shown);
-  document.execCommand("copy");
+  getSelection().selectAllChildren(shown)
+  document.execCommand("copy")
 }

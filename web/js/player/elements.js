@@ -11,8 +11,7 @@ const ICONS = {
   once: "M2 7.2h7.5V4l4 4-4 4V8.8H2zM13.2 3H15v10h-1.8z",
   sound:
     "M2 6v4h2.5L8 13V3L4.5 6zM10 5.2a4 4 0 0 1 0 5.6l-1-1a2.6 2.6 0 0 0 0-3.6zM12 3.2a7 7 0 0 1 0 9.6l-1-1a5.6 5.6 0 0 0 0-7.6z",
-  silence:
-    "M2 6v4h2.5L8 13V3L4.5 6zM9.7 6.7l1-1L12.2 7l1.4-1.3 1 1L13.2 8l1.4 1.3-1 1L12.2 9l-1.5 1.3-1-1L11.1 8z",
+  silence: "M2 6v4h2.5L8 13V3L4.5 6zM9.7 6.7l1-1L12.2 7l1.4-1.3 1 1L13.2 8l1.4 1.3-1 1L12.2 9l-1.5 1.3-1-1L11.1 8z",
   fullscreen:
     "M2 2h4.5v1.6h-2.9v2.9H2zM9.5 2H14v4.5h-1.6V3.6H9.5zM2 9.5h1.6v2.9h2.9V14H2zM12.4 9.5H14V14H9.5v-1.6h2.9z",
   snapshot: "M5.5 3h5l1 1.6H14V13H2V4.6h2.5zM8 6a2.7 2.7 0 1 0 0 5.4A2.7 2.7 0 0 0 8 6z",
@@ -21,7 +20,7 @@ const ICONS = {
   settings: "M8 1.5a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13zM7.2 4h1.6v1.7H7.2zM7.2 7h1.6v5H7.2z",
   copy: "M5 2h8v9h-1.6V3.6H5zM3 5h7v9H3z",
   close: "M4 2.9 8 6.9l4-4L13.1 4l-4 4 4 4-1.1 1.1-4-4-4 4L2.9 12l4-4-4-4z",
-};
+}
 
 /**
  * @param {string} tag
@@ -29,45 +28,45 @@ const ICONS = {
  * @param {...(Node|string)} children
  */
 export function element(tag, { on = {}, ...attributes } = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  for (const [event, handler] of Object.entries(on)) made.addEventListener(event, handler);
-  made.append(...children);
-  return made;
+  const made = document.createElement(tag)
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
+  for (const [event, handler] of Object.entries(on)) made.addEventListener(event, handler)
+  made.append(...children)
+  return made
 }
 
 /** @returns {SVGElement} */
 export function icon(name) {
-  const space = "http://www.w3.org/2000/svg";
-  const picture = document.createElementNS(space, "svg");
-  picture.setAttribute("viewBox", "0 0 16 16");
-  picture.setAttribute("aria-hidden", "true");
-  const path = document.createElementNS(space, "path");
-  path.setAttribute("d", ICONS[name]);
-  picture.append(path);
-  return picture;
+  const space = "http://www.w3.org/2000/svg"
+  const picture = document.createElementNS(space, "svg")
+  picture.setAttribute("viewBox", "0 0 16 16")
+  picture.setAttribute("aria-hidden", "true")
+  const path = document.createElementNS(space, "path")
+  path.setAttribute("d", ICONS[name])
+  picture.append(path)
+  return picture
 }
 
 /** @returns {HTMLButtonElement} a button with an icon; `title` says what it does */
 export function iconButton(name, title, click) {
-  const made = element("button", { type: "button", class: "cvx-button", on: { click } });
-  setButton(made, name, title);
-  return made;
+  const made = element("button", { type: "button", class: "cvx-button", on: { click } })
+  setButton(made, name, title)
+  return made
 }
 
 /** Change a button's icon and what it says. */
 export function setButton(button, name, title) {
-  button.replaceChildren(icon(name));
-  setTitle(button, title);
+  button.replaceChildren(icon(name))
+  setTitle(button, title)
 }
 
 /** What an element is called, for the pointer and for screen readers. */
 export function setTitle(target, title) {
-  target.title = title;
-  target.setAttribute("aria-label", title);
+  target.title = title
+  target.setAttribute("aria-label", title)
 }
 
 /** Offer an address as a download. */
 export function download(url, name) {
-  element("a", { href: url, download: name }).click();
+  element("a", { href: url, download: name }).click()
 }

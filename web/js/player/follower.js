@@ -1,17 +1,17 @@
 /** A second video that shows the same moment as the first: one to compare with. */
 
-import { Seeker } from "./seeker.js";
+import { Seeker } from "./seeker.js"
 
-const PATIENCE = 0.75; // frames that the two may be apart while both play
+const PATIENCE = 0.75 // frames that the two may be apart while both play
 
 export class Follower {
-  #video;
-  #seeker;
+  #video
+  #seeker
 
   /** @param {HTMLVideoElement} video */
   constructor(video) {
-    this.#video = video;
-    this.#seeker = new Seeker(video);
+    this.#video = video
+    this.#seeker = new Seeker(video)
   }
 
   /**
@@ -20,16 +20,16 @@ export class Follower {
    * @param {number} seconds where the first video is
    */
   follow(playback, seconds) {
-    const video = this.#video;
-    video.playbackRate = playback.speed;
+    const video = this.#video
+    video.playbackRate = playback.speed
     if (!playback.rolling) {
-      video.pause();
-      this.#seeker.seek(playback.frame, playback.clip);
-      return;
+      video.pause()
+      this.#seeker.seek(playback.frame, playback.clip)
+      return
     }
     if (Math.abs(video.currentTime - seconds) * playback.clip.fps > PATIENCE && !this.#seeker.busy) {
-      video.currentTime = seconds;
+      video.currentTime = seconds
     }
-    if (video.paused) video.play().catch(() => {}); // refused or given up: the next frame asks again
+    if (video.paused) video.play().catch(() => {}) // refused or given up: the next frame asks again
   }
 }

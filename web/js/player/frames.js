@@ -7,40 +7,40 @@
  */
 
 /** How playing goes on at the last frame, in the order the button offers it. */
-export const ENDINGS = ["loop", "pingpong", "once"];
+export const ENDINGS = ["loop", "pingpong", "once"]
 
 /** Speeds, in the order the button offers them. */
-export const SPEEDS = [1, 2, 0.25, 0.5];
+export const SPEEDS = [1, 2, 0.25, 0.5]
 
 /** @returns {number} `frame` as a whole number from 0 to the last frame of the clip */
 export function clampFrame(frame, { frames }) {
-  return Math.min(Math.max(Math.round(frame), 0), Math.max(frames - 1, 0));
+  return Math.min(Math.max(Math.round(frame), 0), Math.max(frames - 1, 0))
 }
 
 /** @returns {number} the second to seek to: the middle of a frame, so that no rounding shows a neighbour */
 export function timeOfFrame(frame, clip) {
-  return (clampFrame(frame, clip) + 0.5) / clip.fps;
+  return (clampFrame(frame, clip) + 0.5) / clip.fps
 }
 
 /** @returns {number} the frame a moment (in seconds) shows; a moment a hair before a frame counts as that frame */
 export function frameAtTime(seconds, clip) {
-  return clampFrame(Math.floor(seconds * clip.fps + 1e-3), clip);
+  return clampFrame(Math.floor(seconds * clip.fps + 1e-3), clip)
 }
 
 /** @returns {number} the frame at a place of the scrub bar, which gives every frame the same width */
 export function frameAtPlace(x, width, clip) {
-  return clampFrame(Math.floor((x / width) * clip.frames), clip);
+  return clampFrame(Math.floor((x / width) * clip.frames), clip)
 }
 
 /** @returns {number} from 0 to 1: where the scrub bar has the middle of a frame */
 export function placeOfFrame(frame, clip) {
-  return (clampFrame(frame, clip) + 0.5) / clip.frames;
+  return (clampFrame(frame, clip) + 0.5) / clip.frames
 }
 
 /** @returns {number} a frame so many steps on; beyond an end it goes on at the other one if `wrap` */
 export function stepFrame(frame, steps, clip, wrap) {
-  const target = frame + steps;
-  return wrap ? ((target % clip.frames) + clip.frames) % clip.frames : clampFrame(target, clip);
+  const target = frame + steps
+  return wrap ? ((target % clip.frames) + clip.frames) % clip.frames : clampFrame(target, clip)
 }
 
 /**
@@ -49,32 +49,21 @@ export function stepFrame(frame, steps, clip, wrap) {
  * @returns {number} 0 or less once it is time to play forwards again, from frame 0
  */
 export function backwardFrame(seconds, speed, clip) {
-  return clip.frames - 2 - Math.floor(seconds * clip.fps * speed + 1e-6);
+  return clip.frames - 2 - Math.floor(seconds * clip.fps * speed + 1e-6)
 }
 
 /** @returns {any} the entry after `current` of a list, from the start again after the last */
 export function following(list, current) {
-  return list[(list.indexOf(current) + 1) % list.length];
+  return list[(list.indexOf(current) + 1) % list.length]
 }
 
 /** @returns {string} frames per second without needless digits: "8", "23.98" */
 export function rateText(fps) {
-  return String(Math.round(fps * 100) / 100);
+  return String(Math.round(fps * 100) / 100)
 }
 
 /** @returns {string} the frame's number and the count, padded so that the text keeps its width: " 7/49" */
 export function frameText(frame, { frames }) {
-  const count = String(frames);
-  return `${String(frame + 1).padStart(count.length, "\u2007")}/${count}`;
-}
-
-/** @returns {string} a duration for people: "8 s", "1:05", "1:00:05" */
-export function durationText(seconds) {
-  const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return `${whole} s`;
-  const pad = (number) => String(number).padStart(2, "0");
-  const minutes = Math.floor(whole / 60);
-  return minutes < 60
-    ? `${minutes}:${pad(whole % 60)}`
-    : `${Math.floor(minutes / 60)}:${pad(minutes % 60)}:${pad(whole % 60)}`;
+  const count = String(frames)
+  return `${String(frame + 1).padStart(count.length, "\u2007")}/${count}`
 }

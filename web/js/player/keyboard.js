@@ -19,26 +19,26 @@ const KEYS = {
   s: ["snapshot"],
   c: ["nextCompare"],
   i: ["toggleSettings"],
-};
-const FAST = 10; // frames per step with Shift
-const PRESSES_BUTTON = [" ", "Enter"];
-const PASSES = ["Tab", "Escape"]; // the browser's: to leave the player, or fullscreen
+}
+const FAST = 10 // frames per step with Shift
+const PRESSES_BUTTON = [" ", "Enter"]
+const PASSES = ["Tab", "Escape"] // the browser's: to leave the player, or fullscreen
 
 /**
  * @param {{key: string, shiftKey: boolean, ctrlKey: boolean, altKey: boolean, metaKey: boolean}} event
  * @returns {?[string, ...any]} an action and its argument; null if the key does nothing
  */
 export function actionOf(event) {
-  if (event.ctrlKey || event.altKey || event.metaKey) return null;
-  const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (!action) return null;
-  const [name, argument] = action;
-  return name === "step" && event.shiftKey ? [name, argument * FAST] : action;
+  if (event.ctrlKey || event.altKey || event.metaKey) return null
+  const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key]
+  if (!action) return null
+  const [name, argument] = action
+  return name === "step" && event.shiftKey ? [name, argument * FAST] : action
 }
 
 /** @returns {boolean} whether a key is for the player alone */
 export function staysHere(event) {
-  return !event.ctrlKey && !event.altKey && !event.metaKey && !PASSES.includes(event.key);
+  return !event.ctrlKey && !event.altKey && !event.metaKey && !PASSES.includes(event.key)
 }
 
 /**
@@ -47,12 +47,12 @@ export function staysHere(event) {
  */
 export function listenToKeys(root, actions) {
   root.addEventListener("keydown", (event) => {
-    if (staysHere(event)) event.stopPropagation();
-    if (event.target.closest("button, a") && PRESSES_BUTTON.includes(event.key)) return;
-    const action = actionOf(event);
-    if (!action) return;
-    event.preventDefault();
-    const [name, argument] = action;
-    actions[name](argument);
-  });
+    if (staysHere(event)) event.stopPropagation()
+    if (event.target.closest("button, a") && PRESSES_BUTTON.includes(event.key)) return
+    const action = actionOf(event)
+    if (!action) return
+    event.preventDefault()
+    const [name, argument] = action
+    actions[name](argument)
+  })
 }

@@ -19,10 +19,10 @@ export const IDLE = {
   secondsLeft: null,
   note: null,
   done: null,
-};
+}
 
 /** What to say once a run has ended without a video, by how it ended. */
-const NOTES = { error: "failed", interrupted: "cancelled", success: null };
+const NOTES = { error: "failed", interrupted: "cancelled", success: null }
 
 /** @returns {Live} the state after an event */
 export function afterEvent(live, event) {
@@ -30,25 +30,25 @@ export function afterEvent(live, event) {
     case "preview":
     case "progress":
     case "step":
-      return live.done === event.prompt ? live : { ...runOf(live, event.prompt), ...told(live, event) };
+      return live.done === event.prompt ? live : { ...runOf(live, event.prompt), ...told(live, event) }
     case "cancel":
-      return live.phase === "running" ? { ...live, phase: "cancelling" } : live;
+      return live.phase === "running" ? { ...live, phase: "cancelling" } : live
     case "result":
-      return { ...IDLE, done: live.prompt ?? live.done };
+      return { ...IDLE, done: live.prompt ?? live.done }
     case "end":
-      return live.prompt === event.prompt ? { ...IDLE, note: NOTES[event.how], done: event.prompt } : live;
+      return live.prompt === event.prompt ? { ...IDLE, note: NOTES[event.how], done: event.prompt } : live
   }
-  return live;
+  return live
 }
 
 /** The state of a prompt's run, a new one if another ran before. */
 function runOf(live, prompt) {
-  return live.prompt === prompt ? live : { ...IDLE, phase: "running", prompt };
+  return live.prompt === prompt ? live : { ...IDLE, phase: "running", prompt }
 }
 
 /** What an event says of the progress. A node that reports no times of its own ends the countdown of the one before. */
 function told(live, { type, node, step, steps, secondsLeft }) {
-  if (type === "preview") return {};
-  if (type === "step") return { node, step, steps, secondsLeft };
-  return { node, step, steps, secondsLeft: live.node === node ? live.secondsLeft : null };
+  if (type === "preview") return {}
+  if (type === "step") return { node, step, steps, secondsLeft }
+  return { node, step, steps, secondsLeft: live.node === node ? live.secondsLeft : null }
 }

@@ -11,17 +11,17 @@
 
 /** @returns {?Result} the video in a node's output; null if there is none */
 export function readResult(output) {
-  const file = output?.images?.[0];
-  const told = output?.cogvideox_player?.[0];
-  return file && told ? { ...told, file } : null;
+  const file = output?.images?.[0]
+  const told = output?.cogvideox_player?.[0]
+  return file && told ? { ...told, file } : null
 }
 
 /** @returns {string} the route to a file; `version` keeps the browser from showing an older file of the same name */
 export function viewRoute({ filename, subfolder, type }, version) {
-  return `/view?${new URLSearchParams({ filename, subfolder, type, v: version })}`;
+  return `/view?${new URLSearchParams({ filename, subfolder, type, v: version })}`
 }
 
 /** @returns {string} the name for a picture of one frame of a video file */
 export function snapshotName(filename, frame) {
-  return `${filename.replace(/\.[^.]+$/, "")}frame_${String(frame + 1).padStart(4, "0")}.png`;
+  return `${filename.replace(/\.[^.]+$/, "")}frame_${String(frame + 1).padStart(4, "0")}.png`
 }

@@ -5,48 +5,48 @@
  * @typedef {{number: number, result: import("./payload.js").Result, thumbnail: ?string}} Entry
  */
 
-const KEPT = 8; // results
+const KEPT = 8 // results
 
 export class Session {
   /** @type {Entry[]} oldest first */
-  entries = [];
+  entries = []
   /** The id of the result that is shown. */
-  shown = null;
-  wanted = true;
-  muted = true;
-  #count = 0;
+  shown = null
+  wanted = true
+  muted = true
+  #count = 0
 
   /** Note a result; one that is known already (a cached run sends it again) keeps its place. @returns {Entry} */
   remember(result) {
-    const known = this.entries.find((entry) => entry.result.id === result.id);
-    if (known) return known;
-    this.#count += 1;
-    const entry = { number: this.#count, result, thumbnail: null };
-    this.entries = [...this.entries, entry].slice(-KEPT);
-    return entry;
+    const known = this.entries.find((entry) => entry.result.id === result.id)
+    if (known) return known
+    this.#count += 1
+    const entry = { number: this.#count, result, thumbnail: null }
+    this.entries = [...this.entries, entry].slice(-KEPT)
+    return entry
   }
 
   /** @returns {Entry[]} the results that are not shown now */
   others() {
-    return this.entries.filter((entry) => entry.result.id !== this.shown);
+    return this.entries.filter((entry) => entry.result.id !== this.shown)
   }
 }
 
 /** @returns {(key: string) => Session} sessions by key, each made when it is first asked for */
 export function keepSessions() {
-  const sessions = new Map();
+  const sessions = new Map()
   return (key) => {
-    if (!sessions.has(key)) sessions.set(key, new Session());
-    return sessions.get(key);
-  };
+    if (!sessions.has(key)) sessions.set(key, new Session())
+    return sessions.get(key)
+  }
 }
 
 /** @returns {string} a node's key: its workflow, its subgraph if it is in one, and its id */
 export function sessionKey(rootGraph, node) {
-  return [rootGraph.id, locatorOf(rootGraph, node)].join("/");
+  return [rootGraph.id, locatorOf(rootGraph, node)].join("/")
 }
 
 /** @returns {string} the id that ComfyUI keeps a node's outputs under */
 export function locatorOf(rootGraph, node) {
-  return node.graph === rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`;
+  return node.graph === rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`
 }

@@ -1,6 +1,6 @@
 /** The settings of a result as rows for people. Nothing here touches the page. */
 
-import { rateText } from "./frames.js";
+import { rateText } from "./frames.js"
 
 /** The order of the rows; `size` is the video's own. */
 const ORDER = [
@@ -16,7 +16,7 @@ const ORDER = [
   "size",
   "positive",
   "negative",
-];
+]
 
 /**
  * @param {import("./payload.js").Result} result
@@ -24,11 +24,11 @@ const ORDER = [
  * @returns {Array<[string, string]>} names and values; what the server did not find has no row
  */
 export function settingsRows({ settings, width, height, frames, fps }, t) {
-  const known = { ...settings, size: t("sizeValue", { width, height, frames, fps: rateText(fps) }) };
-  return ORDER.filter((key) => known[key]).map((key) => [t(key), known[key]]);
+  const known = { ...settings, size: t("sizeValue", { width, height, frames, fps: rateText(fps) }) }
+  return ORDER.filter((key) => known[key]).map((key) => [t(key), known[key]])
 }
 
 /** @returns {string} rows as lines of text */
 export function settingsText(rows) {
-  return rows.map(([name, value]) => `${name}: ${value}`).join("\n");
+  return rows.map(([name, value]) => `${name}: ${value}`).join("\n")
 }

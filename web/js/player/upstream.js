@@ -3,7 +3,7 @@
  * objects, or on anything that looks like them; nothing here touches the page.
  */
 
-const SUBGRAPH_INPUT = "-10"; // the id that links from a subgraph's own inputs have as their origin
+const SUBGRAPH_INPUT = "-10" // the id that links from a subgraph's own inputs have as their origin
 
 /**
  * @param {Object} rootGraph
@@ -11,15 +11,15 @@ const SUBGRAPH_INPUT = "-10"; // the id that links from a subgraph's own inputs 
  * @returns {Set<string>} a subgraph's id stands for all nodes inside of it
  */
 export function upstreamIds(rootGraph, node) {
-  const found = new Set();
-  for (const place of placesOf(rootGraph, node.graph)) walk(node, place, found);
-  return found;
+  const found = new Set()
+  for (const place of placesOf(rootGraph, node.graph)) walk(node, place, found)
+  return found
 }
 
 /** @returns {boolean} whether an execution id is one of `upstream`, or lies in a subgraph that is */
 export function isUpstream(upstream, executionId) {
-  const parts = String(executionId).split(":");
-  return parts.some((_, index) => upstream.has(parts.slice(0, index + 1).join(":")));
+  const parts = String(executionId).split(":")
+  return parts.some((_, index) => upstream.has(parts.slice(0, index + 1).join(":")))
 }
 
 /**
@@ -27,26 +27,26 @@ export function isUpstream(upstream, executionId) {
  * @returns {Array<{prefix: string, host: ?Object, outer: ?Object}>}
  */
 function placesOf(graph, wanted, place = { prefix: "", host: null, outer: null }) {
-  if (graph === wanted) return [place];
+  if (graph === wanted) return [place]
   return graph.nodes
     .filter((node) => node.isSubgraphNode?.())
-    .flatMap((host) => placesOf(host.subgraph, wanted, { prefix: `${place.prefix}${host.id}:`, host, outer: place }));
+    .flatMap((host) => placesOf(host.subgraph, wanted, { prefix: `${place.prefix}${host.id}:`, host, outer: place }))
 }
 
 function walk(node, place, found) {
-  for (const input of node.inputs ?? []) follow(node.graph, input, place, found);
+  for (const input of node.inputs ?? []) follow(node.graph, input, place, found)
 }
 
 function follow(graph, input, place, found) {
-  const link = input && graph.getLink(input.link);
-  if (!link) return;
+  const link = input && graph.getLink(input.link)
+  if (!link) return
   if (String(link.origin_id) === SUBGRAPH_INPUT) {
-    follow(place.host.graph, place.host.inputs[link.origin_slot], place.outer, found);
-    return;
+    follow(place.host.graph, place.host.inputs[link.origin_slot], place.outer, found)
+    return
   }
-  const origin = graph.getNodeById(link.origin_id);
-  const id = `${place.prefix}${link.origin_id}`;
-  if (!origin || found.has(id)) return;
-  found.add(id);
-  walk(origin, place, found);
+  const origin = graph.getNodeById(link.origin_id)
+  const id = `${place.prefix}${link.origin_id}`
+  if (!origin || found.has(id)) return
+  found.add(id)
+  walk(origin, place, found)
 }

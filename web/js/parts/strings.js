@@ -1,5 +1,5 @@
 /**
- * All words of the player, one table per language. A new language is a new table; what it lacks shows in English.
+ * All words of the scripts, one table per language. A new language is a new table; what it lacks shows in English.
  * `{name}` is replaced by a value.
  */
 
@@ -74,6 +74,12 @@ export const STRINGS = {
     sizeValue: "{width} × {height}, {frames} frames, {fps} fps",
     positive: "Prompt",
     negative: "Negative",
+    livePreview: "Live preview",
+    stepOf: "Step {step} of {steps}",
+    carried: "Carried over from the CogVideoX wrapper",
+    carriedHint: "Its nodes are CogVideoX nodes of this pack now.",
+    carriedExcept: "Carried over from the CogVideoX wrapper, except:",
+    notCarried: "The workflow of the CogVideoX wrapper was not carried over",
   },
   zh: {
     player: "视频播放器",
@@ -144,14 +150,20 @@ export const STRINGS = {
     sizeValue: "{width} × {height}，{frames} 帧，{fps} 帧/秒",
     positive: "提示词",
     negative: "负面提示词",
+    livePreview: "实时预览",
+    stepOf: "第 {step} 步，共 {steps} 步",
+    carried: "已从 CogVideoX wrapper 转换",
+    carriedHint: "其节点现已替换为本节点包的 CogVideoX 节点。",
+    carriedExcept: "已从 CogVideoX wrapper 转换，但以下内容除外：",
+    notCarried: "CogVideoX wrapper 的工作流未能转换",
   },
-};
+}
 
 /**
  * @param {string} locale as ComfyUI's setting `Comfy.Locale` has it: "en", "zh", "zh-TW", ...
  * @returns {(key: string, values?: Object) => string} the words for a key
  */
 export function translator(locale) {
-  const table = { ...STRINGS.en, ...(STRINGS[locale] ?? STRINGS[locale.split("-")[0]]) };
-  return (key, values = {}) => table[key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+  const table = { ...STRINGS.en, ...(STRINGS[locale] ?? STRINGS[locale.split("-")[0]]) }
+  return (key, values = {}) => table[key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]))
 }
