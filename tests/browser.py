@@ -5,7 +5,9 @@ The browser sees the test host and nothing else: requests to other addresses are
 
 from __future__ import annotations
 
+import base64
 import json
+import mimetypes
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,19 @@ READY = "() => Boolean(window.app?.isGraphReady && window.app.vueAppReady && win
 READY_TIMEOUT = 90_000  # milliseconds
 DESCRIBED = 2_000  # characters of the page in a failed test's report
 NODES_2 = "Comfy.VueNodes.Enabled"
+
+# Drop a file on the empty canvas, as from the desktop.
+DROP_FILE = """
+async ([content, name, type]) => {
+  const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))
+  const data = new DataTransfer()
+  data.items.add(new File([bytes], name, {type}))
+  const place = {bubbles: true, cancelable: true, clientX: 300, clientY: 700, dataTransfer: data}
+  const target = document.querySelector('#graph-canvas')
+  target.dispatchEvent(new DragEvent('dragover', place))
+  target.dispatchEvent(new DragEvent('drop', place))
+}
+"""
 
 # The frontend logs this once, by itself, whenever it starts. A second one is an extension's doing.
 START_MESSAGE = "ComfyApp graph accessed before initialization"
@@ -94,6 +109,11 @@ class Canvas:
             workflow = json.loads(workflow.read_text())
         self.page.evaluate("async ([graph, name]) => app.loadGraphData(graph, true, true, name)", [workflow, name])
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def drop_file(self, path: Path) -> None:
+        """Drop a file on the canvas, at a place where no node should be."""
+        content = base64.b64encode(path.read_bytes()).decode()
+        self.page.evaluate(DROP_FILE, [content, path.name, mimetypes.guess_type(path.name)[0]])
 
     def graph_to_prompt(self) -> dict[str, Any]:
         """The open graph in API format, as the Run button would queue it."""

@@ -45,19 +45,6 @@ NOTE_PREVIEWS = """
 }
 """
 
-# Drop a file of the host on the empty canvas, as from the desktop.
-DROP_FILE = """
-async ([address, name]) => {
-  const content = await (await fetch(address)).blob()
-  const data = new DataTransfer()
-  data.items.add(new File([content], name, {type: 'video/mp4'}))
-  const place = {bubbles: true, cancelable: true, clientX: 300, clientY: 700, dataTransfer: data}
-  const target = document.querySelector('#graph-canvas')
-  target.dispatchEvent(new DragEvent('dragover', place))
-  target.dispatchEvent(new DragEvent('drop', place))
-}
-"""
-
 GRAPH_SHAPE = """
 () => ({
   nodes: app.rootGraph.nodes.map((node) => [node.type, (node.widgets ?? [])
@@ -258,9 +245,12 @@ def test_dropping_the_mp4_restores_the_graph(player: PlayerPage, host: Host, tmp
     player.build(**more, player=inputs)
     player.run()
     assert player.root.get_by_role("button", name="Sound on").count() == int(sound)
-    before, address = player.page.evaluate(GRAPH_SHAPE), player.source()
+    before, file = player.page.evaluate(GRAPH_SHAPE), tmp_path / "video.mp4"
+    with player.page.expect_download() as saving:
+        player.root.get_by_role("link", name="Download the video").click()
+    saving.value.save_as(file)
     player.canvas.load_workflow({"nodes": [], "links": [], "version": 0.4}, f"empty {time.time_ns()}")
-    player.page.evaluate(DROP_FILE, [address, "video.mp4"])
+    player.canvas.drop_file(file)
     player.page.wait_for_function("(count) => app.rootGraph.nodes.length === count", arg=len(before["nodes"]))
     assert player.page.evaluate(GRAPH_SHAPE) == before
     player.canvas.check()
