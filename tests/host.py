@@ -159,7 +159,7 @@ class Host:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        self.port = free_port()
+        self.port = self.port or free_port()
         command = [sys.executable, str(self.comfyui / "main.py"), "--cpu", "--port", str(self.port)]
         command += ["--base-directory", str(self.folder), "--disable-auto-launch"]
         command += ["--database-url", f"sqlite:///{self.folder / 'comfyui.db'}", *self.arguments]
@@ -188,7 +188,7 @@ class Host:
         self._process = None
 
     def restart(self) -> None:
-        """Stop and start again with the same folder (on another port)."""
+        """Stop and start again, with the same folder and on the same port."""
         self.stop()
         self.start()
 

@@ -46,6 +46,13 @@ test("a run that ends without a video says how, and only its own end counts", ()
   assert.equal(end("error", "b").phase, "running")
 })
 
+test("after a break in the connection nothing runs until more is heard of it", () => {
+  const lost = run(step("a", 7), { type: "lost" })
+  assert.equal(lost.phase, "idle")
+  assert.equal(lost.note, null)
+  assert.equal(afterEvent(lost, step("a", 8)).phase, "running")
+})
+
 test("cancel is for a run", () => {
   assert.equal(run({ type: "cancel" }), IDLE)
   assert.equal(run(step("a", 1), { type: "cancel" }).phase, "cancelling")

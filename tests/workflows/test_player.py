@@ -513,7 +513,26 @@ def test_cancel_stops_the_run(player: PlayerPage, host: Host):
     player.canvas.check()
 
 
-# ---- a stricter server
+# ---- another server
+
+
+def test_a_server_that_comes_back_is_worked_with_again(
+    start_host: Callable[..., Host], open_canvas: Callable[[Host], Canvas]
+):
+    """It dies in the middle of a run; what it was doing is no longer shown, and the next run shows its video."""
+    host = start_host()
+    canvas = open_canvas(host)
+    for nodes_2 in (False, True):
+        canvas.use_nodes_2(nodes_2)
+        player = PlayerPage(canvas)
+        live_scene(player, 0.3, steps=200)
+        canvas.run()
+        player.button("Cancel").wait_for()
+        host.restart()
+        player.page.wait_for_function("() => document.querySelector('.cogvideox-player').dataset.shows === 'nothing'")
+        live_scene(player, 0.1)
+        player.run()
+        assert player.video("videoWidth") == WIDTH
 
 
 def test_it_works_under_the_strict_content_policy(

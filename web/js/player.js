@@ -86,6 +86,7 @@ function listen() {
       secondsLeft: detail.seconds_left,
     }),
   )
+  api.addEventListener("reconnected", () => tellAll({ type: "lost" }))
   for (const how of ["success", "error", "interrupted"]) {
     api.addEventListener(`execution_${how}`, ({ detail }) => tellAll({ type: "end", prompt: detail.prompt_id, how }))
   }

@@ -2,7 +2,7 @@
  * The live stage as a state machine: what is known of a run before its video is there. Nothing here touches the page.
  *
  * Events are those of the nodes upstream of a player, and the ends of runs:
- * `{type: "preview" | "progress" | "step" | "result" | "end" | "cancel", prompt, node, step, steps, secondsLeft, how}`.
+ * `{type: "preview" | "progress" | "step" | "result" | "end" | "cancel" | "lost", prompt, node, step, steps, secondsLeft, how}`.
  *
  * @typedef {{phase: "idle" | "running" | "cancelling", prompt: ?string, node: ?string, step: number, steps: number,
  *   secondsLeft: ?number, note: ?string, done: ?string}} Live `done`: the last prompt that ended; what of it comes late
@@ -35,6 +35,8 @@ export function afterEvent(live, event) {
       return live.phase === "running" ? { ...live, phase: "cancelling" } : live
     case "result":
       return { ...IDLE, done: live.prompt ?? live.done }
+    case "lost": // of a run that goes on after all there is more to come
+      return { ...IDLE, done: live.done }
     case "end":
       return live.prompt === event.prompt ? { ...IDLE, note: NOTES[event.how], done: event.prompt } : live
   }
