@@ -221,20 +221,22 @@ class Video:
 
 
 _PROMPT = "a red ball bouncing in front of a meadow"
-_ASKED = {"num_inference_steps": DEMO_STEPS, "guidance_scale": DEMO_GUIDANCE}
 
 
-def our_run(device: torch.device, **options: Any) -> Run:
+def our_run(device: torch.device, num_steps: int = DEMO_STEPS, **options: Any) -> Run:
+    """The demo model from a prompt to frames."""
     pipeline = load_pipeline(DEMO_MODEL, dtype=torch.float32, device=device)
-    return Run(lambda: pipeline(_PROMPT, generator=torch.Generator().manual_seed(1), **_ASKED, **options))
+    asked = {"num_inference_steps": num_steps, "guidance_scale": DEMO_GUIDANCE, **options}
+    return Run(lambda: pipeline(_PROMPT, generator=torch.Generator().manual_seed(1), **asked))
 
 
-def diffusers_run(device: torch.device) -> Run:
+def diffusers_run(device: torch.device, num_steps: int = DEMO_STEPS) -> Run:
+    """The same of diffusers."""
     import diffusers
 
     pipeline = diffusers.CogVideoXPipeline.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    asked = {**_ASKED, "num_frames": 17, "output_type": "pt"}
+    asked = {"num_inference_steps": num_steps, "guidance_scale": DEMO_GUIDANCE, "num_frames": 17, "output_type": "pt"}
     return Run(lambda: pipeline(_PROMPT, generator=torch.Generator().manual_seed(1), **asked).frames.transpose(1, 2))
 
 
