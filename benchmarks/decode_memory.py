@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from performance import peak
-from scenes import Run, Scene, Video
+from runs import Run, Video
+from scenes import Scene
 
 from cogvideox_core.shapes import VideoSize
 from cogvideox_core.vae import decode_memory

@@ -2,8 +2,8 @@
 
     python benchmarks/performance.py [--device cpu] [--scenes NAME ...] [--repeats 5] [--threads 2] [--folder docs]
 
-In a scene everyone computes the same thing from the same weights and inputs (scenes.py). Times are taken in one
-process, in turn, after a warm-up, and the median counts. The peak of memory is taken above what weights and inputs
+In a scene (scenes.py) everyone computes the same thing from the same weights and inputs (runs.py). Times are taken in
+one process, in turn, after a warm-up, and the median counts. The peak of memory is taken above what weights and inputs
 take: on a CPU in a process of each one's own. Writes performance-DEVICE.json, .md and .png, in which --scenes renews
 its rows. Exits with 1 if an aim is missed.
 """
@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scenes import FLOORS, OURS, Maker, Run, Scene, on_cpu, on_gpu, weight_bytes
+from runs import Maker, Run, weight_bytes
+from scenes import FLOORS, OURS, Scene, on_cpu, on_gpu
 
-from parity import relative_difference, snr_db  # isort: skip (scenes.py puts tests/ on the path)
+from parity import relative_difference, snr_db  # isort: skip (runs.py puts tests/ on the path)
 
 REPO = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -146,8 +147,8 @@ Written by `{command}` on {machine}; medians of {runs} runs.
 
 Ratios are ours over the peer's, lower is better; the absolute figures in brackets are ours. Memory is what a run takes
 beyond its weights and inputs. Apart is how far ours lies from the first peer, or, where two decibels stand, how far
-each lies from diffusers in float32. A step's matrices and attention alone, or a VAE's convolutions, as PyTorch computes
-them here, are the floor for whatever is arranged around them.
+each lies from diffusers in float32. Matrices, attention and convolutions alone, as they are computed here on random
+numbers of the same shapes, are the floor for whatever is arranged around them.
 
 ![Ratios and aims]({picture})
 

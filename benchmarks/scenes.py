@@ -1,55 +1,32 @@
-"""What performance.py measures: who computes what, from the same weights and inputs, at sizes for a CPU or a GPU."""
+"""What performance.py measures: who takes part in a scene, and what is asked of ours beside each peer."""
 
 from __future__ import annotations
 
-import itertools
-import math
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from products import products_of
+from runs import (
+    Maker,
+    Run,
+    Step,
+    Video,
+    Whole,
+    diffusers_run,
+    diffusers_text,
+    our_run,
+    our_text,
+    written,
+)
 
-REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "tests"))
-
-from checkpoints import OFFICIAL  # noqa: E402
-from forms import comfyui_name  # noqa: E402
-
-from cogvideox_core import layers, load_pipeline, load_transformer  # noqa: E402
-from cogvideox_core.attention import sdpa  # noqa: E402
-from cogvideox_core.config import TransformerConfig, VAEConfig  # noqa: E402
-from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_STEPS  # noqa: E402
-from cogvideox_core.modulation import tabulated  # noqa: E402
-from cogvideox_core.pipeline import CogVideoXPipeline  # noqa: E402
-from cogvideox_core.positions import rotary_table  # noqa: E402
-from cogvideox_core.streaming import Workplace  # noqa: E402
-from cogvideox_core.transformer import CogVideoXTransformer3D  # noqa: E402
-from cogvideox_core.vae import AutoencoderCausal3D, Tiling  # noqa: E402
-from cogvideox_core.variants import VARIANTS  # noqa: E402
-from cogvideox_core.weights.int8 import Method, quantise_model  # noqa: E402
+from cogvideox_core import load_transformer
 
 OURS = "ours"
 MATRICES_ALONE, CONVOLUTIONS_ALONE = "its matrices and attention alone", "its convolutions alone"
-FLOORS = MATRICES_ALONE, CONVOLUTIONS_ALONE
+PRODUCTS_ALONE = "its matrices, attention and convolutions alone"
+FLOORS = MATRICES_ALONE, CONVOLUTIONS_ALONE, PRODUCTS_ALONE
 """Parts of ours that nothing arranged around them can go below; they are no peers, and hold next to no memory."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Something that can be computed again and again; `model` is what holds its weights."""
-
-    call: Callable[[], Tensor]
-    model: Any = None
-
-
-Maker = Callable[[torch.device], Run]
 
 
 @dataclass(frozen=True)
@@ -79,254 +56,33 @@ class Scene:
     reference: Maker | None = None
 
 
-# --- A transformer step ----------------------------------------------------------------------------------------------
-
-# On a CPU a model wide enough that its matrices and not Python take the time, at 2,018 tokens.
-_MIDDLE = dict(num_attention_heads=12, num_layers=4, time_embed_dim=256, text_embed_dim=512)
-_SMALL = (7, 32, 32)  # latent frames, rows, columns: 1,792 video tokens and 226 of text
-_SMALL_15 = (14, 32, 32)  # the same number of tokens in patches of two frames
-_FULL = (13, 60, 90)  # 49 frames of 480 x 720
-_FULL_15 = (22, 96, 170)  # 81 frames of 768 x 1360, and the leading frame
+# --- Kinds of scene --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Step:
-    """A guided step: two latents [C, T, h, w] of `size`, 226 tokens of text each.
-
-    `stored`: the number format of weights and inputs, if they are computed with in another.
-    """
-
-    kind: str
-    size: tuple[int, int, int]
-    dtype: torch.dtype
-    changes: dict[str, Any] = field(default_factory=dict)
-    stored: torch.dtype | None = None
-
-    @property
-    def config(self) -> TransformerConfig:
-        return _config(TransformerConfig, OFFICIAL[self.kind].transformer | self.changes)
-
-    def peer(self, device: torch.device) -> Any:
-        """diffusers' transformer with random weights."""
-        from diffusers import CogVideoXTransformer3DModel
-
-        torch.manual_seed(0)
-        with device:
-            model = CogVideoXTransformer3DModel(**OFFICIAL[self.kind].transformer | self.changes)
-        return model.eval().requires_grad_(False).to(self.stored or self.dtype).to(self.dtype)
-
-    def inputs(self, device: torch.device) -> list[Tensor]:
-        """Latents, embeddings and timesteps."""
-        generator = torch.Generator().manual_seed(1)
-        latents = torch.randn(1, self.config.in_channels, *self.size, generator=generator).repeat(2, 1, 1, 1, 1)
-        embeds = torch.randn(2, 226, self.config.text_embed_dim, generator=generator)
-        timesteps = torch.tensor([500, 500], device=device)
-        latents, embeds = (x.to(self.stored or self.dtype).to(device, self.dtype) for x in (latents, embeds))
-        return [latents, embeds, timesteps]
-
-    def own(self, device: torch.device, quantize: Method = "none") -> CogVideoXTransformer3D:
-        model = CogVideoXTransformer3D(self.config, dtype=self.dtype, device=device).eval().requires_grad_(False)
-        model.load_state_dict(self.peer(device).state_dict())
-        quantise_model(model, quantize)
-        return model
-
-    def ours(self, device: torch.device, quantize: Method = "none") -> Run:
-        """As a run computes it: modulation from the table of its schedule."""
-        model, inputs = self.own(device, quantize), self.inputs(device)
-
-        def call() -> Tensor:
-            with tabulated(model, [500], inputs[0]):
-                return model(*inputs)
-
-        return Run(call, model)
-
-    def diffusers(self, device: torch.device, *, compiled: bool = False, quantize: Method = "none") -> Run:
-        model = self.peer(device)
-        quantise_model(model, quantize)
-        latents, embeds, timestep = self.inputs(device)
-        grid = (self.size[0] // self.config.frame_patch, self.size[1] // 2, self.size[2] // 2)
-        rotary = tuple(part.repeat_interleave(2, dim=-1) for part in rotary_table(grid, self.config, device))
-        if compiled:
-            for block in model.transformer_blocks:
-                block.compile()
-
-        def call() -> Tensor:
-            return model(latents.transpose(1, 2), embeds, timestep, image_rotary_emb=rotary).sample.transpose(1, 2)
-
-        return Run(call, model)
-
-    def reference(self, device: torch.device) -> Run:
-        """diffusers in float32, with the weights of our number format."""
-        return replace(self, dtype=torch.float32, stored=self.dtype).diffusers(device)
-
-    def comfyui(self, device: torch.device) -> Run:
-        """ComfyUI's own CogVideoX, which computes the 1.5 family as the others do."""
-        _import_comfyui(device)
-        import comfy.ops
-        from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
-
-        peer = self.peer(device)
-        known = set(CogVideoXTransformer3DModel.__init__.__code__.co_varnames)
-        arguments = {key: value for key, value in dict(peer.config).items() if key in known}
-        arguments |= {"dtype": self.dtype, "device": device, "operations": comfy.ops.disable_weight_init}
-        model = CogVideoXTransformer3DModel(**arguments)
-        model.load_state_dict({comfyui_name(key): tensor for key, tensor in peer.state_dict().items()})
-        model.eval().requires_grad_(False)
-        latents, embeds, timestep = self.inputs(device)
-        return Run(lambda: model(latents, timestep, embeds), model)
-
-    def floor(self, device: torch.device) -> Run:
-        """The matrices and the attention of a step, and nothing else: no arrangement of the rest goes below."""
-        config = self.config
-        tokens = 226 + math.prod(self.size) // config.frame_patch // config.patch_size**2
-        width, heads = config.width, config.num_attention_heads
-        place: dict[str, Any] = {"device": device, "dtype": self.dtype}
-        shapes = [(width, width)] * 4 + [(width, 4 * width), (4 * width, width)]
-        matrices = [layers.Linear(*shape, **place).requires_grad_(False) for shape in shapes]
-        inputs = [torch.randn(2, tokens, layer.in_features, **place) for layer in matrices]
-        heads_of = torch.randn(3, 2, tokens, heads, width // heads, **place).transpose(2, 3)
-
-        def call() -> Tensor:
-            for _ in range(config.num_layers):
-                for layer, x in zip(matrices, inputs, strict=True):
-                    layer(x)
-                sdpa(*heads_of)
-            return inputs[0]
-
-        return Run(call)
-
-    def scene(self, what: str, *, compiled: bool = False, comfyui: bool = False) -> Scene:
-        makers: dict[str, Maker] = {OURS: self.ours, "diffusers": self.diffusers}
-        time = {"diffusers": 0.80}
-        if compiled:
-            makers["diffusers, compiled"] = partial(self.diffusers, compiled=True)
-            time["diffusers, compiled"] = 0.95
-        if comfyui:
-            makers["ComfyUI's own"] = self.comfyui
-            time["ComfyUI's own"] = 0.60
-        makers[MATRICES_ALONE] = self.floor
-        if self.dtype == torch.float32:
-            return Scene(what, makers, time=time, apart=1e-5)
-        return Scene(what, makers, time=time, reference=self.reference)
-
-    def int8_scene(self, what: str) -> Scene:
-        makers: dict[str, Maker] = {
-            OURS: partial(self.ours, quantize="int8"),
-            "diffusers with bitsandbytes INT8": partial(self.diffusers, quantize="llm.int8"),
-            "diffusers": self.diffusers,
-        }
-        memory = {"diffusers": 0.55} if self.dtype == torch.bfloat16 else {}
-        time = {"diffusers with bitsandbytes INT8": 0.80}
-        return Scene(what, makers, time, memory, with_weights=True, reference=self.reference)
+def _step(what: str, step: Step, *, compiled: bool = False, comfyui: bool = False) -> Scene:
+    makers: dict[str, Maker] = {OURS: step.ours, "diffusers": step.diffusers}
+    time = {"diffusers": 0.80}
+    if compiled:
+        makers["diffusers, compiled"] = partial(step.diffusers, compiled=True)
+        time["diffusers, compiled"] = 0.95
+    if comfyui:
+        makers["ComfyUI's own"] = step.comfyui
+        time["ComfyUI's own"] = 0.60
+    makers[MATRICES_ALONE] = step.floor
+    if step.dtype == torch.float32:
+        return Scene(what, makers, time=time, apart=1e-5)
+    return Scene(what, makers, time=time, reference=step.reference)
 
 
-def _import_comfyui(device: torch.device) -> None:
-    import provision
-
-    sys.path.insert(0, str(provision.comfyui()))
-    sys.argv = [sys.argv[0], *(["--cpu"] if device.type == "cpu" else [])]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-
-
-# --- The VAE ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Video:
-    """A clip of F x H x W pixels through the VAE at full width; `stored` as in `Step`."""
-
-    size: tuple[int, int, int]
-    dtype: torch.dtype
-    stored: torch.dtype | None = None
-
-    def peer(self, device: torch.device) -> Any:
-        from diffusers import AutoencoderKLCogVideoX
-
-        torch.manual_seed(0)
-        with device:
-            model = AutoencoderKLCogVideoX(**OFFICIAL["CogVideoX-5B"].vae)
-        return model.eval().requires_grad_(False).to(self.stored or self.dtype).to(self.dtype)
-
-    def own(self, device: torch.device) -> AutoencoderCausal3D:
-        peer = self.peer(device)
-        config = _config(VAEConfig, peer.config)
-        model = AutoencoderCausal3D(config, dtype=self.dtype, device=device).eval().requires_grad_(False)
-        model.load_state_dict(peer.state_dict())
-        return model
-
-    def in_float32(self) -> Video:
-        """The same numbers, computed with in float32."""
-        return replace(self, dtype=torch.float32, stored=self.dtype)
-
-    def pixels(self, device: torch.device) -> Tensor:
-        video = torch.rand(1, 3, *self.size, generator=torch.Generator().manual_seed(1)) * 2 - 1
-        return video.to(self.stored or self.dtype).to(device, self.dtype)
-
-    def z(self, device: torch.device) -> Tensor:
-        frames, height, width = self.size
-        shape = 1, 16, (frames - 1) // 4 + 1, height // 8, width // 8
-        z = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-        return z.to(self.stored or self.dtype).to(device, self.dtype)
-
-    def our_decode(self, device: torch.device, *, carry: str | None = None, tiling: bool = False) -> Run:
-        model, z = self.own(device), self.z(device)
-        tiles = Tiling.of(model.config) if tiling else None
-        carry_device = None if carry is None else torch.device(carry)
-        return Run(lambda: model.decode(z, tiles, device=torch.device("cpu"), carry_device=carry_device), model)
-
-    def diffusers_decode(self, device: torch.device, *, tiling: bool = False) -> Run:
-        model, z = self.peer(device), self.z(device)
-        if tiling:
-            model.enable_tiling()
-        return Run(lambda: model.decode(z).sample.cpu(), model)
-
-    def our_encode(self, device: torch.device) -> Run:
-        model, video = self.own(device), self.pixels(device)
-        return Run(lambda: model.encode(video).mean, model)
-
-    def diffusers_encode(self, device: torch.device) -> Run:
-        model, video = self.peer(device), self.pixels(device)
-        return Run(lambda: model.encode(video).latent_dist.mean, model)
-
-    def encoders(self) -> dict[str, Maker]:
-        return {
-            OURS: self.our_encode,
-            "diffusers": self.diffusers_encode,
-            CONVOLUTIONS_ALONE: partial(_convolutions_of, self.our_encode),
-        }
-
-
-class _Convolutions(TorchDispatchMode):
-    """Sees which convolutions are computed inside, and can repeat them on random numbers of the same shapes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._seen: list[tuple[tuple[torch.Size, tuple[int, ...]], tuple[Any, ...]]] = []
-        self._inputs: dict[tuple[torch.Size, tuple[int, ...]], Tensor] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.convolution.default:
-            x, *others = args
-            layout = x.shape, x.stride()
-            if layout not in self._inputs:
-                self._inputs[layout] = torch.empty_strided(*layout, dtype=x.dtype, device=x.device).normal_()
-            self._seen.append((layout, tuple(others)))
-        return func(*args, **(kwargs or {}))
-
-    def repeat(self) -> Tensor:
-        """All of them, one after the other."""
-        for layout, others in self._seen:
-            torch.ops.aten.convolution.default(self._inputs[layout], *others)
-        return torch.zeros(1)
-
-
-def _convolutions_of(run: Maker, device: torch.device) -> Run:
-    """The convolutions of a run and nothing else: no arrangement of the rest goes below."""
-    with _Convolutions() as seen:
-        run(device).call()
-    return Run(seen.repeat)
+def _int8_step(what: str, step: Step) -> Scene:
+    makers: dict[str, Maker] = {
+        OURS: partial(step.ours, quantize="int8"),
+        "diffusers with bitsandbytes INT8": partial(step.diffusers, quantize="llm.int8"),
+        "diffusers": step.diffusers,
+    }
+    memory = {"diffusers": 0.55} if step.dtype == torch.bfloat16 else {}
+    time = {"diffusers with bitsandbytes INT8": 0.80}
+    return Scene(what, makers, time, memory, with_weights=True, reference=step.reference)
 
 
 def _decode(
@@ -335,111 +91,34 @@ def _decode(
     makers: dict[str, Maker] = {OURS: video.our_decode, "diffusers": video.diffusers_decode}
     if "diffusers, tiled" in time:
         makers["diffusers, tiled"] = partial(video.diffusers_decode, tiling=True)
-    makers[CONVOLUTIONS_ALONE] = partial(_convolutions_of, video.our_decode)
+    makers[CONVOLUTIONS_ALONE] = partial(products_of, video.our_decode)
     if video.dtype == torch.float32:
         return Scene(what, makers, time, memory, apart=1e-5, gib=gib)
     return Scene(what, makers, time, memory, gib=gib, reference=video.in_float32().diffusers_decode)
 
 
-# --- Whole runs and loading ------------------------------------------------------------------------------------------
-
-_PROMPT = "a red ball bouncing in front of a meadow"
-_ASKED = {"num_inference_steps": DEMO_STEPS, "guidance_scale": DEMO_GUIDANCE}
-
-
-def _our_run(device: torch.device, **options: Any) -> Run:
-    pipeline = load_pipeline(DEMO_MODEL, dtype=torch.float32, device=device)
-    return Run(lambda: pipeline(_PROMPT, generator=torch.Generator().manual_seed(1), **_ASKED, **options))
-
-
-def _diffusers_run(device: torch.device) -> Run:
-    import diffusers
-
-    pipeline = diffusers.CogVideoXPipeline.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32).to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    asked = {**_ASKED, "num_frames": 17, "output_type": "pt"}
-    return Run(lambda: pipeline(_PROMPT, generator=torch.Generator().manual_seed(1), **asked).frames.transpose(1, 2))
-
-
-@dataclass(frozen=True)
-class Whole:
-    """A whole run from embeddings to frames, with random weights."""
-
-    step: Step
-    video: Video
-    num_steps: int
-
-    def asked(self, device: torch.device) -> dict[str, Any]:
-        _, embeds, _ = self.step.inputs(device)
-        frames, height, width = self.video.size
-        size = {"num_frames": frames, "height": height, "width": width, "num_inference_steps": self.num_steps}
-        return {"prompt_embeds": embeds[:1], "negative_prompt_embeds": embeds[1:], "guidance_scale": 6.0, **size}
-
-    def ours(self, device: torch.device, *, quantize: Method = "none", low_memory: bool = False) -> Run:
-        place = torch.device("cpu") if low_memory else device
-        transformer = self.step.own(device, quantize).to(place)
-        vae = self.video.own(device).to(place)
-        workplace = Workplace(device, self.step.dtype) if low_memory else None
-        pipeline = CogVideoXPipeline(transformer, vae, None, VARIANTS[self.step.kind], workplace=workplace)
-        asked = self.asked(device)
-
-        def call() -> Tensor:
-            generator = torch.Generator().manual_seed(1)
-            return torch.cat([chunk.cpu() for chunk in pipeline.stream(generator=generator, **asked)], dim=2)
-
-        return Run(call, None if low_memory else nn.ModuleList([transformer, vae]))
-
-    def diffusers(self, device: torch.device) -> Run:
-        import diffusers
-
-        transformer, vae = self.step.peer(device), self.video.peer(device)
-        scheduler = diffusers.CogVideoXDDIMScheduler(**OFFICIAL[self.step.kind].scheduler)
-        pipeline = diffusers.CogVideoXPipeline(None, None, vae, transformer, scheduler)  # type: ignore[arg-type]
-        pipeline.set_progress_bar_config(disable=True)
-        asked = {**self.asked(device), "output_type": "pt"}
-
-        def call() -> Tensor:
-            found = pipeline(generator=torch.Generator().manual_seed(1), **asked)
-            return found.frames.transpose(1, 2).float().cpu()
-
-        return Run(call, nn.ModuleList([transformer, vae]))
-
-
-def _our_text(device: torch.device) -> Run:
-    pipeline = load_pipeline(DEMO_MODEL, dtype=torch.float32, device=device)
-    encode = pipeline.text_encoder
-    assert encode is not None
-    return Run(lambda: encode([_PROMPT] * 4))
-
-
-def _diffusers_text(device: torch.device) -> Run:
-    import diffusers
-
-    pipeline = diffusers.CogVideoXPipeline.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32).to(device)
-    length = pipeline.transformer.config.max_text_seq_length
-    asked = {"do_classifier_free_guidance": False, "max_sequence_length": length, "device": device}
-    return Run(lambda: pipeline.encode_prompt([_PROMPT] * 4, **asked)[0])
-
-
-def _written(step: Step, device: torch.device) -> Path:
-    """A folder with diffusers' transformer of random weights."""
-    folder = Path(tempfile.gettempdir()) / f"cogvideox-benchmark-{step.kind}-{step.config.num_layers}"
-    if not (folder / "config.json").exists():
-        step.peer(device).save_pretrained(folder)
-    return folder
+def _encode(what: str, video: Video, memory: dict[str, float]) -> Scene:
+    makers: dict[str, Maker] = {
+        OURS: video.our_encode,
+        "diffusers": video.diffusers_encode,
+        CONVOLUTIONS_ALONE: partial(products_of, video.our_encode),
+    }
+    if video.dtype == torch.float32:
+        return Scene(what, makers, {"diffusers": 0.60}, memory, apart=1e-5)
+    return Scene(what, makers, {"diffusers": 0.60}, memory, reference=video.in_float32().diffusers_encode)
 
 
 def _load(what: str, step: Step, time: float) -> Scene:
     """From a file to the device; what is compared is a weight."""
 
     def ours(device: torch.device) -> Run:
-        folder = _written(step, device)
+        folder = written(step, device)
         return Run(lambda: load_transformer(folder, device=device).proj_out.weight)
 
     def diffusers(device: torch.device) -> Run:
         from diffusers import CogVideoXTransformer3DModel
 
-        folder = _written(step, device)
+        folder = written(step, device)
         load = partial(CogVideoXTransformer3DModel.from_pretrained, folder, torch_dtype=step.dtype)
         return Run(lambda: load().to(device).proj_out.weight)
 
@@ -451,35 +130,42 @@ def _load(what: str, step: Step, time: float) -> Scene:
 # --- The scenes of a device ------------------------------------------------------------------------------------------
 
 
+# On a CPU a model wide enough that its matrices and not Python take the time, at 2,018 tokens.
+_MIDDLE = dict(num_attention_heads=12, num_layers=4, time_embed_dim=256, text_embed_dim=512)
+_SMALL = (7, 32, 32)  # latent frames, rows, columns: 1,792 video tokens and 226 of text
+_SMALL_15 = (14, 32, 32)  # the same number of tokens in patches of two frames
+_FULL = (13, 60, 90)  # 49 frames of 480 x 720
+_FULL_15 = (22, 96, 170)  # 81 frames of 768 x 1360, and the leading frame
+
+
 def on_cpu() -> dict[str, Scene]:
     """Two cores: a middle-sized transformer, the VAE at full width on small pictures, the demo model."""
     step = Step("CogVideoX-5B", _SMALL, torch.float32, _MIDDLE)
     half = Step("CogVideoX-5B", _SMALL, torch.bfloat16, _MIDDLE)
     newer = Step("CogVideoX1.5-5B", _SMALL_15, torch.float32, _MIDDLE)
     clip = Video((9, 128, 192), torch.float32)
-    encoders = clip.encoders()
     peer = "diffusers"
     return {
-        "step": step.scene("a guided transformer step, 2,018 tokens, float32"),
-        "step-bf16": half.scene("the same in bfloat16"),
-        "step-1.5": newer.scene("a guided step of the 1.5 kind, float32", comfyui=True),
-        "step-int8": step.int8_scene("the step in INT8, the rest in float32"),
-        "step-int8-bf16": half.int8_scene("the same in bfloat16; memory with weights"),
+        "step": _step("a guided transformer step, 2,018 tokens, float32", step),
+        "step-bf16": _step("the same in bfloat16", half),
+        "step-1.5": _step("a guided step of the 1.5 kind, float32", newer, comfyui=True),
+        "step-int8": _int8_step("the step in INT8, the rest in float32", step),
+        "step-int8-bf16": _int8_step("the same in bfloat16; memory with weights", half),
         "decode": _decode("full-width VAE decode, 9 x 128 x 192, float32", clip, {peer: 0.60}, {peer: 0.50}),
-        "encode": Scene("full-width VAE encode, 9 x 128 x 192, float32", encoders, {peer: 0.60}, {peer: 0.50}, 1e-5),
+        "encode": _encode("full-width VAE encode, 9 x 128 x 192, float32", clip, {peer: 0.50}),
         "text": Scene(
-            "four prompts of the demo model", {OURS: _our_text, peer: _diffusers_text}, {peer: 1.0}, apart=1e-5
+            "four prompts of the demo model", {OURS: our_text, peer: diffusers_text}, {peer: 1.0}, apart=1e-5
         ),
         "load": _load("opening a transformer of 116 MB", step, 0.50),
         "run": Scene(
             "the demo model from prompt to frames, 25 steps, float32",
-            {OURS: _our_run, peer: _diffusers_run},
+            {OURS: our_run, peer: diffusers_run, PRODUCTS_ALONE: partial(products_of, our_run)},
             {peer: 0.75},
             apart=1e-4,
         ),
         "run-cached": Scene(
-            "the same with a cache budget of 0.03",
-            {OURS: partial(_our_run, cache_budget=0.03), peer: _diffusers_run},
+            "the same with 50 steps, ours with a cache budget of 0.1",
+            {OURS: partial(our_run, num_steps=50, cache_budget=0.1), peer: partial(diffusers_run, num_steps=50)},
             {peer: 0.45},
             db=35,
         ),
@@ -493,7 +179,6 @@ def on_gpu() -> dict[str, Scene]:
     third = Step("CogVideoX-5B", _FULL, torch.bfloat16, {"num_layers": 14})
     clip, large = Video((49, 480, 720), torch.bfloat16), Video((17, 768, 1360), torch.bfloat16)
     short = Video((17, 480, 720), torch.bfloat16)
-    encoders = short.encoders()
     times = {"diffusers": 0.50, "diffusers, tiled": 0.35}
     carried, carried_large = (
         {OURS: partial(video.our_decode, carry="cpu"), "diffusers": video.diffusers_decode} for video in (clip, large)
@@ -501,7 +186,7 @@ def on_gpu() -> dict[str, Scene]:
     part, whole = (Whole(of, clip, 4) for of in (third, step))
     int8, streamed = (partial(whole.ours, quantize="int8", low_memory=low) for low in (False, True))
     return {
-        "step": third.scene("a guided step of 14 of 42 blocks of 5B, 49 x 480 x 720, bfloat16", compiled=True),
+        "step": _step("a guided step of 14 of 42 blocks of 5B, 49 x 480 x 720, bfloat16", third, compiled=True),
         "decode": _decode("VAE decode, 49 x 480 x 720, bfloat16", clip, times, {}),
         "decode-carry": Scene("the same, what is carried in main memory", carried, {"diffusers": 0.50}, gib=2.5),
         "step-int8": Scene(
@@ -517,16 +202,11 @@ def on_gpu() -> dict[str, Scene]:
             {"diffusers": 0.80},
             with_weights=True,
         ),
-        "step-1.5": newer.scene("4 of 42 blocks of 1.5-5B, 81 x 768 x 1360, bfloat16", comfyui=True),
+        "step-1.5": _step("4 of 42 blocks of 1.5-5B, 81 x 768 x 1360, bfloat16", newer, comfyui=True),
         "decode-large": Scene(
             "VAE decode, 17 x 768 x 1360, carried in main memory", carried_large, {"diffusers": 0.50}, gib=7.0
         ),
-        "encode": Scene(
-            "VAE encode, 17 x 480 x 720, bfloat16",
-            encoders,
-            {"diffusers": 0.60},
-            reference=short.in_float32().diffusers_encode,
-        ),
+        "encode": _encode("VAE encode, 17 x 480 x 720, bfloat16", short, {}),
         "load": _load("14 of 42 blocks of 5B from file to GPU", third, 0.25),
         "run-streamed": Scene(
             "the whole 5B in INT8 from embeddings to frames, streamed, 4 steps, memory with weights",
@@ -536,18 +216,3 @@ def on_gpu() -> dict[str, Scene]:
             gib=2.5,
         ),
     }
-
-
-def _config(kind: Any, values: Any) -> Any:
-    """One of our configurations from a diffusers configuration."""
-    known = {item.name for item in fields(kind)}
-    chosen = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known}
-    return kind(**chosen)
-
-
-def weight_bytes(model: Any) -> int:
-    """Bytes of all weights of a model, as they are stored."""
-    if model is None:
-        return 0
-    tensors: Iterator[Tensor] = itertools.chain(model.parameters(), model.buffers())
-    return sum(tensor.nbytes for tensor in tensors)
