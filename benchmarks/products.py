@@ -12,12 +12,14 @@ from torch.utils._pytree import tree_map
 
 _aten = torch.ops.aten
 _PRODUCTS = {
+    getattr(torch.ops.mkldnn, "_linear_pointwise", None),
     _aten.convolution,
     _aten.mm,
     _aten.addmm,
     _aten.bmm,
     _aten.baddbmm,
     _aten.baddbmm_,
+    _aten._addmm_activation,
     _aten._int_mm,
     _aten._scaled_dot_product_flash_attention_for_cpu,
     _aten._scaled_dot_product_flash_attention,
@@ -34,6 +36,11 @@ class _Products(TorchDispatchMode):
         super().__init__()
         self._seen: list[tuple[Any, Any, Any]] = []
         self._numbers: dict[Any, Tensor] = {}
+
+    @property
+    def count(self) -> int:
+        """How many were seen."""
+        return len(self._seen)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.overloadpacket in _PRODUCTS:
@@ -61,6 +68,6 @@ def products_of(run: Maker, device: torch.device) -> Run:
     """The products of a run and nothing else."""
     with _Products() as seen:
         run(device).call()
-    if not seen._seen:
+    if not seen.count:
         raise ValueError("This run computes no product that is known here.")
     return Run(seen.repeat)

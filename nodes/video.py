@@ -95,8 +95,8 @@ class CogVideoXVideoPlayer(io.ComfyNode):
                 raise ValueError(f"the {name} has no frames; give at least one")
         if video is None or audio is not None:  # a video that stays as it is keeps its file's own encoding
             video = encodable(images, rate, sound)
-        told, files = _measured(images, reference, rate)
-        told |= {"has_audio": has_sound(sound), "settings": _settings(cls.hidden)}
+        told = {"has_audio": has_sound(sound), "settings": _settings(cls.hidden)}
+        measured, files = _measured(images, reference, rate)
         try:
             saved = save_video(video, filename_prefix, save_output, cls.hidden)
         except BaseException:
@@ -104,7 +104,7 @@ class CogVideoXVideoPlayer(io.ComfyNode):
                 remove(file)
             raise
         shown = ui.PreviewVideo([saved]).as_dict()
-        return io.NodeOutput(video, images, ui={**shown, "cogvideox_player": [told]})
+        return io.NodeOutput(video, images, ui={**shown, "cogvideox_player": [told | measured]})
 
 
 def _measured(images: torch.Tensor, reference: torch.Tensor | None, rate: Fraction) -> tuple[dict, list]:

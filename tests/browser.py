@@ -33,6 +33,7 @@ WINDOW = {"width": 1600, "height": 1000}
 READY = "() => Boolean(window.app?.isGraphReady && window.app.vueAppReady && window.comfyAPI?.api?.api?.clientId)"
 READY_TIMEOUT = 90_000  # milliseconds
 DESCRIBED = 2_000  # characters of the page in a failed test's report
+EMPTY = {"nodes": [], "links": [], "version": 0.4}  # a workflow
 NODES_2 = "Comfy.VueNodes.Enabled"
 
 # Drop a file on the empty canvas, as from the desktop.
@@ -50,6 +51,28 @@ async ([content, name, type]) => {
 
 # The frontend logs this once, by itself, whenever it starts. A second one is an extension's doing.
 START_MESSAGE = "ComfyApp graph accessed before initialization"
+
+# For model files that are missing, those of its own first workflow too, the frontend asks the hub how large they are,
+# and blocks that itself where API nodes are disabled.
+MODEL_QUESTIONS = ("https://huggingface.co/", "/missingModelDownload")
+
+# Object URLs that are alive: those made less those revoked, from here on.
+COUNT_BLOBS = """
+() => {
+  if (window.liveBlobs) return window.liveBlobs.clear()
+  window.liveBlobs = new Set()
+  const {createObjectURL, revokeObjectURL} = URL
+  URL.createObjectURL = (blob) => {
+    const url = createObjectURL.call(URL, blob)
+    window.liveBlobs.add(url)
+    return url
+  }
+  URL.revokeObjectURL = (url) => {
+    window.liveBlobs.delete(url)
+    revokeObjectURL.call(URL, url)
+  }
+}
+"""
 
 # Files of the user that the frontend asks for on every start and that a new user has not made yet.
 OPTIONAL_FILES = ("/userdata", "/user.css")
@@ -115,6 +138,10 @@ class Canvas:
         content = base64.b64encode(path.read_bytes()).decode()
         self.page.evaluate(DROP_FILE, [content, path.name, mimetypes.guess_type(path.name)[0]])
 
+    def count_blobs(self) -> None:
+        """Keep `window.liveBlobs`, the object URLs that are made from here on and not revoked."""
+        self.page.evaluate(COUNT_BLOBS)
+
     def graph_to_prompt(self) -> dict[str, Any]:
         """The open graph in API format, as the Run button would queue it."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")
@@ -174,7 +201,9 @@ class Canvas:
         if START_MESSAGE in message.text and self._start_messages_due:
             self._start_messages_due -= 1
             return
-        self.console_errors.append(f"{message.text} ({message.location.get('url', '')})")
+        text = f"{message.text} ({message.location.get('url', '')})"
+        if not any(question in text for question in MODEL_QUESTIONS):
+            self.console_errors.append(text)
 
     def _note_response(self, response: Response) -> None:
         optional = any(part in response.url for part in OPTIONAL_FILES)

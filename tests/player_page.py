@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from browser import Canvas
+from browser import EMPTY, Canvas
 
 PLAYER = ".cogvideox-player"
 FRAMES, FPS, WIDTH, HEIGHT = 21, 10, 64, 48
@@ -53,6 +53,17 @@ READ_NUMBER = """
 }
 """
 
+# Note every picture that the live stage shows, and what stands beside it.
+WATCH_LIVE = """
+() => {
+  const [picture, words] = ['.cvx-live', '.cvx-live-text'].map((one) => document.querySelector(one))
+  window.live = {pictures: new Set(), words: new Set()}
+  const note = () => picture.hasAttribute('src') && window.live.pictures.add(picture.src)
+  new MutationObserver(note).observe(picture, {attributeFilter: ['src']})
+  new MutationObserver(() => window.live.words.add(words.textContent)).observe(words, {childList: true})
+}
+"""
+
 IS_STILL = """
 (selector) => {
   const video = document.querySelector(selector)
@@ -76,7 +87,7 @@ class PlayerPage:
         """An empty canvas, then numbered frames that go to a player. `inputs`: more nodes by name; "player" and
         "frames" as {input or widget: value or [node, output]}.
         """
-        self.canvas.load_workflow({"nodes": [], "links": [], "version": 0.4}, f"player {time.time_ns()}")
+        self.canvas.load_workflow(EMPTY, f"player {time.time_ns()}")
         more = {name: node for name, node in inputs.items() if name not in ("player", "frames")}
         frames = {"frames": FRAMES, "width": WIDTH, "height": HEIGHT, "shade": 1.0, **inputs.get("frames", {})}
         player = {"fps": FPS, "images": ["frames", 0], "filename_prefix": f"player/{time.time_ns()}"}
@@ -111,6 +122,14 @@ class PlayerPage:
             arg=[FIRST_VIDEO, other_than],
             timeout=60_000,
         )
+
+    def watch_live(self) -> None:
+        """Begin to note what the live stage shows."""
+        self.page.evaluate(WATCH_LIVE)
+
+    def seen_live(self) -> tuple[list[str], list[str]]:
+        """The addresses of the pictures it has shown, and what was written beside them."""
+        return tuple(self.page.evaluate("() => [[...window.live.pictures], [...window.live.words]]"))
 
     def source(self) -> str | None:
         """The address of the video that is shown."""

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from browser import Canvas
+from browser import EMPTY, Canvas
 from host import PACK_NAME
 from player_page import PlayerPage
 from workflow_files import canvas_workflow
 
 TEMPLATE = "Text to Video"
-EMPTY = {"nodes": [], "links": [], "version": 0.4}
 SCRUB_TO = 0.7  # of the scrub bar
-
-# Note every picture that the live stage shows, and what stands beside it.
-NOTE_LIVE = """
-() => {
-  const [picture, words] = ['.cvx-live', '.cvx-live-text'].map((one) => document.querySelector(one))
-  window.live = {pictures: new Set(), words: new Set()}
-  const note = () => picture.hasAttribute('src') && window.live.pictures.add(picture.src)
-  new MutationObserver(note).observe(picture, {attributeFilter: ['src']})
-  new MutationObserver(() => window.live.words.add(words.textContent)).observe(words, {childList: true})
-}
-"""
-READ_LIVE = "() => ({pictures: window.live.pictures.size, words: [...window.live.words]})"
 
 
 class Walk:
@@ -36,7 +22,6 @@ class Walk:
         self.page = canvas.page
         self.player = PlayerPage(canvas)
         self.look = look
-        self.live: dict[str, Any] = {}
         self.file = Path()
 
     def open_template(self) -> None:
@@ -57,12 +42,11 @@ class Walk:
 
     def run(self) -> None:
         """The Run button; the preview until the video is there."""
-        self.page.evaluate(NOTE_LIVE)
+        self.player.watch_live()
         self.page.get_by_test_id("queue-button").click()
         self.page.wait_for_function("() => window.live.pictures.size > 2", timeout=120_000)
         self.look("running")
         self.player.wait_for_video()
-        self.live = self.page.evaluate(READ_LIVE)
         self.player.pause()
         self.look("video")
 

@@ -165,17 +165,15 @@ class _Film:
         self.limit = min(LONG_SIDE, latent_preview.MAX_PREVIEW_RESOLUTION)
         self.start: float | None = None
         self.due = 0.0
-        self.desk = NewestFirst(self._send, failed)
+        self.desk = NewestOnly(self._send, failed)
 
     def after(self, x0: Tensor, last: bool) -> None:
         """Show x0, if the time has come or none will follow."""
-        if last or time.perf_counter() >= self.due:
+        if last or (time.perf_counter() >= self.due and not self.desk.busy):
             self.desk.put(self._clip(x0, last))
 
     def _clip(self, x0: Tensor, last: bool) -> _Clip:
-        x0[
-            0, 0, 0, 0, 0
-        ].item()  # waits for the device, so that what is measured from here on is the preview's own time
+        x0[0, 0, 0, 0, 0].item()  # waits for the device: from here on the time is the preview's own
         began = time.perf_counter()
         height, width = (side * self.ratio for side in x0.shape[3:])
         frames = as_frames(self.painter(x0), *fitted(height, width, self.limit))
@@ -188,7 +186,7 @@ class _Film:
         self.audience.show(animated_webp(list(clip.frames), clip.fps))
 
 
-class NewestFirst:
+class NewestOnly:
     """A thread that works on what is put here; of things that wait, only the newest.
 
     Args:
@@ -200,9 +198,16 @@ class NewestFirst:
         self.work = work
         self.failed = failed
         self.waiting: Any = None
+        self.working = False
         self.closed = False
         self.changed = threading.Condition()
         self.thread: threading.Thread | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is worked on, or waits."""
+        with self.changed:
+            return self.working or self.waiting is not None
 
     def put(self, thing: Any) -> None:
         """Have this done next, in place of what still waits."""
@@ -228,12 +233,15 @@ class NewestFirst:
             with self.changed:
                 self.changed.wait_for(lambda: self.closed or self.waiting is not None)
                 thing, self.waiting = self.waiting, None
+                self.working = thing is not None
             if thing is None:
                 return
             try:
                 self.work(thing)
             except Exception as error:
                 self.failed(error)
+            with self.changed:
+                self.working = False
 
 
 def _sentence(error: Exception) -> str:

@@ -93,7 +93,7 @@ def _literal(prompt: Prompt, node: str, name: str) -> str | None:
 
 
 def _inputs(prompt: Prompt, node: str) -> Mapping[str, Any]:
-    return prompt[node].get("inputs", {})
+    return prompt.get(node, {}).get("inputs", {})  # a node that another one has made is not in the prompt
 
 
 def _is_link(prompt: Prompt, value: Any) -> bool:

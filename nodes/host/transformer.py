@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import comfy.ldm.modules.attention
+import comfy.ldm.modules.attention as attentions
 import comfy.patcher_extension
 import torch
+from comfy.cli_args import args
 from torch import Tensor, nn
 
 from ...cogvideox_core.attention import AttentionFn
@@ -45,7 +47,7 @@ class HostTransformer(CogVideoXTransformer3D):
         self, x: Tensor, timestep: Tensor, context: Tensor, transformer_options: dict[str, Any], **extra: Any
     ) -> Tensor:
         options = {**transformer_options, "total_blocks": len(self.transformer_blocks), "block_type": "double"}
-        attention = _HostAttention(options, text_length=context.shape[1])
+        attention = HostAttention(options, text_length=context.shape[1])
         return super().forward(x, context, timestep, attention=attention)
 
     def run_block(
@@ -59,23 +61,23 @@ class HostTransformer(CogVideoXTransformer3D):
         attention: AttentionFn,
     ) -> tuple[Tensor, Tensor]:
         """One block, or what a patch put in its place under ("double_block", index)."""
-        assert isinstance(attention, _HostAttention)
+        assert isinstance(attention, HostAttention)
         options = attention.options
         options["block_index"] = index
 
-        def run(args: dict[str, Any]) -> dict[str, Any]:
-            video, text = block(args["img"], args["txt"], args["vec"], args["pe"], attention)
+        def run(given: dict[str, Any]) -> dict[str, Any]:
+            video, text = block(given["img"], given["txt"], given["vec"], given["pe"], attention)
             return {"img": video, "txt": text}
 
-        args = {"img": video, "txt": text, "vec": temb, "pe": rotary, "transformer_options": options}
+        given = {"img": video, "txt": text, "vec": temb, "pe": rotary, "transformer_options": options}
         replacement = options.get("patches_replace", {}).get("dit", {}).get(("double_block", index))
-        out = run(args) if replacement is None else replacement(args, {"original_block": run})
+        out = run(given) if replacement is None else replacement(given, {"original_block": run})
         for patch in options.get("patches", {}).get("double_block", ()):
             out = patch({**out, "x": video, "block_index": index, "transformer_options": options})
         return out["img"], out["txt"]
 
 
-class _HostAttention:
+class HostAttention:
     """ComfyUI's attention of choice, with its patches on the output."""
 
     def __init__(self, options: dict[str, Any], *, text_length: int) -> None:
@@ -84,9 +86,17 @@ class _HostAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads, length = q.shape[1], q.shape[2]
-        out = comfy.ldm.modules.attention.optimized_attention(
-            q, k, v, heads, skip_reshape=True, transformer_options=self.options
-        )
+        out = _choice(q.device)(q, k, v, heads, skip_reshape=True, transformer_options=self.options)
         for patch in self.options.get("patches", {}).get("attn1_output_patch", ()):
             out = patch(out, {**self.options, "n_heads": heads, "img_slice": [self.text_length, length]})
         return out
+
+
+def _choice(device: torch.device) -> Callable[..., Tensor]:
+    """ComfyUI's choice. On a CPU that is its sub-quadratic attention for want of another, unless the user asked for
+    it; PyTorch's own takes no more memory there, and less time.
+    """
+    chosen = attentions.optimized_attention
+    if device.type == "cpu" and chosen is attentions.attention_sub_quad and not args.use_quad_cross_attention:
+        return attentions.attention_pytorch
+    return chosen

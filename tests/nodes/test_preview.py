@@ -356,7 +356,7 @@ def test_of_what_waits_only_the_newest_is_worked_on(preview: ModuleType) -> None
         started.set()
         go_on.wait(10)
 
-    desk = preview.NewestFirst(work, lambda error: None)
+    desk = preview.NewestOnly(work, lambda error: None)
     desk.put(1)
     assert started.wait(10)
     for thing in (2, 3, 4):
@@ -374,7 +374,7 @@ def test_what_waits_is_dropped_when_nobody_has_patience(preview: ModuleType) -> 
         started.set()
         go_on.wait(10)
 
-    desk = preview.NewestFirst(work, lambda error: None)
+    desk = preview.NewestOnly(work, lambda error: None)
     desk.put(1)
     assert started.wait(10)
     desk.put(2)

@@ -10,13 +10,12 @@ from typing import Any
 
 import av
 import pytest
-from browser import Canvas
+from browser import EMPTY, Canvas
 from host import Host
 from playwright.sync_api import Locator, Page, TimeoutError
 from workflow_files import BLUEPRINT_NAMES, api_workflow, by_title, canvas_workflow
 
 every_blueprint = pytest.mark.parametrize("name", BLUEPRINT_NAMES)
-EMPTY = {"nodes": [], "links": [], "version": 0.4}
 STEPS = 2
 
 # A player behind the blueprint, and a grey picture before it if it takes one; its steps set as on the node.

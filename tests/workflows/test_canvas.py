@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from browser import Canvas
+from browser import EMPTY, Canvas
 from host import PACK_NAME, Host
 from PIL import Image
 from workflow_files import (
@@ -73,7 +73,7 @@ def test_canvas_and_api_workflow_are_the_same(open_page: Canvas, title: str):
 def test_template_opens_from_the_gallery(open_page: Canvas):
     """As a newcomer finds it: Templates, our pack, a card with its picture."""
     page, title = open_page.page, TITLES[0]
-    open_page.load_workflow({"nodes": [], "links": [], "version": 0.4}, "empty")
+    open_page.load_workflow(EMPTY, "empty")
     open_page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text(PACK_NAME, exact=True).click()
     for name in TITLES:
@@ -111,18 +111,13 @@ def test_comfyui_offers_to_download_what_is_missing(open_page: Canvas, title: st
 def test_nothing_is_called_in_an_old_way(
     start_host: Callable[..., Host], open_canvas: Callable[[Host], Canvas], arguments: list[str]
 ):
-    """ComfyUI writes into its log when a pack's scripts use what is going to be taken away.
-
-    For files that are missing, those of its own first workflow too, the frontend asks the hub how large they are, and
-    blocks that itself without API nodes.
-    """
+    """ComfyUI writes into its log when a pack's scripts use what is going to be taken away."""
     host = start_host(*arguments)
     page = open_canvas(host)
     for nodes_2 in (False, True):
         page.use_nodes_2(nodes_2)
         for title in TITLES:
             page.load_workflow(canvas_workflow(title), title)
-    page.console_errors = [error for error in page.console_errors if "/missingModelDownload" not in error]
     page.check()
     assert [line for line in host.log_text().splitlines() if "deprecat" in line.lower()] == []
 

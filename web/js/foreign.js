@@ -15,9 +15,12 @@ const ROUTE = "/cogvideox/foreign"
 /** @type {Promise<{become: string[], muted: string[]}> | undefined} */
 let listed
 
-/** The types that the server rewrites, asked for once; none where it does not answer. */
+/** The types that the server rewrites, asked for until it has answered once; none where it does not. */
 function foreignTypes() {
-  listed ??= request().catch(() => ({ become: [], muted: [] }))
+  listed ??= request().catch(() => {
+    listed = undefined
+    return { become: [], muted: [] }
+  })
   return listed
 }
 

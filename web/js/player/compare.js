@@ -110,7 +110,7 @@ export class Compare {
     const { url, moves } = this.#source
     this.#other = element(moves ? "video" : "img", { class: "cvx-picture cvx-other", src: url, alt: "" })
     if (moves) {
-      Object.assign(this.#other, { muted: true, playsInline: true, loop: true })
+      Object.assign(this.#other, { muted: true, playsInline: true })
       this.#follower = new Follower(this.#other)
     }
     this.#layers.append(this.#other)

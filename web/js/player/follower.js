@@ -1,4 +1,4 @@
-/** A second video that shows the same moment as the first: one to compare with. */
+/** A second video that shows the same moment as the first, or its last frame where it is shorter: one to compare with. */
 
 import { Seeker } from "./seeker.js"
 
@@ -22,7 +22,8 @@ export class Follower {
   follow(playback, seconds) {
     const video = this.#video
     video.playbackRate = playback.speed
-    if (!playback.rolling) {
+    const over = seconds >= video.duration
+    if (!playback.rolling || over) {
       video.pause()
       this.#seeker.seek(playback.frame, playback.clip)
       return

@@ -88,7 +88,10 @@ export class Playback {
     this.seek(stepFrame(this.frame, frames, this.clip, this.ending !== "once"))
   }
 
+  /** Faster or slower, from the frame that is shown. */
   setSpeed(speed) {
+    const now = performance.now()
+    if (this.#backwardsSince !== null) this.#backwardsSince = now - ((now - this.#backwardsSince) * this.speed) / speed
     this.speed = speed
     this.#apply()
   }
