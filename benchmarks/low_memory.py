@@ -30,8 +30,7 @@ from cogvideox_core.modulation import tabulated
 from cogvideox_core.sampling import TABULATED_STEPS
 from cogvideox_core.streaming import Visitor
 from cogvideox_core.transformer import ExpertLayerNorm, FinalLayerNorm
-from cogvideox_core.weights import layers
-from cogvideox_core.weights.quantised import is_large, quantise
+from cogvideox_core.weights.int8 import quantise_model
 
 TIMESTEPS = range(999, 19, -20)
 MEMORY, TIME = 2.5, 1.05
@@ -71,17 +70,17 @@ def main() -> int:
 def _transformer(form: str, count: int) -> CogVideoXTransformer3D:
     """A 5B of so many blocks in CPU memory, with random weights."""
     config = replace(VARIANTS["CogVideoX-5B"].transformer, num_layers=count)
-    model = CogVideoXTransformer3D(config, device="meta", operations=layers, dtype=torch.bfloat16)
+    model = CogVideoXTransformer3D(config, device="meta", dtype=torch.bfloat16)
     torch.manual_seed(0)
     numbers = 0.02 * torch.randn(max(tensor.numel() for tensor in model.parameters()), dtype=torch.bfloat16)
-    for name, module in model.named_modules():
+    for module in model.modules():
         for key, tensor in module._parameters.items():
             if tensor is None:
                 continue
             drawn = numbers[: tensor.numel()].view(tensor.shape).clone()  # the same for all, since drawing takes long
-            if form == "int8" and is_large(f"{name}.{key}"):
-                drawn = quantise(drawn, "int8")
             module._parameters[key] = nn.Parameter(drawn, requires_grad=False)
+    if form == "int8":
+        quantise_model(model, "int8")
     return model.eval()
 
 

@@ -38,10 +38,15 @@ def multiplies_int8(x: Tensor, weight: Tensor) -> bool:
 @torch.compiler.assume_constant_result
 def _device_multiplies(device: torch.device) -> bool:
     if device.type == "cpu":
-        return torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
+        return torch.backends.mkldnn.is_available() and _has_vnni()
     if device.type == "cuda" and torch.version.hip is None:
         return torch.cuda.get_device_capability(device) >= _TURING
     return False
+
+
+def _has_vnni() -> bool:
+    """Whether the CPU multiplies 8-bit integers; an older PyTorch, which cannot tell, counts as no."""
+    return getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
 
 
 @torch.library.custom_op("cogvideox::int8_linear", mutates_args=())
@@ -56,8 +61,7 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, *
     """
     rows = x.reshape(-1, x.shape[-1])
     if x.is_cuda and (kernels := _kernels(x.device)) is not None:
-        with torch.cuda.device(x.device):
-            return kernels.int8_linear(rows, weight, scale, bias, gelu=gelu).reshape(*x.shape[:-1], -1)
+        return kernels.int8_linear(rows, weight, scale, bias, gelu=gelu).reshape(*x.shape[:-1], -1)
     out = rows.new_empty(len(rows), len(weight))
     step = _ROWS if x.device.type == "cpu" else max(1, len(rows))
     by_column = scale.reshape(1, -1)
@@ -90,8 +94,7 @@ def _kernels(device: torch.device) -> ModuleType | None:
     try:
         from .kernels import integers
 
-        with torch.cuda.device(device):
-            integers.round_rows(torch.ones(1, 16, device=device))
+        integers.round_rows(torch.ones(1, 16, device=device))
     except (ImportError, OSError, RuntimeError) as error:  # no Triton for this system, or no compiler for it
         logger.info("INT8 without Triton, which would make it faster: %s", error)
         return None

@@ -13,11 +13,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import on_its_device
+
 _LAUNCH: dict[str, Any] = {"num_warps": 8}
 _LEAST = tl.constexpr(1e-30)
 _MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23: added and taken away again, it rounds a float32 to a whole number
 
 
+@on_its_device
 def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
     """A linear layer of x [M, K]; arguments and result as of `int8_product.int8_linear`."""
     numbers, by_row = round_rows(x)
@@ -50,6 +53,7 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, *
     return out
 
 
+@on_its_device
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """[M, K] as int8, and the scale of each row [M, 1] in float32."""
     x = x.contiguous()

@@ -12,9 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import on_its_device
+
 _TILE = 8192  # values a program holds at once
 
 
+@on_its_device
 def moments(values: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and variance [B, groups] of a map without gaps, in float32; C and groups are powers of two."""
     batch, channels = values.shape[:2]
@@ -31,6 +34,7 @@ def moments(values: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return whole, (square.sum(dim=1) * groups / channels + apart.sum(dim=1)) / positions
 
 
+@on_its_device
 def activate(values: Tensor, scale: Tensor, shift: Tensor, single: int, place: tuple[int, int], into: Tensor) -> None:
     """SiLU of rows of a map, times and plus what is given for its cells, into [B, C, T, rows, W].
 
@@ -45,6 +49,7 @@ def activate(values: Tensor, scale: Tensor, shift: Tensor, single: int, place: t
     _activate[grid](values, scale, shift, into, *numbers, **options)
 
 
+@on_its_device
 def put(part: Tensor, bias: Tensor, into: Tensor, *, add: bool) -> None:
     """part plus bias [C] into a map of its shape; added to what is there, or in its place. Both may be one."""
     grid, options = _lines(into, ADD=add)

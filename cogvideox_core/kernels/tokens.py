@@ -14,8 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ..positions import Rotary
+from . import on_its_device
 
 
+@on_its_device
 def modulated(text: Tensor, video: Tensor, weight: Tensor, bias: Tensor, modulation: Tensor, eps: float) -> Tensor:
     """LayerNorm of text [B, L, D] and video [B, N, D], each times 1 + scale plus shift -> [B, L + N, D].
 
@@ -38,6 +40,7 @@ def modulated(text: Tensor, video: Tensor, weight: Tensor, bias: Tensor, modulat
     return out
 
 
+@on_its_device
 def gated(text: Tensor, video: Tensor, tokens: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor]:
     """text [B, L, D] and video [B, N, D] plus gate * tokens [B, L + N, D]; modulation as above."""
     out = (
@@ -57,6 +60,7 @@ def gated(text: Tensor, video: Tensor, tokens: Tensor, modulation: Tensor) -> tu
     return out
 
 
+@on_its_device
 def normed_heads(x: Tensor, weight: Tensor, bias: Tensor, rotary: Rotary | None, eps: float) -> Tensor:
     """LayerNorm of each head of x [B, S, heads, d], then turned by its place; in place. d is a power of two."""
     _, length, heads, head_dim = x.shape

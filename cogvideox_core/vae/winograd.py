@@ -2,8 +2,8 @@
 
 Winograd's F(2 x 2, 3 x 3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015) makes 2 x 2
 values of a picture from 4 x 4 of its input with 16 products where there would be 36; frames are added up as they are in
-a direct convolution. Sums and differences stand before and after the products, so other numbers are rounded, and the
-error is no larger. They take time of their own, which wide layers win back.
+a direct convolution. Sums and differences stand before and after the products, so other numbers are rounded; the
+error against float64 is of the same size. They take time of their own, which wide layers win back.
 """
 
 from __future__ import annotations
@@ -50,6 +50,17 @@ def is_worth_it(x: Any, out_channels: int, channels: int) -> bool:
 def weight_bytes(out_channels: int, channels: int) -> int:
     """Bytes of transformed weights."""
     return _TIMES * _PRODUCTS * out_channels * channels * torch.float32.itemsize
+
+
+def block_bytes(out_channels: int, channels: int, frames: int, height: int, width: int) -> int:
+    """Bytes that are at hand while a block of a result of this size is made; `frames`, `height`: of the result."""
+    rows, columns = next(_blocks(frames, height, width, channels))
+    down, across = math.ceil(len(rows) / 2), math.ceil(len(columns) / 2)
+    read = (frames + 2) * (2 * down + 2) * (2 * across + 2) * channels
+    by_row = 4 * (frames + 2) * down * (2 * across + 2) * channels
+    spread = _PRODUCTS * (frames + 2) * down * across * channels
+    products = _PRODUCTS * frames * down * across * out_channels
+    return (read + spread + max(by_row, 2 * products)) * torch.float32.itemsize
 
 
 def _transformed(weight: Tensor) -> Tensor:

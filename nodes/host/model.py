@@ -266,8 +266,8 @@ def _patcher_class(disable_dynamic: bool) -> Any:
 def _memory_usage_factor(config: TransformerConfig) -> float:
     """ComfyUI's unit (0.01 MiB per latent cell and byte of dtype) for the activations of a forward.
 
-    An estimate, not measured on a GPU yet: about 16 activations of width D are alive at once at the feed-forward, and
-    a token covers frame_patch x patch_size x patch_size cells.
+    16 activations of width D for each token, which covers frame_patch x patch_size x patch_size cells: twice what was
+    measured on a GPU (docs/memory.md), so that other attention kernels and patches have room.
     """
     cells_per_token = config.frame_patch * config.patch_size**2
     return 16 * config.width / cells_per_token / (0.01 * 1024 * 1024)

@@ -115,13 +115,24 @@ def test_quiet_activations_equal_the_reference() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 13])
-def test_a_stream_gives_the_very_numbers_of_decode_in_official_chunks(pair: Pair, count: int) -> None:
+def test_a_stream_gives_the_numbers_of_the_reference_in_official_chunks(pair: Pair, count: int) -> None:
     z = latents(count)
     chunks = list(pair.ours.decode_stream(z))
     first = count if count < 4 else 2 + count % 2
     latents_per_chunk = [first] + [2] * ((count - first) // 2)
     assert [chunk.shape[2] for chunk in chunks] == [4 * n if n % 2 == 0 else 4 * (n - 1) + 1 for n in latents_per_chunk]
-    assert torch.equal(torch.cat(chunks, dim=2), pair.ours.decode(z))
+    assert_parity(torch.cat(chunks, dim=2), pair.reference.decode(z).sample, BOUND, f"vae stream of {count}")
+
+
+def test_a_frame_depends_on_no_later_one_and_stays_as_it_was_handed_out(pair: Pair) -> None:
+    z = latents(7)
+    handed_out = [(chunk, chunk.clone()) for chunk in pair.ours.decode_stream(z)]
+    for chunk, then in handed_out:
+        assert torch.equal(chunk, then)
+    for count in (3, 5):
+        frames = 4 * (count - 1) + 1
+        until = torch.cat([chunk for chunk, _ in handed_out], dim=2)[:, :, :frames]
+        assert torch.equal(pair.ours.decode(z[:, :, :count]), until)
 
 
 def test_a_stream_is_lazy_and_leaves_nothing_behind(pair: Pair) -> None:

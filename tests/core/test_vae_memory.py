@@ -84,6 +84,20 @@ def test_memory_is_known_beforehand(
         assert taken <= estimate(config, size, dtype, META) <= MOST * taken, estimate.__name__
 
 
+@pytest.mark.parametrize("size", [VideoSize(32, 48, 9), VideoSize(64, 96, 9)])
+def test_memory_is_known_where_convolutions_take_winograds_way(size: VideoSize) -> None:
+    """On a CPU in float32, at full width."""
+    torch.manual_seed(0)
+    config, dtype = replace(OFFICIAL, layers_per_block=1), torch.float32
+    vae = AutoencoderCausal3D(config).eval().requires_grad_(False)
+    z = torch.randn(1, 16, -(-size.num_frames // 4), size.height // 8, size.width // 8)
+    taken = counted(lambda: list(vae.decode_stream(z)))
+    assert taken <= decode_memory(config, size, dtype, CPU) <= MOST * taken
+    video = torch.rand(1, 3, size.num_frames, size.height, size.width)
+    taken = counted(lambda: vae.encode(video))
+    assert taken <= encode_memory(config, size, dtype, CPU) <= MOST * taken
+
+
 @pytest.mark.parametrize("peak", [decode_peak, encode_peak])
 def test_memory_does_not_grow_with_frames(peak: Callable[..., int]) -> None:
     short, long = (peak(CONFIGS["narrow"], VideoSize(64, 64, frames), torch.float32) for frames in (17, 57))
