@@ -14,6 +14,7 @@ _aten = torch.ops.aten
 _PRODUCTS = {
     getattr(torch.ops.mkldnn, "_linear_pointwise", None),
     _aten.convolution,
+    _aten.mkldnn_convolution,
     _aten.mm,
     _aten.addmm,
     _aten.bmm,

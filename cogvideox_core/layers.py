@@ -80,6 +80,12 @@ def plain_weights(layer: Any, x: Tensor) -> tuple[Tensor, Tensor] | None:
     return (weight, bias) if fits and not layer._forward_hooks and not _wants_gradients(x, weight) else None
 
 
+def onednn_convolves(x: Tensor) -> bool:
+    """Whether oneDNN's own operation for convolutions may be asked for x; in 16 bits PyTorch asks it by itself."""
+    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
+    return on_cpu and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling()
+
+
 def _wants_gradients(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 

@@ -36,7 +36,6 @@ ATTENTION = "tests/core/test_attention.py"
 STREAMING = "tests/core/test_streaming.py"
 COMPILATION = "tests/core/test_compilation.py"
 KERNELS = "tests/core/test_kernels.py"
-WINOGRAD = "tests/core/test_winograd.py"
 UPLOAD = "tests/core/test_weights_upload.py"
 MODULATION = "tests/core/test_modulation.py"
 VAE = "tests/core/test_vae.py"
@@ -108,8 +107,6 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/tokens.py", "even * c - odd * s", "even * c + odd * s", KERNELS),
     Mutation(f"{CORE}/kernels/maps.py", "x * tl.sigmoid(x)", "x", "tests/core/test_vae_kernels.py"),
     Mutation(f"{CORE}/weights/upload.py", "source[start:stop]", "source[: stop - start]", UPLOAD),
-    Mutation(f"{CORE}/vae/winograd.py", "torch.sub(third, second, out", "torch.sub(second, third, out", WINOGRAD),
-    Mutation(f"{CORE}/vae/winograd.py", "below = rows.start", "below = -rows.start", WINOGRAD),
     Mutation(f"{CORE}/vae/doubling.py", "[first, middle + last]", "[first, middle]", VAE),
     Mutation(f"{CORE}/modulation.py", "norm.linear = layer", "pass", MODULATION),
     Mutation(f"{CORE}/transformer.py", "OFS = 2.0", "OFS = 1.0", TRANSFORMER),

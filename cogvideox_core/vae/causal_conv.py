@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .feature_maps import Band, FeatureMap, Strips, bands, empty
-from .winograd import fast_convolution
+from .feature_maps import Band, FeatureMap, Strips, bands, convolved, empty
 
 
 class Carry(dict[nn.Module, Tensor]):
@@ -92,7 +91,7 @@ class CausalConv3d(nn.Module):
         batch, channels, frames, height, width = source.shape
         per_row = batch * (frames + 2) * width * max(self.channels)
         spans = list(bands(source.shape, source.device, per_row))
-        past, padded, convolve = carry.get(self), None, None
+        past, padded = carry.get(self), None
         # A band reads one row more on each side; what the band above has read too comes from there.
         reads = [(start + (start > 0), min(stop + 1, height)) for start, stop in spans]
         put_past = None
@@ -114,8 +113,7 @@ class CausalConv3d(nn.Module):
             if bottom == stop:
                 padded[:, :, :, -1] = 0
             carry.keep(padded[:, :, -2:, 1:-1], carry[self][:, :, :, start:stop])
-            convolve = convolve or fast_convolution(self.conv, padded)
-            yield Band(start, stop, *convolve(padded))
+            yield Band(start, stop, *convolved(self.conv, padded))
 
 
 def _copy(source: Tensor, into: Tensor) -> None:

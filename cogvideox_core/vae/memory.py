@@ -15,7 +15,6 @@ from ..config import VAEConfig
 from ..shapes import VideoSize
 from .autoencoder import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
 from .feature_maps import bands
-from .winograd import block_bytes, is_worth_it, weight_bytes
 
 _FLOAT32 = 4  # bytes
 
@@ -99,7 +98,6 @@ class _Walk:
         band = x.band(self.device, (x.frames + 2) * x.width * max(x.channels, channels))
         result = band._replace(channels=channels)
         part, padded = self.bytes(result), self.bytes(_padded(band))
-        padded += self.winograd(result, x.channels)
         if not self.keeps_carry:
             padded += 2 * self.bytes(band._replace(frames=2))  # on their way from there and back
         elif self.is_first_chunk:
@@ -111,13 +109,6 @@ class _Walk:
         else:
             self.note(*standing, max(padded, 2 * padded - part))
         return result
-
-    def winograd(self, result: _Map, channels: int) -> int:
-        """What a convolution to `result` takes for itself where it goes Winograd's way."""
-        if not is_worth_it(self, result.channels, channels):
-            return 0
-        size = result.frames, result.height, result.width
-        return weight_bytes(result.channels, channels) + block_bytes(result.channels, channels, *size)
 
     def block(self, x: _Map, strip: _Map, channels: int) -> tuple[_Map, _Map]:
         """A residual block of x. Returns: its result, and the highest strip of it."""
@@ -131,8 +122,7 @@ class _Walk:
             late = self.bytes(strip) + 2 * self.bytes(band)
             most = min(max(beside, 2 * result) + late, beside + 2 * result)
             read = band._replace(channels=x.channels)
-            beside_it = self.bytes(read) * (read != x) + self.winograd(band, x.channels)
-            self.note(most, cells, self.bytes(_padded(read)), beside_it)
+            self.note(most, cells, self.bytes(_padded(read)), self.bytes(read) * (read != x))
             strip, beside = band, result
         cells = self.norm(hidden, band, beside, result)
         self.conv(hidden, channels, beside, result, cells, is_added=True)

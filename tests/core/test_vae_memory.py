@@ -85,8 +85,8 @@ def test_memory_is_known_beforehand(
 
 
 @pytest.mark.parametrize("size", [VideoSize(32, 48, 9), VideoSize(64, 96, 9)])
-def test_memory_is_known_where_convolutions_take_winograds_way(size: VideoSize) -> None:
-    """On a CPU in float32, at full width."""
+def test_memory_is_known_on_a_cpu(size: VideoSize) -> None:
+    """With real numbers, at full width."""
     torch.manual_seed(0)
     config, dtype = replace(OFFICIAL, layers_per_block=1), torch.float32
     vae = AutoencoderCausal3D(config).eval().requires_grad_(False)
