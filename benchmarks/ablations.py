@@ -4,7 +4,7 @@
 
 Trains the same small transformer with one thing changed at a time, on the same clips, with the demo's VAE and text
 encoder (frozen), and writes docs/ablations.png and docs/ablations.md. Runs whose folder is complete are not repeated.
-Takes about half an hour on two cores. Needs accelerate, diffusers and matplotlib.
+Takes about half an hour on two cores. Needs the extra `benchmarks`.
 """
 
 from __future__ import annotations

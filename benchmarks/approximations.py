@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import platform
 import statistics
 import sys
 import time
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from measuring import machine_name
 from torch import Tensor
 
 REPO = Path(__file__).resolve().parents[1]
@@ -275,7 +274,10 @@ def main() -> int:
                 print(line, flush=True)
                 lines.append(line)
     if options.scenes == _STANDARD:
-        options.output.write_text(HEAD.format(machine=_machine(options)) + "\n".join(lines) + "\n", encoding="utf-8")
+        options.output.write_text(
+            HEAD.format(machine=machine_name(torch.device(options.device), options.threads)) + "\n".join(lines) + "\n",
+            encoding="utf-8",
+        )
     return 0
 
 
@@ -299,14 +301,6 @@ their share of work say nothing about a real model; those scenes show that work 
 long. TeaCache's polynomials were fitted to the official weights, which the demo model's are not.
 
 """
-
-
-def _machine(options: argparse.Namespace) -> str:
-    if options.device == "cuda":
-        return f"one {torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
-    return (
-        f"{options.threads} threads of a {platform.machine()} CPU ({os.cpu_count()} cores), PyTorch {torch.__version__}"
-    )
 
 
 _STANDARD = [name for name in SCENES if name != "full"]

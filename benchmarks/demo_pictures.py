@@ -3,7 +3,7 @@
     python benchmarks/demo_pictures.py
 
 Writes docs/demo.gif (four prompts side by side), docs/demo-prompts.png (twelve prompts, five frames of each) and
-docs/demo-training/curves.png (the losses of the runs that made the models). Needs matplotlib for the curves.
+docs/demo-training/curves.png (the losses of the runs that made the models). Needs the extra `benchmarks`.
 """
 
 from __future__ import annotations

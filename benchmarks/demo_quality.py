@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from measuring import machine_name
 from torch import Tensor
 from tqdm import tqdm
 
@@ -71,7 +71,7 @@ def main() -> int:
         rows = list(PARTS[name](options))
         print("\n".join(map(_line, rows)), flush=True)
         reached &= all(row.reached for row in rows)
-        parts[name] = {"machine": _machine(options.threads), "rows": rows}
+        parts[name] = {"machine": machine_name(torch.device("cpu"), options.threads), "rows": rows}
     known.write_text(json.dumps(parts, indent=1) + "\n", encoding="utf-8")
     options.output.write_text(_report(parts), encoding="utf-8")
     return 0 if reached else 1
@@ -314,10 +314,6 @@ def _decibels(what: str, measured: float, least: int) -> Row:
 def _python(*arguments: str) -> str:
     """Output of a new Python."""
     return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout
-
-
-def _machine(threads: int) -> str:
-    return f"{threads} threads of a {platform.machine()} CPU, PyTorch {torch.__version__}"
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {

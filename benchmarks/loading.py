@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from measuring import anonymous_memory
 
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D, load_text_encoder, load_transformer
 from cogvideox_core.convert import convert
@@ -222,13 +223,13 @@ def _in_a_new_process(who: str, place: Path, *, forward: bool) -> dict[str, floa
 
 def _measure(open_it: Callable[[], torch.nn.Module], run: Callable[[torch.nn.Module], object] | None) -> dict:
     """Seconds of opening, and the anonymous bytes gained by it and by a forward."""
-    before, start = _anonymous(), time.perf_counter()
+    before, start = anonymous_memory(), time.perf_counter()
     model = open_it()
-    seconds, opened = time.perf_counter() - start, _anonymous()
+    seconds, opened = time.perf_counter() - start, anonymous_memory()
     if run:
         with torch.no_grad():
             run(model)
-    return {"seconds": seconds, "opened": opened - before, "forwarded": _anonymous() - before}
+    return {"seconds": seconds, "opened": opened - before, "forwarded": anonymous_memory() - before}
 
 
 def _our_transformer(place: Path, forward: bool) -> dict:
@@ -289,12 +290,6 @@ MEASURES = {
     "ours text_encoder": _our_text_encoder,
     "transformers": _transformers_text_encoder,
 }
-
-
-def _anonymous() -> int:
-    """Bytes of RssAnon of this process (Linux)."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines["RssAnon"].split()[0]) * 1024
 
 
 def _options() -> argparse.Namespace:

@@ -20,8 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from performance import _anonymous as anonymous_memory
-from performance import _watched as watched
+from measuring import anonymous_memory, machine_name, watched
 from torch import Tensor, nn
 
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D
@@ -58,7 +57,7 @@ def main() -> int:
                     module._parameters[key] = nn.Parameter(tensor.detach().to(device), requires_grad=False)
     resident, resident_peak = _measured(lambda: step(True), nullcontext, options.repeats, device)
     batched, batched_peak = _measured(lambda: step(False), nullcontext, options.repeats, device)
-    print(f"{options.form}, {options.layers} blocks, {options.size}, {_name(device)}, PyTorch {torch.__version__}")
+    print(f"{options.form}, {options.layers} blocks, {options.size}, {machine_name(device, torch.get_num_threads())}")
     print("| weights | guidance | seconds of a step | GiB |\n|---|---|---|---|")
     print(f"| streamed | in two halves | {streamed:.3f} ({streamed / resident:.3f}x) | {streamed_peak:.2f} |")
     print(f"| on the device | in two halves | {resident:.3f} | {resident_peak:.2f} |")
@@ -137,10 +136,6 @@ def _measured(
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
 
 
 def _options() -> argparse.Namespace:

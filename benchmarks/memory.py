@@ -233,8 +233,8 @@ def _measured() -> list[str]:
     return [
         "## Beside what was measured",
         "",
-        f"On {MEASURED['machine']} ([performance-cuda.md](performance-cuda.md)), GiB beyond the weights. The bands that a "
-        "GPU takes at once have been made larger since ([gpu.md](gpu.md)), so here it is more:",
+        f"On {MEASURED['machine']} ([performance-cuda.md](performance-cuda.md)), GiB beyond the weights. The bands "
+        "that a GPU takes at once have been made larger since ([gpu.md](gpu.md)), so here it is more:",
         "",
         *_table_head(["", "here", "measured"]),
         *(_row([what, _gib(said), _gib(scenes[scene]["peaks"]["ours"])]) for what, said, scene in rows),

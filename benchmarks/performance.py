@@ -14,19 +14,16 @@ import argparse
 import gc
 import json
 import math
-import os
-import platform
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import commit, machine_name, watched
 from runs import Maker, Run, weight_bytes
 from scenes import FLOORS, OURS, Scene, on_cpu, on_gpu
 
@@ -92,32 +89,9 @@ def _peak_on_gpu(call: Any, device: torch.device) -> int:
 def peak(scene: Scene, make: Maker) -> int:
     """Bytes of anonymous memory one run takes on the CPU beyond what it finds."""
     run = make(torch.device("cpu"))
-    with _watched() as seen:
+    with watched() as seen:
         run.call()
     return max(seen) - seen[0] + weight_bytes(run.model) * scene.with_weights
-
-
-@contextmanager
-def _watched() -> Iterator[list[int]]:
-    """The process's anonymous memory, looked at every 2 milliseconds."""
-    seen, done = [_anonymous()], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.002):
-            seen.append(_anonymous())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        thread.join()
-
-
-def _anonymous() -> int:
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines["RssAnon"].split()[0]) * 1024
 
 
 def _in_a_new_process(name: str, who: str, options: argparse.Namespace) -> Measured:
@@ -147,8 +121,9 @@ Written by `{command}` on {machine}; medians of {runs} runs.
 
 Ratios are ours over the peer's, lower is better; the absolute figures in brackets are ours. Memory is what a run takes
 beyond its weights and inputs. Apart is how far ours lies from the first peer, or, where two decibels stand, how far
-each lies from diffusers in float32. Matrices, attention and convolutions alone, as they are computed here on random
-numbers of the same shapes, are the floor for whatever is arranged around them.
+each lies from diffusers in float32; decibels are of the signal itself, for videos some 6 less than PSNR. Matrices,
+attention and convolutions alone, as they are computed here on random numbers of the same shapes, are the floor for
+whatever is arranged around them.
 
 ![Ratios and aims]({picture})
 
@@ -162,7 +137,7 @@ def rows(scene: Scene, found: Measured) -> Iterator[tuple[list[str], bool]]:
     """A line for every peer of a scene, and whether its aims are reached."""
     seconds = {who: statistics.median(runs) for who, runs in found["seconds"].items()}
     peaks = found["peaks"]
-    for index, peer in enumerate(list(scene.makers)[1:]):
+    for index, peer in enumerate(peer for peer in list(scene.makers)[1:] if peer in seconds):
         first = not index
         asked = Asked(scene, peer, first=first)
         time_ratio = seconds[OURS] / seconds[peer]
@@ -235,7 +210,7 @@ def draw(results: dict[str, tuple[Scene, Measured]], path: Path) -> None:
     bars = []
     for name, (scene, found) in results.items():
         seconds = {who: statistics.median(runs) for who, runs in found["seconds"].items()}
-        for peer in scene.makers:
+        for peer in seconds:
             if peer in scene.time or peer in scene.memory:
                 memory = found["peaks"][OURS] / max(found["peaks"][peer], 1)
                 bars.append((f"{name} / {peer}", seconds[OURS] / seconds[peer], memory, scene.time.get(peer)))
@@ -251,17 +226,6 @@ def draw(results: dict[str, tuple[Scene, Measured]], path: Path) -> None:
     axis.set_xlabel("ours / peer (lower is better)")
     axis.legend(loc="lower right")
     figure.savefig(path, dpi=90)
-
-
-def _machine(options: argparse.Namespace) -> str:
-    if options.device == "cuda":
-        return f"one {torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
-    model = platform.processor() or "a CPU"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    return f"{options.threads} threads of {os.cpu_count()} of one {model}, PyTorch {torch.__version__}"
 
 
 def main() -> int:
@@ -287,12 +251,15 @@ def report(scenes: dict[str, Scene], names: list[str], options: argparse.Namespa
     """
     print("\n".join(TABLE))
     options.folder.mkdir(parents=True, exist_ok=True)
-    stem, machine = options.folder / f"performance-{options.device}", _machine(options)
+    stem, machine = (
+        options.folder / f"performance-{options.device}",
+        machine_name(torch.device(options.device), options.threads),
+    )
     numbers = _kept(stem.with_suffix(".json"), machine)
     reached = True
     for name in names:
         try:
-            numbers[name] = measured(name, scenes[name], options)
+            numbers[name] = measured(name, scenes[name], options) | {"what": scenes[name].what, "commit": commit()}
         except (RuntimeError, subprocess.CalledProcessError) as error:  # a peer may not fit; the others go on
             print(f"{name} failed: {error}", flush=True)
             reached = False
@@ -308,7 +275,11 @@ def report(scenes: dict[str, Scene], names: list[str], options: argparse.Namespa
 def write(scenes: dict[str, Scene], stem: Path, device: str) -> None:
     """The report of what stands in the JSON file."""
     known = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
-    found = {name: (scene, known["scenes"][name]) for name, scene in scenes.items() if name in known["scenes"]}
+    found = {
+        name: (scene, known["scenes"][name])
+        for name, scene in scenes.items()
+        if known["scenes"].get(name, {}).get("what") == scene.what
+    }
     stem.with_suffix(".md").write_text(written(found, known["machine"], device), encoding="utf-8")
     draw(found, stem.with_suffix(".png"))
 
@@ -326,6 +297,11 @@ def written(found: dict[str, tuple[Scene, Measured]], machine: str, device: str)
     lines = list(TABLE)
     for scene, numbers in found.values():
         lines += [f"| {' | '.join(cells)} |" for cells, _ in rows(scene, numbers)]
+    commits: dict[str, list[str]] = {}
+    for name, (_, numbers) in found.items():
+        commits.setdefault(numbers["commit"], []).append(name)
+    lines += ["", "Measured at commit:", ""]
+    lines += [f"- {made_at}: {', '.join(names)}" for made_at, names in commits.items()]
     if device == "cuda":
         lines += ["", "The kernels that take most of our time:", ""]
         for name, (_, numbers) in found.items():

@@ -164,7 +164,13 @@ def on_cpu() -> dict[str, Scene]:
             apart=1e-4,
         ),
         "run-cached": Scene(
-            "the same with 50 steps, ours with a cache budget of 0.1",
+            "the same with 50 steps, ours with a cache budget of 0.03",
+            {OURS: partial(our_run, num_steps=50, cache_budget=0.03), peer: partial(diffusers_run, num_steps=50)},
+            {peer: 0.45},
+            db=35,
+        ),
+        "run-cached-more": Scene(
+            "the same with a cache budget of 0.1",
             {OURS: partial(our_run, num_steps=50, cache_budget=0.1), peer: partial(diffusers_run, num_steps=50)},
             {peer: 0.45},
             db=35,
