@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .config import TransformerConfig
+from .free_memory import free_memory
 
 DynamicBy = Literal["timestep", "step"]
 
@@ -49,6 +50,5 @@ def fits_in_one(config: TransformerConfig, tokens: int, batch: int, dtype: torch
     """
     if device.type != "cuda":
         return True
-    free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return forward_nbytes(config, tokens, batch, dtype) <= free
+    free = free_memory(device)
+    return free is None or forward_nbytes(config, tokens, batch, dtype) <= free

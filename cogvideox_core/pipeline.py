@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .attention import choose_attention
 from .conditioning import image_latent_factor, image_latents, image_pixels, pad_leading, video_pixels
+from .free_memory import free_memory
 from .guidance import fits_in_one
 from .noise import draw_latents
 from .request import Request
@@ -23,7 +24,6 @@ from .streaming import Presences, Workplace, visiting
 from .transformer import CogVideoXTransformer3D
 from .vae import AutoencoderCausal3D, Plan, make_plan
 from .vae.autoencoder import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
-from .vae.plan import free_memory
 from .variants import Variant
 
 logger = logging.getLogger("cogvideox")

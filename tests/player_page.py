@@ -153,6 +153,11 @@ class PlayerPage:
                 return number
             self.page.wait_for_timeout(20)
 
+    def shown_number(self, selector: str) -> int:
+        """The number the pixels of a video that stands say."""
+        self.still(selector)
+        return self.page.evaluate(READ_NUMBER, selector)
+
     def label(self) -> int:
         """The number of the frame as the scrub bar has it, from 0."""
         return int(self.root.get_by_role("slider", name="Frames").get_attribute("aria-valuenow") or 0) - 1

@@ -24,6 +24,7 @@ CORE = REPO / "cogvideox_core"
 HOST_MODULES = re.compile(r"(comfy\w*|folder_paths|latent_preview|node_helpers|nodes|server|web)$")
 HEAVY_MODULES = ("accelerate", "av", "bitsandbytes", "diffusers", "imageio", "transformers")
 TOP_LEVEL = ("__init__.py", "LICENSE", "README.md", "cogvideox_core", "nodes", "pyproject.toml", "requirements.txt")
+LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")  # of Markdown, but for the part after a #
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home/(?!user\b)\w+|root|Users/\w+|work/\w+)/|\b[A-Z]:\\+Users\\+\w+")
 
 
@@ -131,6 +132,17 @@ def test_no_file_names_a_machine():
         except UnicodeDecodeError:
             continue  # not text
         found += [f"{path.relative_to(REPO)}: {match.group()}" for match in MACHINE_PATH.finditer(text)]
+    assert found == []
+
+
+def test_links_between_pages_lead_somewhere():
+    """Within the repository; the help pages' own pictures are looked at by test_words.py."""
+    found = []
+    for page in own_files():
+        if page.suffix == ".md" and not page.is_relative_to(REPO / "web"):
+            for target in LINK.findall(page.read_text(encoding="utf-8")):
+                if not (page.parent / target).exists():
+                    found.append(f"{page.relative_to(REPO)}: {target}")
     assert found == []
 
 

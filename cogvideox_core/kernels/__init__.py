@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 _HAS_TRITON = find_spec("triton") is not None
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def fits_kernels(*tensors: Tensor) -> bool:

@@ -7,7 +7,7 @@ others, and the second is the first that finds everything carried; all later one
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -213,3 +213,7 @@ def encode_memory(
         walk.standing -= pixels
         walk.is_first_chunk = False
     return walk.peak
+
+
+Task = Literal["decode", "encode"]
+MEMORY = {"decode": decode_memory, "encode": encode_memory}

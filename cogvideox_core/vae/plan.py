@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
 from ..config import VAEConfig
 from ..shapes import VideoSize
-from .memory import decode_memory, encode_memory
+from .memory import MEMORY, Task
 from .tiling import Tiling
 
 logger = logging.getLogger("cogvideox")
 
 TilingChoice = Literal["auto", "exact", "blended"]
 TILING_CHOICES: tuple[TilingChoice, ...] = get_args(TilingChoice)
-_MEMORY = {"decode": decode_memory, "encode": encode_memory}
 _GIB = 2**30
 
 
@@ -36,7 +34,7 @@ class Plan:
 
 
 def make_plan(
-    task: Literal["decode", "encode"],
+    task: Task,
     choice: TilingChoice,
     config: VAEConfig,
     size: VideoSize,
@@ -61,7 +59,7 @@ def make_plan(
         return Plan(tiles)
     if free is None:
         return Plan()
-    plans, memory, needed = [Plan()], _MEMORY[task], 0
+    plans, memory, needed = [Plan()], MEMORY[task], 0
     if weight.device.type != "cpu":
         plans.append(Plan(carry_device=torch.device("cpu")))
     for plan in plans:
@@ -79,15 +77,3 @@ def make_plan(
         free / _GIB,
     )
     return Plan(tiles)
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device, as far as it tells."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    table = Path("/proc/meminfo")
-    if device.type != "cpu" or not table.exists():
-        return None
-    fields = dict(line.split(":", 1) for line in table.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024

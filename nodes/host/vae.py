@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -14,21 +14,11 @@ import torch
 from torch import Tensor
 
 from ...cogvideox_core.shapes import VideoSize
-from ...cogvideox_core.vae import (
-    AutoencoderCausal3D,
-    Plan,
-    Tiling,
-    TilingChoice,
-    decode_memory,
-    encode_memory,
-    make_plan,
-)
+from ...cogvideox_core.vae import AutoencoderCausal3D, Plan, Tiling, TilingChoice, make_plan
 from ...cogvideox_core.vae.autoencoder import LATENTS_PER_CHUNK, frame_chunks
+from ...cogvideox_core.vae.memory import MEMORY, Task
 from ...cogvideox_core.weights import fill, layers, read_vae
 from .lending import lending
-
-Task = Literal["decode", "encode"]
-_MEMORY = {"decode": decode_memory, "encode": encode_memory}
 
 
 class FirstStage(AutoencoderCausal3D):
@@ -189,7 +179,7 @@ class CogVideoXVAE(comfy.sd.VAE):
 
     def _memory(self, task: Task, size: VideoSize, dtype: torch.dtype) -> int:
         """Bytes to have free for a clip: without what is carried where no card of this size could hold it."""
-        config, memory = self.first_stage_model.config, _MEMORY[task]
+        config, memory = self.first_stage_model.config, MEMORY[task]
         needed = memory(config, size, dtype, self.device)
         if needed <= comfy.model_management.get_total_memory(self.device):
             return needed

@@ -5,7 +5,6 @@ import { test } from "node:test"
 
 import { cancelRun } from "../../web/js/player/cancel.js"
 import { IDLE, afterEvent } from "../../web/js/player/live_state.js"
-import { nodeOf } from "../../web/js/parts/nodes.js"
 import { isUpstream, upstreamIds } from "../../web/js/player/upstream.js"
 
 const run = (...events) => events.reduce(afterEvent, IDLE)
@@ -105,14 +104,6 @@ test("a subgraph that is used twice has a player in each", () => {
   const inner = graphOf({ 7: [["in", 0]], 8: ["7"] })
   const graph = graphOf({ 1: [], 2: ["1"], 3: [] }, { 2: inner, 3: inner })
   assert.deepEqual(ids(graph, inner, 8), ["1", "2:7", "3:7"])
-})
-
-test("an execution id leads to its node", () => {
-  const graph = graphOf({ 1: [], 2: ["1"] }, { 2: graphOf({ 7: [] }) })
-  assert.equal(nodeOf(graph, "2:7").title, "node 7")
-  assert.equal(nodeOf(graph, "1").title, "node 1")
-  assert.equal(nodeOf(graph, "9:7"), null)
-  assert.equal(nodeOf(graph, null), null)
 })
 
 // ---- stopping

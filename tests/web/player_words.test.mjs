@@ -1,4 +1,4 @@
-/** What the player says: words in every language, badges, settings, names of files, keys; and what it remembers. */
+/** What the player says: words in every language, badges, settings, names of files; and the keys it takes. */
 
 import assert from "node:assert/strict"
 import { test } from "node:test"
@@ -6,8 +6,6 @@ import { test } from "node:test"
 import { badges, levelOf, runsText } from "../../web/js/player/badges.js"
 import { actionOf, staysHere } from "../../web/js/player/keyboard.js"
 import { readResult, snapshotName, viewRoute } from "../../web/js/player/payload.js"
-import { Seeker } from "../../web/js/player/seeker.js"
-import { keepSessions, locatorOf, sessionKey } from "../../web/js/player/session.js"
 import { settingsRows, settingsText } from "../../web/js/player/settings.js"
 import { STRINGS, translator } from "../../web/js/parts/strings.js"
 
@@ -117,58 +115,4 @@ test("what the player does not know stays in it all the same, or Delete would de
   assert.ok(staysHere(key("Backspace")))
   assert.ok(!staysHere(key("Enter", { ctrlKey: true })))
   assert.ok(!staysHere(key("Tab")))
-})
-
-test("a session remembers the last eight results, each once, and numbers them on", () => {
-  const session = keepSessions()("key")
-  for (let number = 1; number <= 10; number += 1) session.remember({ id: `r${number}` })
-  const again = session.remember({ id: "r10" })
-  assert.equal(again.number, 10)
-  assert.deepEqual(
-    session.entries.map(({ number }) => number),
-    [3, 4, 5, 6, 7, 8, 9, 10],
-  )
-  session.shown = "r10"
-  assert.equal(session.others().length, 7)
-})
-
-test("a session belongs to a node of a workflow", () => {
-  const sessions = keepSessions()
-  const root = { id: "workflow" }
-  const inner = { id: "subgraph" }
-  assert.equal(sessionKey(root, { graph: root, id: 3 }), "workflow/3")
-  assert.equal(locatorOf(root, { graph: inner, id: "3" }), "subgraph:3")
-  assert.equal(sessions("workflow/3"), sessions("workflow/3"))
-  assert.notEqual(sessions("workflow/3"), sessions("workflow/4"))
-})
-
-class StillVideo extends EventTarget {
-  readyState = 0
-  seeking = false
-  sought = []
-  set currentTime(seconds) {
-    this.seeking = true
-    this.sought.push(seconds)
-  }
-  finish() {
-    this.seeking = false
-    this.dispatchEvent(new Event("seeked"))
-  }
-}
-
-test("of the frames asked for while a video seeks, only the last is sought", () => {
-  const video = new StillVideo()
-  const seeker = new Seeker(video)
-  const clip = { fps: 10, frames: 20 }
-  seeker.seek(3, clip)
-  assert.deepEqual(video.sought, [])
-  assert.ok(seeker.busy)
-  video.readyState = 1
-  video.dispatchEvent(new Event("loadedmetadata"))
-  seeker.seek(4, clip)
-  seeker.seek(5, clip)
-  video.finish()
-  assert.deepEqual(video.sought, [0.35, 0.55])
-  video.finish()
-  assert.ok(!seeker.busy)
 })

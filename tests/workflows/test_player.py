@@ -126,6 +126,10 @@ def test_back_and_forth(shown: PlayerPage):
     shown.page.wait_for_function(
         "() => { const low = window.seen.lastIndexOf(1); return low > 5 && low < window.seen.length - 3 }"
     )
+    shown.root.get_by_role("button", name="Speed").click()
+    shown.page.wait_for_function("() => window.seen.length > 60")
+    jumps = "() => Math.max(...window.seen.slice(1).map((frame, index) => Math.abs(frame - window.seen[index])))"
+    assert shown.page.evaluate(jumps) < FRAMES // 2, "another speed goes on from the frame that is shown"
     shown.press("Space", "l", "l")
     assert shown.button("At the end: from the start").is_visible()
 
@@ -296,6 +300,7 @@ def test_collapsing_resizing_and_the_side_panel(shown: PlayerPage):
 
 def test_another_tab_and_back(shown: PlayerPage):
     shown.press(*["."] * 4)
+    shown.root.get_by_role("button", name="Speed").click()
     source = shown.source()
     shown.canvas.load_workflow(EMPTY, f"other {time.time_ns()}")
     assert shown.root.count() == 0
@@ -303,6 +308,7 @@ def test_another_tab_and_back(shown: PlayerPage):
     shown.wait_for_video()
     assert shown.source() == source
     assert shown.page.locator("video").count() == 1
+    assert shown.video("playbackRate") == 2
     shown.press("Home", ".")
     assert shown.number() == 1
     shown.canvas.check()
@@ -367,6 +373,29 @@ def test_a_reference_video_keeps_step(player: PlayerPage):
         assert (player.number(), player.number(OTHER_VIDEO)) == (frame, frame)
     player.button("Off").click()
     assert player.page.locator("video").count() == 1
+
+
+def test_a_shorter_reference_stays_on_its_last_frame(player: PlayerPage):
+    short = 6
+    player.build(
+        other=graph_node("ProbeNumberedFrames", frames=short, width=WIDTH, height=HEIGHT, shade=0.8),
+        made=graph_node("CreateVideo", images=["other", 0], fps=FPS),
+        player={"reference_video": ["made", 0]},
+    )
+    player.run()
+    player.pause()
+    player.press("c", "l", "l", "Home", *["."] * 3)
+    assert (player.number(), player.shown_number(OTHER_VIDEO)) == (3, 3)
+    player.page.evaluate(
+        "(one) => { window.sought = 0;"
+        " document.querySelector(one).addEventListener('seeking', () => { window.sought += 1 }) }",
+        OTHER_VIDEO,
+    )
+    player.press("Space")
+    player.page.wait_for_function("(one) => document.querySelector(one).ended", arg=FIRST_VIDEO)
+    assert (player.number(), player.shown_number(OTHER_VIDEO)) == (FRAMES - 1, short - 1)
+    assert player.page.evaluate("() => window.sought") < 6, "sought once or twice, and not for every frame"
+    player.canvas.check()
 
 
 def test_the_wipe_moves_by_pointer_and_keys(player: PlayerPage):

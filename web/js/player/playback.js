@@ -88,6 +88,12 @@ export class Playback {
     this.seek(stepFrame(this.frame, frames, this.clip, this.ending !== "once"))
   }
 
+  /** Play as another player was set to. @param {{speed: number, ending: string}} habits */
+  takeOver({ speed, ending }) {
+    this.speed = speed
+    this.ending = ending
+  }
+
   /** Faster or slower, from the frame that is shown. */
   setSpeed(speed) {
     const now = performance.now()

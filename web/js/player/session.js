@@ -1,9 +1,11 @@
 /**
- * What a player remembers until the page is closed: its last results and how it was set. It outlives the node object,
+ * What a player remembers until the page is closed: its last results and how they are played. It outlives the node object,
  * which ComfyUI makes anew whenever another workflow tab is shown. Nothing here touches the page.
  *
  * @typedef {{number: number, result: import("./payload.js").Result, thumbnail: ?string}} Entry
  */
+
+import { ENDINGS, SPEEDS } from "./frames.js"
 
 const KEPT = 8 // results
 
@@ -12,8 +14,11 @@ export class Session {
   entries = []
   /** The id of the result that is shown. */
   shown = null
-  wanted = true
+  /** Whether it plays; null until somebody has said so. */
+  wanted = null
   muted = true
+  speed = SPEEDS[0]
+  ending = ENDINGS[0]
   #count = 0
 
   /** Note a result; one that is known already (a cached run sends it again) keeps its place. @returns {Entry} */
@@ -24,6 +29,14 @@ export class Session {
     const entry = { number: this.#count, result, thumbnail: null }
     this.entries = [...this.entries, entry].slice(-KEPT)
     return entry
+  }
+
+  /** The entry to show for an output: its own if it is new, else what was looked at last. @returns {Entry} */
+  choose(result, fresh) {
+    const known = this.entries.some((entry) => entry.result.id === result.id)
+    const own = this.remember(result)
+    const last = this.entries.find((entry) => entry.result.id === this.shown)
+    return known && !fresh && last ? last : own
   }
 
   /** @returns {Entry[]} the results that are not shown now */

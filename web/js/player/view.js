@@ -91,8 +91,10 @@ export class VideoPlayer {
     if (!result) return
     this.#session = this.#host.session()
     if (fresh) this.#parts.live.handle({ type: "result" })
-    const entry = this.#session.remember(result)
-    if (result.id !== this.#result?.id) this.#showEntry(entry, fresh ? !prefersStillness() : this.#session.wanted)
+    const entry = this.#session.choose(result, fresh)
+    if (entry.result.id === this.#result?.id) return
+    this.#playback.takeOver(this.#session)
+    this.#showEntry(entry, (fresh ? null : this.#session.wanted) ?? !prefersStillness())
   }
 
   /** @param {Object} event of live_state.js @param {?Blob} blob the picture of a preview */
@@ -108,7 +110,7 @@ export class VideoPlayer {
     const { signal } = this.#watch
     signal.addEventListener("abort", () => observer.disconnect())
     document.addEventListener("visibilitychange", () => this.#setSeen(this.#onScreen), { signal })
-    if (this.#result) this.#load(this.#session.wanted)
+    if (this.#result) this.#load(this.#session.wanted ?? !prefersStillness())
   }
 
   /** The node has left its graph: let go of everything that costs something. */
@@ -218,7 +220,8 @@ export class VideoPlayer {
   }
 
   #notePlaying() {
-    if (this.#session) this.#session.wanted = this.#playback.wanted
+    const { wanted, speed, ending } = this.#playback
+    if (this.#session) Object.assign(this.#session, { wanted, speed, ending })
     this.#showState()
   }
 
