@@ -154,8 +154,8 @@ class Activated:
 
     def __init__(self, values: Strips, scale: Tensor, shift: Tensor) -> None:
         self.values = values
-        self.scale = scale
-        self.shift = shift
+        # In the order of the map, so that they are read along with it.
+        self.scale, self.shift = (part.contiguous(memory_format=torch.channels_last_3d) for part in (scale, shift))
         self.shape, self.dtype, self.device = values.shape, values.dtype, values.device
 
     def write(self, start: int, stop: int, into: Tensor) -> None:
