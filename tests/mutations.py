@@ -39,6 +39,7 @@ KERNELS = "tests/core/test_kernels.py"
 UPLOAD = "tests/core/test_weights_upload.py"
 MODULATION = "tests/core/test_modulation.py"
 VAE = "tests/core/test_vae.py"
+WINOGRAD = "tests/core/test_winograd.py"
 VAE_MEMORY = "tests/core/test_vae_memory.py"
 VAE_NODES = "tests/nodes/test_vae.py"
 SCHEDULE = "tests/core/test_schedulers.py"
@@ -107,6 +108,8 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/tokens.py", "even * c - odd * s", "even * c + odd * s", KERNELS),
     Mutation(f"{CORE}/kernels/maps.py", "x * tl.sigmoid(x)", "x", "tests/core/test_vae_kernels.py"),
     Mutation(f"{CORE}/weights/upload.py", "source[start:stop]", "source[: stop - start]", UPLOAD),
+    Mutation(f"{CORE}/vae/winograd.py", "yield third - second", "yield second - third", WINOGRAD),
+    Mutation(f"{CORE}/vae/winograd.py", "if rows % 2 and even_frames", "if False", WINOGRAD),
     Mutation(f"{CORE}/vae/doubling.py", "[first, middle + last]", "[first, middle]", VAE),
     Mutation(f"{CORE}/modulation.py", "norm.linear = layer", "pass", MODULATION),
     Mutation(f"{CORE}/transformer.py", "OFS = 2.0", "OFS = 1.0", TRANSFORMER),

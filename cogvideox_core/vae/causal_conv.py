@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .feature_maps import Band, FeatureMap, Strips, bands, convolved, empty
+from .feature_maps import Band, FeatureMap, Strips, bands, empty
+from .winograd import fast_convolution
 
 
 class Carry(dict[nn.Module, Tensor]):
@@ -91,7 +92,7 @@ class CausalConv3d(nn.Module):
         batch, channels, frames, height, width = source.shape
         per_row = batch * (frames + 2) * width * max(self.channels)
         spans = list(bands(source.shape, source.device, per_row))
-        past, padded = carry.get(self), None
+        past, padded, convolve = carry.get(self), None, None
         # A band reads one row more on each side; what the band above has read too comes from there.
         reads = [(start + (start > 0), min(stop + 1, height)) for start, stop in spans]
         put_past = None
@@ -113,7 +114,8 @@ class CausalConv3d(nn.Module):
             if bottom == stop:
                 padded[:, :, :, -1] = 0
             carry.keep(padded[:, :, -2:, 1:-1], carry[self][:, :, :, start:stop])
-            yield Band(start, stop, *convolved(self.conv, padded))
+            convolve = convolve or fast_convolution(self.conv, padded, frames * height * width)
+            yield Band(start, stop, *convolve(padded))
 
 
 def _copy(source: Tensor, into: Tensor) -> None:

@@ -9,7 +9,7 @@ those of the whole picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -129,6 +129,10 @@ class Band(NamedTuple):
         into.add_(values) if add else into.copy_(values)
 
 
+Convolve = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""Gives a convolution's result, and the bias that is left to whoever writes it."""
+
+
 def convolved(layer: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """A convolution's result, and the bias that is left to whoever writes it: where a kernel does, it costs nothing.
 
@@ -201,8 +205,8 @@ def bands(shape: torch.Size, device: torch.device, elements_per_row: float | Non
     least, most = ON_CPU if device.type == "cpu" else ON_GPU
     size = min(max(total / _SHARE, least), most)
     number = min(shape[3], math.ceil(total / size)) or 1
-    edges = [shape[3] * index // number for index in range(number + 1)]
-    return pairwise(edges)
+    edges = {shape[3] * index // number // 2 * 2 for index in range(number)}  # even, so that tiles of two rows fit
+    return pairwise(sorted(edges | {shape[3]}))
 
 
 def empty(shape: Sequence[int], like: Tensor | FeatureMap, device: torch.device | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from ..config import VAEConfig
 from ..shapes import VideoSize
 from .autoencoder import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
 from .feature_maps import bands
+from .winograd import is_worth_it, working_bytes
 
 _FLOAT32 = 4  # bytes
 
@@ -98,6 +99,7 @@ class _Walk:
         band = x.band(self.device, (x.frames + 2) * x.width * max(x.channels, channels))
         result = band._replace(channels=channels)
         part, padded = self.bytes(result), self.bytes(_padded(band))
+        padded += self.working(x, result)
         if not self.keeps_carry:
             padded += 2 * self.bytes(band._replace(frames=2))  # on their way from there and back
         elif self.is_first_chunk:
@@ -109,6 +111,12 @@ class _Walk:
         else:
             self.note(*standing, max(padded, 2 * padded - part))
         return result
+
+    def working(self, x: _Map, band: _Map) -> int:
+        """What the convolution of x to a band of its result takes for itself."""
+        if not is_worth_it(self, band.channels, x.channels, x.frames * x.height * x.width):
+            return 0
+        return working_bytes(band.channels, x.channels, band.frames, band.height, band.width)
 
     def block(self, x: _Map, strip: _Map, channels: int) -> tuple[_Map, _Map]:
         """A residual block of x. Returns: its result, and the highest strip of it."""
@@ -122,7 +130,8 @@ class _Walk:
             late = self.bytes(strip) + 2 * self.bytes(band)
             most = min(max(beside, 2 * result) + late, beside + 2 * result)
             read = band._replace(channels=x.channels)
-            self.note(most, cells, self.bytes(_padded(read)), self.bytes(read) * (read != x))
+            beside_it = self.bytes(read) * (read != x) + self.working(x, band)
+            self.note(most, cells, self.bytes(_padded(read)), beside_it)
             strip, beside = band, result
         cells = self.norm(hidden, band, beside, result)
         self.conv(hidden, channels, beside, result, cells, is_added=True)

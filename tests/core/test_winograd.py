@@ -1,0 +1,83 @@
+"""Convolutions with fewer multiplications give the numbers of the direct ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from parity import assert_parity, relative_difference
+
+from cogvideox_core.layers import Conv3d
+from cogvideox_core.vae.feature_maps import convolved
+from cogvideox_core.vae.winograd import fast_convolution, is_worth_it
+
+WIDE = 128
+MANY = 1 << 20  # cells, so that it is worth it
+
+
+def layer(channels: int = WIDE, out_channels: int = WIDE) -> Conv3d:
+    torch.manual_seed(0)
+    return Conv3d(channels, out_channels, 3, padding=(0, 0, 1)).requires_grad_(False)
+
+
+def padded(*shape: int) -> torch.Tensor:
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "out_channels"),
+    [
+        ((1, WIDE, 3, 4, 2), WIDE, WIDE),
+        ((1, WIDE, 3, 3, 1), WIDE, WIDE),
+        ((1, WIDE, 4, 3, 5), WIDE, WIDE),
+        ((1, WIDE, 4, 4, 1), WIDE, WIDE),
+        ((1, WIDE, 5, 7, 9), WIDE, 2 * WIDE),
+        ((2, 2 * WIDE, 4, 12, 11), 2 * WIDE, WIDE),
+        ((1, WIDE, 10, 9, 40), WIDE, WIDE),
+        ((1, WIDE, 11, 10, 17), WIDE, WIDE),
+    ],
+)
+def test_numbers(shape: tuple[int, ...], channels: int, out_channels: int) -> None:
+    """Odd and even frames and rows, one of each, several clips."""
+    direct, x = layer(channels, out_channels), padded(*shape)
+    found, rest = fast_convolution(direct, x, MANY)(x)
+    assert rest is None
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    bias = direct.bias
+    assert bias is not None
+    exact = torch.nn.functional.conv3d(x.double(), direct.weight.double(), bias.double(), padding=(0, 0, 1))
+    assert_parity(found.double(), exact, 4e-6, str(shape))
+    of_onednn, _ = convolved(direct, x)
+    assert relative_difference(found.double(), exact) < 2 * relative_difference(of_onednn.double(), exact)
+
+
+def test_what_the_layer_itself_must_do() -> None:
+    """Hooks, gradients, other number formats; layers too narrow and maps too small for it to be worth while."""
+    x = padded(1, WIDE, 4, 6, 6)
+    for direct, given, cells in (
+        (layer(), x.to(torch.bfloat16), MANY),
+        (layer().requires_grad_(True), x, MANY),
+        (layer(64, 64), padded(1, 64, 4, 6, 6), MANY),
+        (layer(), x, 72),
+    ):
+        direct.to(given.dtype)
+        result, _ = fast_convolution(direct, given, cells)(given)
+        assert torch.equal(result, convolved(direct, given)[0])
+    hooked = layer()
+    hooked.register_forward_hook(lambda module, inputs, output: output + 1)
+    result, _ = fast_convolution(hooked, x, MANY)(x)
+    assert torch.equal(result, hooked(x))
+
+
+def test_what_is_worth_it() -> None:
+    x = padded(1, WIDE, 3, 4, 4)
+    assert is_worth_it(x, 2 * WIDE, WIDE, MANY)
+    assert not is_worth_it(x.double(), 2 * WIDE, WIDE, MANY)
+    assert not is_worth_it(x.to("meta"), 2 * WIDE, WIDE, MANY)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 14, 15, 40])
+def test_onednn_convolves_bands_of_any_height(rows: int) -> None:
+    """PyTorch leaves it aside for few of them."""
+    direct, x = layer(WIDE, 3), padded(1, WIDE, 4, rows + 2, 24)
+    assert_parity(convolved(direct, x)[0], direct(x), 5e-6, f"{rows} rows")
