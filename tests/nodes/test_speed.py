@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable
 from types import ModuleType
 
+import provision
 import pytest
 import torch
 from core_runs import host_noise, run_core
 from graphs import SEED, Graph, custom_sampling, ksampler, node, saved_latent, text_to_video, two_stages
 from host import ExecutionFailed, Host
 from parity import assert_parity, snr_db
+from words import locale
 
 from cogvideox_core import CogVideoXPipeline
 from cogvideox_core.noise import draw_latents
@@ -208,3 +210,25 @@ def test_native_easycache_skips_steps_of_the_demo_model(host: Host, chosen: str)
     print(f"EasyCache 0.1, {chosen}: {skipped} of 16 steps skipped, {decibels:.1f} dB")
     assert int(skipped) >= 1
     assert decibels >= 20
+
+
+# ---- what the node says of itself
+
+SHARE_AND_DB = re.compile(r"(\d+) %\D*?(?:PSNR\D*)?(\d+) dB")
+MEASURED_ROW = re.compile(
+    r"^\| the demo model, 50 steps of \w+ \| [^|]+ \| (0\.\d+) \| [^|]+ \| (\d+) \(", re.MULTILINE
+)
+
+
+def test_the_figures_in_its_tooltips_are_those_of_the_benchmark(host: Host) -> None:
+    """The share of work that is done, or saved, and decibels, in both languages."""
+    page = (provision.REPO / "docs" / "approximations.md").read_text(encoding="utf-8")
+    measured = {(round(100 * float(work)), int(db)) for work, db in MEASURED_ROW.findall(page)}
+    measured |= {(100 - work, db) for work, db in measured}
+    english = host.object_info("CogVideoXSpeed")["input"]["required"]
+    chinese = locale("zh")["CogVideoXSpeed"]["inputs"]
+    for name, count in (("cache_budget", 5), ("teacache", 2), ("guidance_until", 2)):
+        for tooltip in (english[name][1]["tooltip"], chinese[name]["tooltip"]):
+            told = {(int(work), int(db)) for work, db in SHARE_AND_DB.findall(tooltip)}
+            assert len(told) == count, tooltip
+            assert told <= measured
