@@ -84,3 +84,16 @@ def test_a_norm_offers_its_weights_only_where_nobody_would_miss_a_call() -> None
     assert layer.weights_for(x) is None
     layer.requires_grad_(False).register_forward_hook(lambda module, given, out: out)
     assert layer.weights_for(x) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no second GPU")
+@torch.no_grad()
+def test_kernels_run_where_their_tensors_are(kernels: ModuleType) -> None:
+    """Triton takes the current GPU, which is the first one."""
+    text, video, tokens = drawn(2, TEXT, 192), drawn(2, VIDEO, 192), drawn(2, TEXT + VIDEO, 192)
+    modulation = drawn(2, 6 * 192)
+    here = kernels.gated(text.clone(), video.clone(), tokens, modulation)
+    there = kernels.gated(*(part.to("cuda:1") for part in (text, video, tokens, modulation)))
+    for ours, expected in zip(there, here, strict=True):
+        assert torch.equal(ours.cpu(), expected.cpu())
