@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from host import Host
 
 
+LEAVE_SUBGRAPH = "() => { if (app.canvas.graph !== app.rootGraph) app.canvas.setGraph(app.rootGraph) }"
+
+
 @pytest.fixture(scope="module")
 def shared_canvas(chromium: Any, host: Host) -> Iterator[Canvas]:
     """One page for all tests of a module: opening it takes longer than most of them."""
@@ -24,9 +27,10 @@ def shared_canvas(chromium: Any, host: Host) -> Iterator[Canvas]:
 
 @pytest.fixture(params=["classic", "Nodes 2.0"])
 def open_page(request: pytest.FixtureRequest, shared_canvas: Canvas) -> Iterator[Canvas]:
-    """The shared page, in each renderer, with no error noted yet. A dialog that a test leaves open is closed."""
+    """The shared page in each renderer, no error noted yet; a dialog or subgraph that a test leaves open is closed."""
     shared_canvas.use_nodes_2(request.param == "Nodes 2.0")
     shared_canvas.console_errors.clear()
     shared_canvas.failed_requests.clear()
     yield shared_canvas
     shared_canvas.page.keyboard.press("Escape")
+    shared_canvas.evaluate(LEAVE_SUBGRAPH)
