@@ -161,14 +161,19 @@ def test_sound_is_off_until_it_is_wanted_and_then_stays_on(player: PlayerPage):
     assert player.video("muted") is True
 
 
-def test_it_speaks_the_language_of_the_settings(player: PlayerPage):
-    language = "Comfy.Locale"
-    player.canvas.set_setting(language, "zh")
+def test_it_speaks_the_language_of_the_settings(host: Host, open_canvas: Callable[[Host], Canvas]):
+    """On a page of its own: after a change of language the frontend opens the workflow anew, at some time."""
+    language = "/settings/Comfy.Locale"
+    host.post(language, "zh")
     try:
-        player.build()
-        assert player.root.get_by_text("运行工作流后，视频将显示在这里").is_visible()
+        canvas = open_canvas(host)
+        for nodes_2 in (False, True):
+            canvas.use_nodes_2(nodes_2)
+            player = PlayerPage(canvas)
+            player.build()
+            player.root.get_by_text("运行工作流后，视频将显示在这里").wait_for()
     finally:
-        player.canvas.set_setting(language, "en")
+        host.post(language, "en")
 
 
 # ---- files

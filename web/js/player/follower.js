@@ -22,8 +22,11 @@ export class Follower {
   follow(playback, seconds) {
     const video = this.#video
     video.playbackRate = playback.speed
-    const over = seconds >= video.duration
-    if (!playback.rolling || over) {
+    if (seconds >= video.duration) {
+      this.#stayAtEnd(playback.clip)
+      return
+    }
+    if (!playback.rolling) {
       video.pause()
       this.#seeker.seek(playback.frame, playback.clip)
       return
@@ -32,5 +35,13 @@ export class Follower {
       video.currentTime = seconds
     }
     if (video.paused) video.play().catch(() => {}) // refused or given up: the next frame asks again
+  }
+
+  /** Stand in the middle of the last frame. */
+  #stayAtEnd({ fps }) {
+    const video = this.#video
+    const last = video.duration - 0.5 / fps
+    video.pause()
+    if (Math.abs(video.currentTime - last) * fps > 0.25 && !this.#seeker.busy) video.currentTime = last
   }
 }
