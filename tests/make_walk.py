@@ -13,10 +13,14 @@ import browser
 import provision
 from host import Host
 from PIL import Image
+from playwright.sync_api import FloatRect
 from walk import Walk
 
 FOLDER = provision.REPO / "docs" / "first-video"
 RENDERERS = {"nodes-2": True, "classic": False}
+WHOLE = ("empty", "templates")  # steps that the whole window is shown of
+WORKFLOW: FloatRect = {"x": 190, "y": 40, "width": 1400, "height": 850}  # pixels of the window
+SETTLING = 1200  # milliseconds until what moves into or out of the window has
 WIDTH = 1000  # pixels of a picture
 QUALITY = 72
 
@@ -32,7 +36,7 @@ def take(renderer: str) -> None:
     with tempfile.TemporaryDirectory() as folder, Host(Path(folder)) as host, browser.chromium() as chromium:
         canvas = browser.Canvas(chromium, host)
         canvas.use_nodes_2(RENDERERS[renderer])
-        walk = Walk(canvas, lambda step: keep(canvas, FOLDER / f"{renderer}-{step}.jpg"))
+        walk = Walk(canvas, lambda step: keep(canvas, renderer, step))
         walk.open_template()
         walk.run()
         walk.scrub()
@@ -43,9 +47,12 @@ def take(renderer: str) -> None:
         canvas.close()
 
 
-def keep(canvas: browser.Canvas, path: Path) -> None:
-    """What the window shows, as a small JPEG."""
-    with Image.open(io.BytesIO(canvas.page.screenshot())) as picture:
+def keep(canvas: browser.Canvas, renderer: str, step: str) -> None:
+    """What the window shows, or of a workflow where it stands, as a small JPEG."""
+    if step != "running":
+        canvas.page.wait_for_timeout(SETTLING)
+    path = FOLDER / f"{renderer}-{step}.jpg"
+    with Image.open(io.BytesIO(canvas.page.screenshot(clip=None if step in WHOLE else WORKFLOW))) as picture:
         height = picture.height * WIDTH // picture.width
         picture.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS).save(
             path, quality=QUALITY, optimize=True
