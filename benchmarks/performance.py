@@ -27,7 +27,7 @@ from measuring import commit, machine_name, watched
 from runs import Maker, Run, weight_bytes
 from scenes import FLOORS, OURS, Scene, on_cpu, on_gpu
 
-from parity import relative_difference, snr_db  # isort: skip (runs.py puts tests/ on the path)
+from parity import psnr_db, relative_difference, snr_db  # isort: skip (runs.py puts tests/ on the path)
 
 REPO = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -68,7 +68,8 @@ def times(scene: Scene, repeats: int, device: torch.device) -> Measured:
                 torch.cuda.synchronize(device)
             seconds[who].append(time.perf_counter() - start)
     first_peer = list(results)[1]
-    apart, db = (compare(results[OURS], results[first_peer]) for compare in (relative_difference, snr_db))
+    close = snr_db if scene.db is None else psnr_db
+    apart, db = (compare(results[OURS], results[first_peer]) for compare in (relative_difference, close))
     found: Measured = {"seconds": seconds, "apart": apart, "db": db, "peaks": peaks}
     if scene.reference is not None:
         reference = scene.reference(device).call().cpu()
@@ -121,9 +122,9 @@ Written by `{command}` on {machine}; medians of {runs} runs.
 
 Ratios are ours over the peer's, lower is better; the absolute figures in brackets are ours. Memory is what a run takes
 beyond its weights and inputs. Apart is how far ours lies from the first peer, or, where two decibels stand, how far
-each lies from diffusers in float32; decibels are of the signal itself, for videos some 6 less than PSNR. Matrices,
-attention and convolutions alone, as they are computed here on random numbers of the same shapes, are the floor for
-whatever is arranged around them.
+each lies from diffusers in float32. Where decibels are asked they are a video's PSNR, elsewhere signal to noise.
+Matrices, attention and convolutions alone, as they are computed here on random numbers of the same shapes, are the
+floor for whatever is arranged around them.
 
 ![Ratios and aims]({picture})
 
@@ -197,6 +198,8 @@ def _seconds(number: float) -> str:
 
 
 def _bytes(number: float) -> str:
+    if number < 2**20:
+        return f"{number / 2**10:.0f} KiB"
     return f"{number / GIB:.2f} GiB" if number >= GIB else f"{number / 2**20:.0f} MiB"
 
 

@@ -38,7 +38,7 @@ class Scene:
         time, memory: largest ratio to each peer that is asked.
         apart: largest relative difference from the first peer's numbers that is asked; None where they are rounded to
             16 bits or less, and decibels are told.
-        db: smallest agreement with the first peer that is asked, in decibels.
+        db: smallest PSNR to the first peer that is asked, of videos with values from 0 to 1.
         with_weights: whether weights count as memory.
         gib: most memory of ours that is asked, in GiB.
         reference: the first peer in float32 with the same weights, where everyone computes in less: what each is told

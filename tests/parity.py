@@ -23,6 +23,12 @@ def snr_db(ours: Tensor, reference: Tensor) -> float:
     return 10 * log10(float(reference.square().sum()) / noise) if noise else float("inf")
 
 
+def psnr_db(ours: Tensor, reference: Tensor) -> float:
+    """Peak signal to noise in decibels, for values from 0 to 1."""
+    noise = float((ours.detach().double() - reference.detach().double()).square().mean())
+    return -10 * log10(noise) if noise else float("inf")
+
+
 def assert_parity(ours: Tensor, reference: Tensor, bound: float, what: str) -> None:
     """Fail unless `ours` has the shape of `reference` and differs by at most `bound`; prints what was measured."""
     assert ours.shape == reference.shape, f"{what}: {tuple(ours.shape)} is not {tuple(reference.shape)}"
