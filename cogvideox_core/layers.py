@@ -81,7 +81,7 @@ def plain_weights(layer: Any, x: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def onednn_convolves(x: Tensor) -> bool:
-    """Whether oneDNN's own operation for convolutions may be asked for x; in 16 bits PyTorch asks it by itself."""
+    """Whether oneDNN's own operation for convolutions can be asked for x; in 16 bits PyTorch asks it by itself."""
     on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
     return on_cpu and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling()
 

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..kernels import fits_kernels
-from ..layers import onednn_convolves
 
 
 class BandSize(NamedTuple):
@@ -134,19 +133,12 @@ Convolve = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
 def convolved(layer: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A convolution's result, and the bias that is left to whoever writes it: where a kernel does, it costs nothing.
-
-    On a CPU by oneDNN, which PyTorch leaves aside for maps of few rows, however wide, and is up to six times slower.
-    """
-    by_kernel, by_onednn = fits_kernels(x) and _channels_last(x), onednn_convolves(x)
+    """A convolution's result, and the bias that is left to whoever writes it: where a kernel does, it costs nothing."""
     lends = getattr(layer, "weights_for", None)
-    weights = lends(x) if lends is not None and (by_kernel or by_onednn) else None
-    if weights is None:
+    weights = lends(x) if lends is not None and fits_kernels(x) else None
+    if weights is None or not _channels_last(x):
         return layer(x), None
     weight, bias = weights
-    if by_onednn:
-        how = layer.padding, layer.stride, layer.dilation, layer.groups
-        return torch.mkldnn_convolution(x, weight, bias, *how), None
     return layer._conv_forward(x, weight, None), bias
 
 

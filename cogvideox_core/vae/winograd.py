@@ -1,11 +1,14 @@
-"""3 x 3 x 3 convolutions on a CPU with 2.25 times fewer multiplications, in float32.
+"""3 x 3 x 3 convolutions on a CPU in float32: by oneDNN, where it is worth it with 2.25 times fewer multiplications.
+
+PyTorch asks oneDNN where batch x channels x frames x rows is large, which counts no columns: for a band of few rows it
+would not, and be up to six times slower. Here the whole map decides.
 
 Winograd's F(2 x 2, 3 x 3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015) makes 2 x 2
-values from 4 x 4 of the input with 16 products where there would be 36. Here the two directions are frames and rows:
-in memory they lie outside of columns and channels, so sums and differences are of whole rows, and each of the 16
-products is a convolution along the columns, which oneDNN does as fast as the processor can. Other numbers are rounded
-than in a direct convolution; against float64 the error is of the same size. Sums and differences take time of their
-own, which wide layers win back.
+values from 4 x 4 of the input with 16 products where there would be 36. The two directions are frames and rows: in
+memory they lie outside of columns and channels, so sums and differences are of whole rows, and each of the 16 products
+is a convolution along the columns, which oneDNN does as fast as the processor can. Other numbers are rounded than in a
+direct convolution; against float64 the error is of the same size. Sums and differences take time of their own, which
+wide layers win back.
 """
 
 from __future__ import annotations
@@ -24,22 +27,27 @@ _TAPS = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 
 """What the weights of a direction become: 3 -> 4."""
 _FRAMES, _ROWS = 2, 3  # dimensions
 _WIDE = 40.0  # c c' / (c + c'): at widths of 64 and 64 both ways took the same time, at 128 this one two thirds
+_PYTORCH_ASKS_ONEDNN = 20480  # from here on
 _LARGE = 2048  # cells of a map: in smaller ones it takes longer to transform the weights than it saves
 
 
-def fast_convolution(layer: Any, x: Tensor, cells: int) -> Convolve:
+def fast_convolution(layer: Any, x: Tensor, height: int) -> Convolve:
     """What convolves padded maps like x [B, C, T + 2, H + 2, W] as the layer does, in the fastest way here.
 
-    The layer pads rows on their left and right by itself. `cells`: T H W of the whole map, of which x may be a band.
+    The layer pads rows on their left and right by itself. `height`: rows of the whole map, of which x may be a band.
     """
     lends = getattr(layer, "weights_for", None)
-    out_channels, channels = layer.weight.shape[:2]
-    worth_it = is_worth_it(x, out_channels, channels, cells)
-    weights = lends(x) if lends is not None and worth_it and onednn_convolves(x) else None
+    weights = lends(x) if lends is not None and onednn_convolves(x) else None
     if weights is None:
         return partial(convolved, layer)
     weight, bias = weights
-    return partial(_convolved, layer, _transformed(weight), bias)
+    out_channels, channels = weight.shape[:2]
+    frames, columns = x.shape[_FRAMES] - 2, x.shape[4]
+    if is_worth_it(x, out_channels, channels, frames * height * columns):
+        return partial(_convolved, weight, bias, _transformed(weight))
+    if len(x) * channels * (frames + 2) * (height + 2) > _PYTORCH_ASKS_ONEDNN:
+        return lambda x: (_by_onednn(x, weight, bias), None)
+    return partial(convolved, layer)
 
 
 def is_worth_it(x: Any, out_channels: int, channels: int, cells: int) -> bool:
@@ -62,19 +70,19 @@ def _transformed(weight: Tensor) -> Tensor:
     return (torch.kron(_TAPS, _TAPS) @ taps).view(4, 4, out_channels, channels, 1, 1, 3)
 
 
-def _convolved(layer: Any, weights: Tensor, bias: Tensor, x: Tensor) -> tuple[Tensor, None]:
+def _convolved(weight: Tensor, bias: Tensor, transformed: Tensor, x: Tensor) -> tuple[Tensor, None]:
     """x: [B, C, T + 2, H + 2, W]. Returns: [B, C', T, H, W] with the bias in it."""
     frames, rows = x.shape[_FRAMES] - 2, x.shape[_ROWS] - 2
     out = empty((len(x), len(bias), frames, rows, x.shape[4]), x)
     even_frames, even_rows = frames // 2 * 2, rows // 2 * 2
     if even_frames and even_rows:
         tiled = out[:, :, :even_frames, :even_rows]
-        _add_up(_products(x[:, :, : even_frames + 2, : even_rows + 2], weights), tiled, _FRAMES)
+        _add_up(_products(x[:, :, : even_frames + 2, : even_rows + 2], transformed), tiled, _FRAMES)
         tiled += bias.view(-1, 1, 1, 1)
     if frames % 2:  # half a tile is left over
-        out[:, :, even_frames:] = convolved(layer, x[:, :, even_frames:])[0]
+        out[:, :, even_frames:] = _by_onednn(x[:, :, even_frames:], weight, bias)
     if rows % 2 and even_frames:
-        out[:, :, :even_frames, even_rows:] = convolved(layer, x[:, :, : even_frames + 2, even_rows:])[0]
+        out[:, :, :even_frames, even_rows:] = _by_onednn(x[:, :, : even_frames + 2, even_rows:], weight, bias)
     return out, None
 
 
@@ -83,15 +91,14 @@ def _products(x: Tensor, weights: Tensor) -> Iterator[Tensor]:
     for by_frame, weight in zip(_differences(x, _FRAMES), weights, strict=True):
         batch, _, frames, rows, columns = by_frame.shape
         out = empty((batch, weight.shape[1], frames, rows - 2, columns), x)
-        products = (
-            _along_columns(part, taps) for part, taps in zip(_differences(by_frame, _ROWS), weight, strict=True)
-        )
+        products = (_by_onednn(part, taps) for part, taps in zip(_differences(by_frame, _ROWS), weight, strict=True))
         _add_up(products, out, _ROWS)
         yield out
 
 
-def _along_columns(x: Tensor, taps: Tensor) -> Tensor:
-    return torch.mkldnn_convolution(x, taps, None, (0, 0, 1), (1, 1, 1), (1, 1, 1), 1)
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Padded by a column on each side."""
+    return torch.mkldnn_convolution(x, weight, bias, (0, 0, 1), (1, 1, 1), (1, 1, 1), 1)
 
 
 def _differences(x: Tensor, dim: int) -> Iterator[Tensor]:
