@@ -43,8 +43,8 @@ SHOWS = """
 
 # Whether a video that is none of the old ones is on the page, with frames to show.
 SHOWS_NEW_VIDEO = """
-(old) => [...document.querySelectorAll('video')].some((video) =>
-  !old.some((name) => video.src.includes(name)) && video.readyState >= 2 && video.videoWidth === 96)
+(old) => [...document.querySelectorAll('video[src]')].some((video) =>
+  !old.includes(new URL(video.src).searchParams.get('filename')) && video.readyState >= 2 && video.videoWidth === 96)
 """
 
 every_workflow = pytest.mark.parametrize("title", TITLES)
@@ -129,5 +129,5 @@ def test_run_button_shows_the_video(open_page: Canvas, host: Host):
     open_page.load_workflow(workflow, "run")
     old = [path.name for path in host.output_path("CogVideoX").glob("*.mp4")]
     page.get_by_test_id("queue-button").click()
-    page.wait_for_function(SHOWS_NEW_VIDEO, arg=old, timeout=300_000)
+    page.wait_for_function(SHOWS_NEW_VIDEO, arg=old, timeout=120_000)
     open_page.check()
