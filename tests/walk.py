@@ -25,7 +25,9 @@ class Walk:
         self.file = Path()
 
     def open_template(self) -> None:
-        """Templates, the pack, the first card."""
+        """Templates, the pack, its card, with nothing of the frontend's own over the workflow."""
+        for part in ("Comfy.Minimap.Visible", "Comfy.RightSidePanel.IsOpen"):
+            self.canvas.set_setting(part, False)
         self.canvas.load_workflow(EMPTY, "empty")
         self.look("empty")
         self.canvas.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
