@@ -109,7 +109,12 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/maps.py", "x * tl.sigmoid(x)", "x", "tests/core/test_vae_kernels.py"),
     Mutation(f"{CORE}/weights/upload.py", "source[start:stop]", "source[: stop - start]", UPLOAD),
     Mutation(f"{CORE}/vae/winograd.py", "yield third - second", "yield second - third", WINOGRAD),
-    Mutation(f"{CORE}/vae/winograd.py", "(height + 2) > _PYTORCH", "0 > _PYTORCH", WINOGRAD),
+    Mutation(
+        f"{CORE}/vae/winograd.py",
+        "lambda x: (_by_onednn(x, weight, bias), None)",
+        "partial(convolved, layer)",
+        WINOGRAD,
+    ),
     Mutation(f"{CORE}/vae/winograd.py", "if rows % 2 and even_frames", "if False", WINOGRAD),
     Mutation(f"{CORE}/vae/doubling.py", "[first, middle + last]", "[first, middle]", VAE),
     Mutation(f"{CORE}/modulation.py", "norm.linear = layer", "pass", MODULATION),

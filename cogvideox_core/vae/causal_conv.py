@@ -114,7 +114,7 @@ class CausalConv3d(nn.Module):
             if bottom == stop:
                 padded[:, :, :, -1] = 0
             carry.keep(padded[:, :, -2:, 1:-1], carry[self][:, :, :, start:stop])
-            convolve = convolve or fast_convolution(self.conv, padded, height)
+            convolve = convolve or fast_convolution(self.conv, padded, frames * height * width)
             yield Band(start, stop, *convolve(padded))
 
 

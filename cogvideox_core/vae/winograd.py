@@ -1,7 +1,7 @@
 """3 x 3 x 3 convolutions on a CPU in float32: by oneDNN, where it is worth it with 2.25 times fewer multiplications.
 
-PyTorch asks oneDNN where batch x channels x frames x rows is large, which counts no columns: for a band of few rows it
-would not, and be up to six times slower. Here the whole map decides.
+PyTorch asks oneDNN where batch x channels x frames x rows is large, which counts no columns: for a band of few rows,
+and for small maps, it would not, and be up to six times slower.
 
 Winograd's F(2 x 2, 3 x 3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015) makes 2 x 2
 values from 4 x 4 of the input with 16 products where there would be 36. The two directions are frames and rows: in
@@ -27,14 +27,13 @@ _TAPS = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 
 """What the weights of a direction become: 3 -> 4."""
 _FRAMES, _ROWS = 2, 3  # dimensions
 _WIDE = 40.0  # c c' / (c + c'): at widths of 64 and 64 both ways took the same time, at 128 this one two thirds
-_PYTORCH_ASKS_ONEDNN = 20480  # from here on
 _LARGE = 2048  # cells of a map: in smaller ones it takes longer to transform the weights than it saves
 
 
-def fast_convolution(layer: Any, x: Tensor, height: int) -> Convolve:
+def fast_convolution(layer: Any, x: Tensor, cells: int) -> Convolve:
     """What convolves padded maps like x [B, C, T + 2, H + 2, W] as the layer does, in the fastest way here.
 
-    The layer pads rows on their left and right by itself. `height`: rows of the whole map, of which x may be a band.
+    The layer pads rows on their left and right by itself. `cells`: T H W of the whole map, of which x may be a band.
     """
     lends = getattr(layer, "weights_for", None)
     weights = lends(x) if lends is not None and onednn_convolves(x) else None
@@ -42,12 +41,9 @@ def fast_convolution(layer: Any, x: Tensor, height: int) -> Convolve:
         return partial(convolved, layer)
     weight, bias = weights
     out_channels, channels = weight.shape[:2]
-    frames, columns = x.shape[_FRAMES] - 2, x.shape[4]
-    if is_worth_it(x, out_channels, channels, frames * height * columns):
+    if is_worth_it(x, out_channels, channels, cells):
         return partial(_convolved, weight, bias, _transformed(weight))
-    if len(x) * channels * (frames + 2) * (height + 2) > _PYTORCH_ASKS_ONEDNN:
-        return lambda x: (_by_onednn(x, weight, bias), None)
-    return partial(convolved, layer)
+    return lambda x: (_by_onednn(x, weight, bias), None)
 
 
 def is_worth_it(x: Any, out_channels: int, channels: int, cells: int) -> bool:

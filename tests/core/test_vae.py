@@ -114,6 +114,29 @@ def test_quiet_activations_equal_the_reference() -> None:
     assert_parity(quiet.ours.decode(latents(3)), quiet.reference.decode(latents(3)).sample, BOUND, "vae decode quiet")
 
 
+def test_half_a_picture_of_one_colour_equals_the_reference(pair: Pair) -> None:
+    """Where the same value is added up again and again, rounding does not average out."""
+    pixels = video(17, 64, 96)
+    pixels[..., 48:] = -1
+    assert_encodes_alike(pair, pixels, "vae encode half of one colour")
+    z = latents(5, 8, 12)
+    z[..., 6:] = 1.5
+    assert_parity(pair.ours.decode(z), pair.reference.decode(z).sample, BOUND, "vae decode half of one colour")
+
+
+@pytest.mark.parametrize(
+    "shape", [(16, 9, 64, 96), (96, 1, 45, 75), (128, 4, 61, 90), (512, 2, 60, 90), (4096, 1, 6, 6)]
+)
+def test_statistics_of_half_a_map_of_one_value(shape: tuple[int, ...]) -> None:
+    x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)) + 1
+    x[..., shape[-1] // 2 :] = torch.linspace(-3, 3, shape[0]).view(-1, 1, 1, 1)
+    exact = x.double().unflatten(1, (8, -1)).flatten(2)
+    for layout in (torch.channels_last_3d, torch.contiguous_format):
+        mean, variance = feature_maps._strip_moments(x.contiguous(memory_format=layout), 8)
+        assert (mean - exact.mean(2)).abs().max() < 3e-6
+        assert_parity(variance.double(), exact.var(2, correction=0), 2e-6, f"variance of {shape}")
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 13])
 def test_a_stream_gives_the_numbers_of_the_reference_in_official_chunks(pair: Pair, count: int) -> None:
     z = latents(count)
