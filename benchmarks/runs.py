@@ -21,7 +21,7 @@ from checkpoints import OFFICIAL  # noqa: E402
 from forms import comfyui_name  # noqa: E402
 
 from cogvideox_core import layers, load_pipeline  # noqa: E402
-from cogvideox_core.attention import sdpa  # noqa: E402
+from cogvideox_core.attention import choose_attention  # noqa: E402
 from cogvideox_core.config import TransformerConfig, VAEConfig  # noqa: E402
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_STEPS  # noqa: E402
 from cogvideox_core.modulation import tabulated  # noqa: E402
@@ -89,10 +89,11 @@ class Step:
     def ours(self, device: torch.device, quantize: Method = "none") -> Run:
         """As a run computes it: modulation from the table of its schedule."""
         model, inputs = self.own(device, quantize), self.inputs(device)
+        attention = choose_attention("auto", device, self.dtype)
 
         def call() -> Tensor:
             with tabulated(model, [500], inputs[0]):
-                return model(*inputs)
+                return model(*inputs, attention=attention)
 
         return Run(call, model)
 
@@ -141,12 +142,13 @@ class Step:
         matrices = [layers.Linear(*shape, **place).requires_grad_(False) for shape in shapes]
         inputs = [torch.randn(2, tokens, layer.in_features, **place) for layer in matrices]
         heads_of = torch.randn(3, 2, tokens, heads, width // heads, **place).transpose(2, 3)
+        attention = choose_attention("auto", device, self.dtype)
 
         def call() -> Tensor:
             for _ in range(config.num_layers):
                 for layer, x in zip(matrices, inputs, strict=True):
                     layer(x)
-                sdpa(*heads_of)
+                attention(*heads_of)
             return inputs[0]
 
         return Run(call)

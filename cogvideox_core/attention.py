@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from . import cpu_attention
 
 logger = logging.getLogger("cogvideox")
 
@@ -70,6 +73,12 @@ def _load_cudnn() -> AttentionFn:
     return cudnn_first
 
 
+def _load_onednn() -> AttentionFn:
+    if not cpu_attention.is_at_hand():
+        raise ImportError(f"this is {platform.machine()}")
+    return cpu_attention.by_onednn
+
+
 def _load_flash() -> AttentionFn:
     from flash_attn import flash_attn_func  # pyright: ignore[reportMissingImports]
 
@@ -92,6 +101,7 @@ _SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 
 BACKENDS: dict[str, Backend] = {
     "sdpa": Backend(lambda: sdpa),
+    "onednn": Backend(_load_onednn, package="PyTorch for an x86-64 processor", kinds=("cpu",)),
     "cudnn": Backend(_load_cudnn, package="torch 2.6 or newer", kinds=("cuda",)),
     "flash": Backend(_load_flash, package="flash-attn", kinds=("cuda",), dtypes=_SIXTEEN_BITS),
     "sage": Backend(
@@ -142,13 +152,14 @@ class Attention:
 
 
 def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
-    """A backend by its name; "auto" takes cuDNN's kernel on Hopper GPUs and PyTorch's own choice elsewhere.
+    """A backend by its name; "auto" takes oneDNN's products on CPUs where they are faster, cuDNN's kernel on Hopper
+    GPUs, and PyTorch's own choice elsewhere.
 
     Raises: ValueError for an unknown name, or a device or dtype it does not take; ImportError if its package is not
         installed.
     """
     if name == AUTO:
-        name = "cudnn" if _prefers_cudnn(device) else "sdpa"
+        name = _best(device, dtype)
     if name not in BACKENDS:
         raise ValueError(f"attention={name!r}; there are {', '.join((AUTO, *BACKENDS))}")
     backend = BACKENDS[name]
@@ -168,6 +179,12 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
             f"attention={name!r} needs the package {backend.package} ({error}); install it, or take 'sdpa' or 'auto'"
         ) from error
     return Attention(name, function, backend.off_by)
+
+
+def _best(device: torch.device, dtype: torch.dtype) -> str:
+    if device.type == "cpu" and cpu_attention.is_fastest(dtype):
+        return "onednn"
+    return "cudnn" if _prefers_cudnn(device) else "sdpa"
 
 
 def _prefers_cudnn(device: torch.device) -> bool:

@@ -102,8 +102,9 @@ def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype in (torch.float32, torch.bfloat16)
         and type(weight) is nn.Parameter
         and not _wants_gradients(x, weight)
-        and _HAS_ONEDNN
+        and HAS_ONEDNN
     )
 
 
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether PyTorch brings oneDNN's products of matrices by name."""

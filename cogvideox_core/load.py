@@ -56,7 +56,7 @@ def load_pipeline(
             arithmetic for it: there small models run in float32 and large ones in bfloat16.
         device: None for the first CUDA device, else Apple's, else the CPU.
         quantize: "int8" or "llm.int8" for transformer and text encoder in 8 bits, as `weights.int8` tells.
-        attention: "auto", or a backend: "sdpa", "cudnn", "flash", or "sage", which is approximate.
+        attention: "auto", or a backend: "sdpa", "onednn", "cudnn", "flash", or "sage", which is approximate.
         compile: have torch.compile make the transformer's blocks faster, which takes a while at first.
         low_memory: keep everything in CPU memory and bring to the device what is at work: the text encoder, then the
             transformer, both block by block, then the VAE.

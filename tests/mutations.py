@@ -108,6 +108,9 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/tokens.py", "even * c - odd * s", "even * c + odd * s", KERNELS),
     Mutation(f"{CORE}/kernels/maps.py", "x * tl.sigmoid(x)", "x", "tests/core/test_vae_kernels.py"),
     Mutation(f"{CORE}/weights/upload.py", "source[start:stop]", "source[: stop - start]", UPLOAD),
+    Mutation(f"{CORE}/cpu_attention.py", "head_dim**-0.5", "(head_dim + 1)**-0.5", ATTENTION),
+    Mutation(f"{CORE}/cpu_attention.py", "k.shape[2] < _SHORT or ", "", ATTENTION),
+    Mutation(f"{CORE}/vae/feature_maps.py", "split(_ADDED_UP)", "split(1 << 30)", VAE),
     Mutation(f"{CORE}/vae/winograd.py", "yield third - second", "yield second - third", WINOGRAD),
     Mutation(
         f"{CORE}/vae/winograd.py",

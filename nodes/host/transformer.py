@@ -12,6 +12,7 @@ from comfy.cli_args import args
 from torch import Tensor, nn
 
 from ...cogvideox_core.attention import AttentionFn
+from ...cogvideox_core.cpu_attention import by_onednn, is_fastest
 from ...cogvideox_core.positions import Rotary
 from ...cogvideox_core.transformer import CogVideoXTransformer3D
 from .lending import lending
@@ -86,17 +87,23 @@ class HostAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads, length = q.shape[1], q.shape[2]
-        out = _choice(q.device)(q, k, v, heads, skip_reshape=True, transformer_options=self.options)
+        out = _choice(q)(q, k, v, heads, skip_reshape=True, transformer_options=self.options)
         for patch in self.options.get("patches", {}).get("attn1_output_patch", ()):
             out = patch(out, {**self.options, "n_heads": heads, "img_slice": [self.text_length, length]})
         return out
 
 
-def _choice(device: torch.device) -> Callable[..., Tensor]:
+def _choice(q: Tensor) -> Callable[..., Tensor]:
     """ComfyUI's choice. On a CPU that is its sub-quadratic attention for want of another, unless the user asked for
-    it; PyTorch's own takes no more memory there, and less time.
+    it; oneDNN's products, or PyTorch's own, take no more memory there, and less time.
     """
     chosen = attentions.optimized_attention
-    if device.type == "cpu" and chosen is attentions.attention_sub_quad and not args.use_quad_cross_attention:
-        return attentions.attention_pytorch
+    if q.device.type == "cpu" and chosen is attentions.attention_sub_quad and not args.use_quad_cross_attention:
+        return attention_onednn if is_fastest(q.dtype) else attentions.attention_pytorch
     return chosen
+
+
+@attentions.wrap_attn
+def attention_onednn(q: Tensor, k: Tensor, v: Tensor, heads: int, **options: Any) -> Tensor:
+    """`by_onednn` as ComfyUI calls attention; heads are split already, and there is no mask."""
+    return by_onednn(q, k, v)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from parity import assert_parity
+from parity import assert_parity, relative_difference
 from torch import Tensor
 
-from cogvideox_core import CogVideoXPipeline, load_pipeline
+from cogvideox_core import CogVideoXPipeline, cpu_attention, load_pipeline
 from cogvideox_core.attention import BACKENDS, Attention, Backend, choose_attention, cudnn_first, sdpa
 
 CPU = torch.device("cpu")
@@ -60,9 +60,42 @@ def inputs(dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(3, 2, 4, 40, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def test_auto_takes_pytorchs_own_on_the_cpu() -> None:
+def test_auto_takes_onednns_on_the_cpu_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_attention("auto", CPU, torch.float32).name == "onednn"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    names = {dtype: choose_attention("auto", CPU, dtype).name for dtype in (torch.float32, torch.bfloat16)}
+    assert names == {torch.float32: "onednn", torch.bfloat16: "sdpa"}
+    monkeypatch.setattr(cpu_attention, "HAS_ONEDNN", False)
     chosen = choose_attention("auto", CPU, torch.float32)
     assert (chosen.name, chosen.may_fall_back) == ("sdpa", False)
+    with pytest.raises(ImportError, match="attention='onednn' needs the package PyTorch for an x86-64 processor"):
+        choose_attention("onednn", CPU, torch.float32)
+
+
+@pytest.mark.parametrize("converts", [True, False], ids=["bfloat16 products", "float32 products"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("length", "head_dim"), [(768, 64), (1025, 32), (1500, 64), (2018, 64)])
+def test_onednns_numbers(
+    length: int, head_dim: int, dtype: torch.dtype, converts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As near to float64 as PyTorch's own; heads in the order a model has them in."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: converts)
+    generator = torch.Generator().manual_seed(length)
+    q, k, v = (3 * torch.randn(3, 2, length, 2, head_dim, generator=generator)).to(dtype).transpose(2, 3)
+    exact, of_pytorch = sdpa(q.double(), k.double(), v.double()), sdpa(q, k, v)
+    found = cpu_attention.by_onednn(q, k, v)
+    assert found.dtype == dtype and found.is_contiguous() and not torch.equal(found, of_pytorch)
+    bound = 2 * relative_difference(of_pytorch.double(), exact)
+    assert_parity(found.double(), exact, bound, f"attention of {length} tokens in {dtype}")
+
+
+def test_onednns_leaves_to_pytorch_what_it_does_not_do() -> None:
+    short, wide = inputs(), torch.randn(3, 1, 1, 800, 16, dtype=torch.float64)
+    wanting = torch.randn(3, 1, 1, 800, 16).requires_grad_()
+    for q, k, v in (short, wide, wanting):
+        assert torch.equal(cpu_attention.by_onednn(q, k, v), sdpa(q, k, v))
+    cpu_attention.by_onednn(*wanting).sum().backward()
+    assert wanting.grad is not None
 
 
 def test_auto_takes_no_approximate_backend() -> None:
@@ -77,7 +110,7 @@ def test_cudnn_first_is_pytorchs_attention_with_another_order() -> None:
 @pytest.mark.parametrize(
     ("name", "error", "told"),
     [
-        ("fast", ValueError, "attention='fast'; there are auto, sdpa, cudnn, flash, sage"),
+        ("fast", ValueError, "attention='fast'; there are auto, sdpa, onednn, cudnn, flash, sage"),
         ("flash", ValueError, "attention='flash' runs on cuda and this is cpu; take 'sdpa' or 'auto'"),
     ],
 )

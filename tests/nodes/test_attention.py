@@ -38,8 +38,16 @@ def chosen(host_attention: Any, qkv: Tensor) -> str:
     return name
 
 
-def test_a_cpu_has_pytorchs_own(host_attention: Any, qkv: Tensor) -> None:
-    assert chosen(host_attention, qkv) == "attention_pytorch"
+@pytest.mark.parametrize("name", ["attention_onednn", "attention_pytorch"])
+@pytest.mark.parametrize("tokens", [11, 900])
+def test_a_cpu_has_the_fastest_exact_one(
+    host_attention: Any, tokens: int, name: str, pack: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "attention_pytorch":
+        core = importlib.import_module(f"{pack.__name__}.cogvideox_core.cpu_attention")
+        monkeypatch.setattr(core, "HAS_ONEDNN", False)
+    qkv = torch.randn(3, 2, 4, tokens, 16, generator=torch.Generator().manual_seed(0))
+    assert chosen(host_attention, qkv) == name
     out = host_attention({}, text_length=TEXT)(*qkv)
     expected = scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2)
     assert (out - expected).abs().max() <= 1e-6
