@@ -62,6 +62,11 @@ class Step:
     def config(self) -> TransformerConfig:
         return _config(TransformerConfig, OFFICIAL[self.kind].transformer | self.changes)
 
+    @property
+    def tokens(self) -> int:
+        """Of text and video together."""
+        return 226 + math.prod(self.size) // self.config.frame_patch // self.config.patch_size**2
+
     def peer(self, device: torch.device) -> Any:
         """diffusers' transformer with random weights."""
         from diffusers import CogVideoXTransformer3DModel
@@ -96,6 +101,17 @@ class Step:
                 return model(*inputs, attention=attention)
 
         return Run(call, model)
+
+    def attention(self, device: torch.device, name: str = "auto") -> Run:
+        """Attention of one block, by a backend of ours."""
+        attend, qkv = choose_attention(name, device, self.dtype), self._qkv(device)
+        return Run(lambda: attend(*qkv))
+
+    def _qkv(self, device: torch.device) -> Tensor:
+        """Random numbers [3, 2, heads, S, d] in the order a block has them in."""
+        heads, head_dim = self.config.num_attention_heads, self.config.attention_head_dim
+        numbers = torch.randn(3, 2, self.tokens, heads, head_dim, generator=torch.Generator().manual_seed(1))
+        return numbers.to(self.stored or self.dtype).to(device, self.dtype).transpose(2, 3)
 
     def diffusers(self, device: torch.device, *, compiled: bool = False, quantize: Method = "none") -> Run:
         model = self.peer(device)
@@ -135,20 +151,18 @@ class Step:
     def floor(self, device: torch.device) -> Run:
         """The matrices and the attention of a step, and nothing else: no arrangement of the rest goes below."""
         config = self.config
-        tokens = 226 + math.prod(self.size) // config.frame_patch // config.patch_size**2
-        width, heads = config.width, config.num_attention_heads
+        width = config.width
         place: dict[str, Any] = {"device": device, "dtype": self.dtype}
         shapes = [(width, width)] * 4 + [(width, 4 * width), (4 * width, width)]
         matrices = [layers.Linear(*shape, **place).requires_grad_(False) for shape in shapes]
-        inputs = [torch.randn(2, tokens, layer.in_features, **place) for layer in matrices]
-        heads_of = torch.randn(3, 2, tokens, heads, width // heads, **place).transpose(2, 3)
-        attention = choose_attention("auto", device, self.dtype)
+        inputs = [torch.randn(2, self.tokens, layer.in_features, **place) for layer in matrices]
+        attention = self.attention(device)
 
         def call() -> Tensor:
             for _ in range(config.num_layers):
                 for layer, x in zip(matrices, inputs, strict=True):
                     layer(x)
-                attention(*heads_of)
+                attention.call()
             return inputs[0]
 
         return Run(call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -72,6 +72,14 @@ def _step(what: str, step: Step, *, compiled: bool = False, comfyui: bool = Fals
     if step.dtype == torch.float32:
         return Scene(what, makers, time=time, apart=1e-5)
     return Scene(what, makers, time=time, reference=step.reference)
+
+
+def _attention(what: str, step: Step) -> Scene:
+    makers: dict[str, Maker] = {OURS: step.attention, "PyTorch's own": partial(step.attention, name="sdpa")}
+    if step.dtype == torch.float32:
+        return Scene(what, makers, apart=1e-5)
+    in_float32 = replace(step, dtype=torch.float32, stored=step.dtype)
+    return Scene(what, makers, reference=partial(in_float32.attention, name="sdpa"))
 
 
 def _int8_step(what: str, step: Step) -> Scene:
@@ -149,6 +157,8 @@ def on_cpu() -> dict[str, Scene]:
         "step": _step("a guided transformer step, 2,018 tokens, float32", step),
         "step-bf16": _step("the same in bfloat16", half),
         "step-1.5": _step("a guided step of the 1.5 kind, float32", newer, comfyui=True),
+        "attention": _attention("attention of one of its blocks, float32", step),
+        "attention-bf16": _attention("the same in bfloat16", half),
         "step-int8": _int8_step("the step in INT8, the rest in float32", step),
         "step-int8-bf16": _int8_step("the same in bfloat16; memory with weights", half),
         "decode": _decode("full-width VAE decode, 9 x 128 x 192, float32", clip, {peer: 0.60}, {peer: 0.50}),
