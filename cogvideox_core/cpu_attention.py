@@ -45,14 +45,13 @@ def by_onednn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     in_bf16 = q.dtype == torch.bfloat16 and _supports("avx512_bf16")
     out = q.new_empty(batch, length, heads, head_dim)
     probabilities = q.new_empty(rows, k.shape[2], dtype=torch.float32)
-    scaled = q.float() * head_dim**-0.5
     for clip in range(batch):
         for head in range(heads):
             keys, values = k[clip, head].float().contiguous(), v[clip, head]
             transposed = None if in_bf16 else values.t().float().contiguous()
-            for queries, into in zip(scaled[clip, head].split(rows), out[clip, :, head].split(rows), strict=True):
-                shares = probabilities[: len(queries)]
-                torch.softmax(_times_transposed(queries, keys), dim=-1, out=shares)
+            for queries, into in zip(q[clip, head].split(rows), out[clip, :, head].split(rows), strict=True):
+                scores = _times_transposed(queries.float() * head_dim**-0.5, keys)
+                shares = torch.softmax(scores, dim=-1, out=probabilities[: len(queries)])
                 into.copy_(shares.bfloat16() @ values if transposed is None else _times_transposed(shares, transposed))
     return out.flatten(2)
 
