@@ -13,7 +13,7 @@ import browser
 from host import PACK_NAME, frontend_version
 from workflow_drawing import DRAW, Prompt, comfyui_version, node_sizes, placed, wanted_nodes
 from workflow_files import api_workflow, is_link
-from workflow_layout import Boxes, Group, column, row
+from workflow_layout import PREVIEW_ROOM, Boxes, Group, column, row
 from workflow_texts import GREY, PURPLE, SETUP
 
 CATEGORY = "CogVideoX"
@@ -57,7 +57,7 @@ class Blueprint:
 
 LAYOUT: Boxes = row(
     SETUP,
-    Group("Sampling", GREY, column("latent", "sampler")),
+    Group("Sampling", GREY, column("latent", "sampler"), room=PREVIEW_ROOM),
     Group("Video", PURPLE, column("frames", "create")),
 )
 OUTPUTS = (("create", 0, "video"), ("frames", 0, "frames"))

@@ -10,6 +10,7 @@ from workflow_files import TITLE_BAR
 Point = tuple[float, float]
 
 GROUP_BAR, MARGIN, GAP = 40, 20, 30
+PREVIEW_ROOM = 250  # what a sampler grows by while it shows a square one
 NOTE = "note"  # the note's key, beside those of the API file
 
 # Width and height that hold the widgets in both renderers (Nodes 2.0 needs more height than the classic one), by the
@@ -70,7 +71,7 @@ class Placement:
 
     def _frame(self, group: Group, x: float, y: float) -> Point:
         width, height = self.put(group.box, x + MARGIN, y + GROUP_BAR)
-        size = width + 2 * MARGIN, height + GROUP_BAR + MARGIN
+        size = width + 2 * MARGIN, height + group.room + GROUP_BAR + MARGIN
         self.groups.append({"title": group.title, "color": group.colour, "bounding": [x, y, *size]})
         return size
 
@@ -85,11 +86,12 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Group:
-    """A titled frame around a box."""
+    """A titled frame around a box, with room below it for what appears there during a run."""
 
     title: str
     colour: str
     box: Box
+    room: float = 0
 
 
 Box = str | Boxes | Group  # a string is a node, by its key in the API file

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from workflow_files import Download, downloads
-from workflow_layout import NOTE, Box, Boxes, Group, Point, column, row
+from workflow_layout import NOTE, PREVIEW_ROOM, Box, Boxes, Group, Point, column, row
 
 from cogvideox_core.variants import VARIANTS, Variant
 
@@ -22,7 +22,7 @@ def setup(*on_the_model: str) -> Boxes:
 
 
 SETUP = setup()
-SAMPLING = Group("Sampling", GREY, column("latent", "sampler"))
+SAMPLING = Group("Sampling", GREY, column("latent", "sampler"), room=PREVIEW_ROOM)
 RESULT = Group("Video", PURPLE, column("frames", "video"))
 
 
