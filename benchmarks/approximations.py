@@ -291,10 +291,10 @@ out the negative prompt after that part of the steps. In Python they are argumen
 `--cache-budget`, `--teacache`, `--guidance-until`, in ComfyUI the node CogVideoX Speed.
 
 Work is the share of the transformer's, time that of a whole run, both beside the exact run of ours. What is no
-transformer takes its time as before; in a run of the demo model the VAE alone takes nearly half. Times of single runs
-scatter on a machine that does other things, too; work does not. dB are against the exact run, mean (and worst) of the
-clips; PSNR takes the range of a pixel for the signal, SNR the signal itself. A video far from the exact one need not be
-a bad one: dpm, which adds noise in every step, turns a small difference into another video sooner than ddim does.
+transformer, the VAE above all, takes its time as before. Times of single runs scatter on a machine that does other
+things, too; work does not. dB are against the exact run, mean (and worst) of the clips; PSNR takes the range of a pixel
+for the signal, SNR the signal itself. A video far from the exact one need not be a bad one: dpm, which adds noise in
+every step, turns a small difference into another video sooner than ddim does.
 
 Random weights answer otherwise than trained ones, smoothly under ddim and with every noise under dpm, so their dB and
 their share of work say nothing about a real model; those scenes show that work saved is time saved where steps are

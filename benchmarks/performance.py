@@ -122,7 +122,7 @@ Written by `{command}` on {machine}; medians of {runs} runs.
 
 Ratios are ours over the peer's, lower is better; the absolute figures in brackets are ours. Memory is what a run takes
 beyond its weights and inputs. Apart is how far ours lies from the first peer, or, where two decibels stand, how far
-each lies from the same in float32. Where decibels are asked they are a video's PSNR, elsewhere signal to noise.
+each lies from the peer's in float32. Where decibels are asked they are a video's PSNR, elsewhere signal to noise.
 Matrices, attention and convolutions alone, as they are computed here on random numbers of the same shapes, are the
 floor for whatever is arranged around them.
 

@@ -76,10 +76,11 @@ def _step(what: str, step: Step, *, compiled: bool = False, comfyui: bool = Fals
 
 def _attention(what: str, step: Step) -> Scene:
     makers: dict[str, Maker] = {OURS: step.attention, "PyTorch's own": partial(step.attention, name="sdpa")}
+    time = {"PyTorch's own": 1.0}
     if step.dtype == torch.float32:
-        return Scene(what, makers, apart=1e-5)
+        return Scene(what, makers, time, apart=1e-5)
     in_float32 = replace(step, dtype=torch.float32, stored=step.dtype)
-    return Scene(what, makers, reference=partial(in_float32.attention, name="sdpa"))
+    return Scene(what, makers, time, reference=partial(in_float32.attention, name="sdpa"))
 
 
 def _int8_step(what: str, step: Step) -> Scene:

@@ -57,6 +57,7 @@ class Backend:
         dtypes: numbers it takes; empty for all.
         off_by: root mean square of the error, relative to `sdpa`, from which its result counts as wrong.
         exact: whether it differs from `sdpa` by rounding only. "auto" takes no other.
+        shortest: tokens below which it is `sdpa` itself.
     """
 
     load: Callable[[], AttentionFn]
@@ -65,6 +66,7 @@ class Backend:
     dtypes: tuple[torch.dtype, ...] = ()
     off_by: float = 0.03
     exact: bool = True
+    shortest: int = 0
 
 
 def _load_cudnn() -> AttentionFn:
@@ -75,7 +77,7 @@ def _load_cudnn() -> AttentionFn:
 
 def _load_onednn() -> AttentionFn:
     if not cpu_attention.is_at_hand():
-        raise ImportError(f"this is {platform.machine()}")
+        raise ImportError(f"this is {torch.__version__} for {platform.machine()}")
     return cpu_attention.by_onednn
 
 
@@ -101,7 +103,9 @@ _SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 
 BACKENDS: dict[str, Backend] = {
     "sdpa": Backend(lambda: sdpa),
-    "onednn": Backend(_load_onednn, package="PyTorch for an x86-64 processor", kinds=("cpu",)),
+    "onednn": Backend(
+        _load_onednn, package="torch with oneDNN for x86-64", kinds=("cpu",), shortest=cpu_attention.SHORTEST
+    ),
     "cudnn": Backend(_load_cudnn, package="torch 2.6 or newer", kinds=("cuda",)),
     "flash": Backend(_load_flash, package="flash-attn", kinds=("cuda",), dtypes=_SIXTEEN_BITS),
     "sage": Backend(
@@ -114,17 +118,21 @@ BACKENDS: dict[str, Backend] = {
 class Attention:
     """A backend in use. `fall_back` puts PyTorch's own in its place, for good and with a sentence in the log."""
 
-    def __init__(self, name: str = "sdpa", function: AttentionFn = sdpa, off_by: float = 0.0) -> None:
+    def __init__(
+        self, name: str = "sdpa", function: AttentionFn = sdpa, off_by: float = 0.0, shortest: int = 0
+    ) -> None:
         self.name = name
         self.function = function
         self.off_by = off_by
+        self.shortest = shortest
+        self._is_sdpa_anyway = False
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return self.function(q, k, v)
 
     @property
     def may_fall_back(self) -> bool:
-        return self.function is not sdpa
+        return self.function is not sdpa and not self._is_sdpa_anyway
 
     def fall_back(self, why: str) -> None:
         """Take `sdpa` from now on."""
@@ -136,6 +144,7 @@ class Attention:
 
         Args: length: of the sequence, S. It is one attention over two heads, some ten thousandth of a run.
         """
+        self._is_sdpa_anyway = length < self.shortest
         if not self.may_fall_back:
             return
         generator = torch.Generator().manual_seed(0)
@@ -152,8 +161,8 @@ class Attention:
 
 
 def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
-    """A backend by its name; "auto" takes oneDNN's products on CPUs where they are faster, cuDNN's kernel on Hopper
-    GPUs, and PyTorch's own choice elsewhere.
+    """A backend by its name; "auto" takes oneDNN's products on a CPU (see `cpu_attention.is_preferred`), cuDNN's kernel
+    on Hopper GPUs, and PyTorch's own choice elsewhere.
 
     Raises: ValueError for an unknown name, or a device or dtype it does not take; ImportError if its package is not
         installed.
@@ -178,11 +187,11 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
         raise ImportError(
             f"attention={name!r} needs the package {backend.package} ({error}); install it, or take 'sdpa' or 'auto'"
         ) from error
-    return Attention(name, function, backend.off_by)
+    return Attention(name, function, backend.off_by, backend.shortest)
 
 
 def _best(device: torch.device, dtype: torch.dtype) -> str:
-    if device.type == "cpu" and cpu_attention.is_fastest(dtype):
+    if device.type == "cpu" and cpu_attention.is_preferred(dtype):
         return "onednn"
     return "cudnn" if _prefers_cudnn(device) else "sdpa"
 

@@ -77,7 +77,7 @@ def plain_weights(layer: Any, x: Tensor) -> tuple[Tensor, Tensor] | None:
     """Weight and bias of a layer, where they are ordinary ones, stand where x is, and nobody would miss the call."""
     weight, bias = layer.weight, layer.bias
     fits = type(weight) is nn.Parameter and weight.device == x.device and weight.dtype == x.dtype
-    return (weight, bias) if fits and not layer._forward_hooks and not _wants_gradients(x, weight) else None
+    return (weight, bias) if fits and not layer._forward_hooks and not wants_gradients(x, weight) else None
 
 
 def onednn_convolves(x: Tensor) -> bool:
@@ -86,7 +86,8 @@ def onednn_convolves(x: Tensor) -> bool:
     return on_cpu and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling()
 
 
-def _wants_gradients(*tensors: Tensor) -> bool:
+def wants_gradients(*tensors: Tensor) -> bool:
+    """Whether what is computed from them takes part in a backward pass."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
@@ -101,7 +102,7 @@ def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
         and type(weight) is nn.Parameter
-        and not _wants_gradients(x, weight)
+        and not wants_gradients(x, weight)
         and HAS_ONEDNN
     )
 

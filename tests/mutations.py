@@ -109,7 +109,9 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/maps.py", "x * tl.sigmoid(x)", "x", "tests/core/test_vae_kernels.py"),
     Mutation(f"{CORE}/weights/upload.py", "source[start:stop]", "source[: stop - start]", UPLOAD),
     Mutation(f"{CORE}/cpu_attention.py", "head_dim**-0.5", "(head_dim + 1)**-0.5", ATTENTION),
-    Mutation(f"{CORE}/cpu_attention.py", "k.shape[2] < _SHORT or ", "", ATTENTION),
+    Mutation("nodes/host/transformer.py", "skip_reshape and not asks_more", "True", "tests/nodes/test_attention.py"),
+    Mutation(f"{CORE}/cpu_attention.py", "short or q.dtype", "q.dtype", ATTENTION),
+    Mutation(f"{CORE}/cpu_attention.py", " or torch.compiler.is_compiling()", "", ATTENTION),
     Mutation(f"{CORE}/vae/feature_maps.py", "split(_ADDED_UP)", "split(1 << 30)", VAE),
     Mutation(f"{CORE}/vae/winograd.py", "yield third - second", "yield second - third", WINOGRAD),
     Mutation(

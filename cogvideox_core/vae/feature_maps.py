@@ -262,7 +262,8 @@ def _channel_moments_by_parts(clip: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance [C] of [1, C, T, H, W] with its channels last.
 
     There PyTorch adds up one value after the other in float32, which is off by up to a thousandth where half of a
-    picture is of one colour. So a few neighbours are taken for channels of their own, and not too many are added up.
+    picture is of one colour. Here it adds up a few at a time; neighbours count as channels of their own, so that this
+    takes few calls.
     """
     channels, cells = clip.shape[1], clip[0, 0].numel()
     neighbours = math.gcd(cells, max(1, _VALUES_AT_ONCE // channels))

@@ -12,7 +12,7 @@ from comfy.cli_args import args
 from torch import Tensor, nn
 
 from ...cogvideox_core.attention import AttentionFn
-from ...cogvideox_core.cpu_attention import by_onednn, is_fastest
+from ...cogvideox_core.cpu_attention import by_onednn, is_preferred
 from ...cogvideox_core.positions import Rotary
 from ...cogvideox_core.transformer import CogVideoXTransformer3D
 from .lending import lending
@@ -99,11 +99,26 @@ def _choice(q: Tensor) -> Callable[..., Tensor]:
     """
     chosen = attentions.optimized_attention
     if q.device.type == "cpu" and chosen is attentions.attention_sub_quad and not args.use_quad_cross_attention:
-        return attention_onednn if is_fastest(q.dtype) else attentions.attention_pytorch
+        return attention_onednn if is_preferred(q.dtype) else attentions.attention_pytorch
     return chosen
 
 
 @attentions.wrap_attn
-def attention_onednn(q: Tensor, k: Tensor, v: Tensor, heads: int, **options: Any) -> Tensor:
-    """`by_onednn` as ComfyUI calls attention; heads are split already, and there is no mask."""
-    return by_onednn(q, k, v)
+def attention_onednn(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    mask: Tensor | None = None,
+    attn_precision: torch.dtype | None = None,
+    skip_reshape: bool = False,
+    skip_output_reshape: bool = False,
+    **options: Any,
+) -> Tensor:
+    """`by_onednn` as ComfyUI calls attention; what another pack's override asks beyond that is PyTorch's own."""
+    asks_more = mask is not None or skip_output_reshape or options.get("scale") or options.get("enable_gqa")
+    if skip_reshape and not asks_more:
+        return by_onednn(q, k, v)
+    return attentions.attention_pytorch(
+        q, k, v, heads, mask, attn_precision, skip_reshape, skip_output_reshape, **options
+    )

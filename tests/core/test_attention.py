@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import platform
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,18 +62,63 @@ def inputs(dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(3, 2, 4, 40, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
+needs_onednn = pytest.mark.skipif(not cpu_attention.is_at_hand(), reason="no oneDNN for this processor")
+
+
+@needs_onednn
 def test_auto_takes_onednns_on_the_cpu_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_attention("auto", CPU, torch.float32).name == "onednn"
+    def names() -> list[str]:
+        return [choose_attention("auto", CPU, dtype).name for dtype in (torch.float32, torch.bfloat16, torch.float64)]
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert names() == ["onednn", "onednn", "sdpa"]
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    names = {dtype: choose_attention("auto", CPU, dtype).name for dtype in (torch.float32, torch.bfloat16)}
-    assert names == {torch.float32: "onednn", torch.bfloat16: "sdpa"}
+    assert names() == ["onednn", "sdpa", "sdpa"]
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert names() == ["onednn", "sdpa", "sdpa"]
+
+
+def test_auto_takes_pytorchs_own_on_the_cpu_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_attention, "HAS_ONEDNN", False)
     chosen = choose_attention("auto", CPU, torch.float32)
     assert (chosen.name, chosen.may_fall_back) == ("sdpa", False)
-    with pytest.raises(ImportError, match="attention='onednn' needs the package PyTorch for an x86-64 processor"):
+    told = (
+        f"attention='onednn' needs the package torch with oneDNN for x86-64 (this is {torch.__version__} for "
+        f"{platform.machine()}); install it, or take 'sdpa' or 'auto'"
+    )
+    with pytest.raises(ImportError, match=re.escape(told)):
         choose_attention("onednn", CPU, torch.float32)
 
 
+@needs_onednn
+def test_onednns_is_not_blamed_where_it_is_pytorchs_own() -> None:
+    chosen = choose_attention("onednn", CPU, torch.float32)
+    chosen.probe(cpu_attention.SHORTEST, 16, torch.float32, CPU)
+    assert chosen.may_fall_back
+    chosen.probe(cpu_attention.SHORTEST - 1, 16, torch.float32, CPU)
+    assert not chosen.may_fall_back
+
+
+@needs_onednn
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_it_is_pytorchs_own_without_a_break(dtype: torch.dtype) -> None:
+    operations = []
+
+    def note(graph: torch.fx.GraphModule, example: list[Tensor]) -> Any:
+        operations.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (cpu_attention.by_onednn if cpu_attention.is_preferred(q.dtype) else sdpa)(q, k, v)
+
+    q, k, v = torch.randn(3, 1, 2, 800, 16).to(dtype)
+    compiled: Any = torch.compile(attend, backend=note, fullgraph=True)
+    assert_parity(compiled(q, k, v), sdpa(q, k, v), 0.0, f"compiled in {dtype}")
+    assert any("scaled_dot_product" in name for name in operations)
+    assert not any("mkldnn" in name for name in operations)
+
+
+@needs_onednn
 @pytest.mark.parametrize("converts", [True, False], ids=["bfloat16 products", "float32 products"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("length", "head_dim"), [(768, 64), (1025, 32), (1500, 64), (2018, 64)])
@@ -79,7 +126,7 @@ def test_onednns_numbers(
     length: int, head_dim: int, dtype: torch.dtype, converts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As near to float64 as PyTorch's own; heads in the order a model has them in."""
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: converts)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: converts, raising=False)
     generator = torch.Generator().manual_seed(length)
     q, k, v = (3 * torch.randn(3, 2, length, 2, head_dim, generator=generator)).to(dtype).transpose(2, 3)
     exact, of_pytorch = sdpa(q.double(), k.double(), v.double()), sdpa(q, k, v)
@@ -87,6 +134,12 @@ def test_onednns_numbers(
     assert found.dtype == dtype and found.is_contiguous() and not torch.equal(found, of_pytorch)
     bound = 2 * relative_difference(of_pytorch.double(), exact)
     assert_parity(found.double(), exact, bound, f"attention of {length} tokens in {dtype}")
+
+
+@needs_onednn
+def test_onednns_takes_fewer_queries_than_keys() -> None:
+    q, k, v = torch.randn(1, 2, 800, 16), torch.randn(1, 2, 1300, 16), torch.randn(1, 2, 1300, 16)
+    assert_parity(cpu_attention.by_onednn(q, k, v), sdpa(q, k, v), 2e-6, "fewer queries")
 
 
 def test_onednns_leaves_to_pytorch_what_it_does_not_do() -> None:

@@ -53,6 +53,32 @@ def test_a_cpu_has_the_fastest_exact_one(
     assert (out - expected).abs().max() <= 1e-6
 
 
+@pytest.mark.parametrize("asked", ["mask", "whole heads", "heads together", "scale"])
+def test_another_packs_override_may_ask_for_more(host_attention: Any, asked: str) -> None:
+    """What ComfyUI's own functions take, whichever of them the override is handed."""
+    q, k, v = torch.randn(3, 2, 4, 900, 16, generator=torch.Generator().manual_seed(0))
+    mask = torch.rand(900, 900, generator=torch.Generator().manual_seed(1)) * 4
+    changes: dict[str, Any] = {
+        "mask": {"mask": mask},
+        "whole heads": {"skip_output_reshape": True},
+        "heads together": {"skip_reshape": False},
+        "scale": {"scale": 0.5},
+    }[asked]
+
+    def override(function: Any, *args: Any, **kwargs: Any) -> Tensor:
+        q, k, v, heads = args
+        if asked == "heads together":
+            q, k, v = (part.transpose(1, 2).flatten(2) for part in (q, k, v))
+        return function(q, k, v, heads, **{**kwargs, **changes})
+
+    out = host_attention({"optimized_attention_override": override}, text_length=TEXT)(q, k, v)
+    expected = scaled_dot_product_attention(
+        q, k, v, attn_mask=changes.get("mask"), scale=changes.get("scale")
+    ).transpose(1, 2)
+    expected = expected.transpose(1, 2) if asked == "whole heads" else expected.flatten(2)
+    assert out.shape == expected.shape and (out - expected).abs().max() <= 2e-6
+
+
 def test_who_asked_for_the_sub_quadratic_one_has_it(
     host_attention: Any, qkv: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
