@@ -29,8 +29,12 @@ CHROMIUM_FLAGS = (
     "--disable-dev-shm-usage",
 )
 WINDOW = {"width": 1600, "height": 1000}
-# With a client id, too: a prompt that is queued before the server has given one is answered to nobody.
-READY = "() => Boolean(window.app?.isGraphReady && window.app.vueAppReady && window.comfyAPI?.api?.api?.clientId)"
+# With a client id, too: a prompt that is queued before the server has given one is answered to nobody. And with the
+# frontend's own first workflow, which would otherwise come later, in place of what a test has opened by then.
+READY = """
+() => Boolean(window.app?.isGraphReady && window.app.vueAppReady && window.comfyAPI?.api?.api?.clientId
+  && window.app.extensionManager.workflow.activeWorkflow)
+"""
 READY_TIMEOUT = 90_000  # milliseconds
 DESCRIBED = 2_000  # characters of the page in a failed test's report
 EMPTY = {"nodes": [], "links": [], "version": 0.4}  # a workflow
