@@ -24,15 +24,15 @@ from torch import Tensor, nn
 
 from cogvideox_core import load_vae
 from cogvideox_core.demo import DEMO_MODEL
-from cogvideox_core.demo.captions import prompt_of
-from cogvideox_core.demo.world import make_scene, render
-from cogvideox_core.training.clips import WorldClips
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D, ExpertLayerNorm
+from cogvideox_core.training.demo_world.captions import prompt_of
+from cogvideox_core.training.demo_world.clips import WorldClips
+from cogvideox_core.training.demo_world.world import make_scene, render
 from cogvideox_core.training.diffusion import DiffusionObjective, Group
 from cogvideox_core.training.loop import noise_generator, train
 from cogvideox_core.training.recipe import parse_recipe
 from cogvideox_core.training.run_folder import RunFolder
 from cogvideox_core.training.stages import Places, make_objective
-from cogvideox_core.transformer import CogVideoXTransformer3D, ExpertLayerNorm
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "ablations"
 RECIPE: dict[str, Any] = {

@@ -29,15 +29,16 @@ sys.path.insert(0, str(REPO / "tests"))
 from parity import snr_db  # noqa: E402
 
 from cogvideox_core import VARIANTS, load_pipeline  # noqa: E402
-from cogvideox_core.approximation import EXACT, Approximation  # noqa: E402
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL  # noqa: E402
-from cogvideox_core.demo.captions import prompt_of  # noqa: E402
-from cogvideox_core.demo.world import make_scene  # noqa: E402
-from cogvideox_core.pipeline import Progress  # noqa: E402
-from cogvideox_core.sampling import Guidance, denoise  # noqa: E402
-from cogvideox_core.schedulers import NoiseSchedule, make_sampler  # noqa: E402
-from cogvideox_core.transformer import CogVideoXTransformer3D  # noqa: E402
-from cogvideox_core.variants import SamplerName  # noqa: E402
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D  # noqa: E402
+from cogvideox_core.models.variants import SamplerName  # noqa: E402
+from cogvideox_core.pipeline.pipeline import Progress  # noqa: E402
+from cogvideox_core.sampling.approximation import EXACT, Approximation  # noqa: E402
+from cogvideox_core.sampling.loop import Guidance, denoise  # noqa: E402
+from cogvideox_core.sampling.noise_schedule import NoiseSchedule  # noqa: E402
+from cogvideox_core.sampling.samplers import make_sampler  # noqa: E402
+from cogvideox_core.training.demo_world.captions import prompt_of  # noqa: E402
+from cogvideox_core.training.demo_world.world import make_scene  # noqa: E402
 
 REPORT = REPO / "docs" / "approximations.md"
 ALL = [

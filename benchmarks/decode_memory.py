@@ -21,9 +21,9 @@ from performance import peak
 from runs import Run, Video
 from scenes import Scene
 
-from cogvideox_core.shapes import VideoSize
-from cogvideox_core.vae import decode_memory
-from cogvideox_core.variants import VARIANTS
+from cogvideox_core.models.shapes import VideoSize
+from cogvideox_core.models.vae.memory import decode_memory
+from cogvideox_core.models.variants import VARIANTS
 
 WHO = {"ours": Video.our_decode, "diffusers": Video.diffusers_decode}
 GIB = 2**30

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cogvideox_core import load_pipeline
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_STEPS
-from cogvideox_core.demo.world import FPS
+from cogvideox_core.training.demo_world.world import FPS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PROMPTS = (

@@ -29,9 +29,8 @@ from tqdm import tqdm
 
 from cogvideox_core import CogVideoXPipeline, load_pipeline, load_vae
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
-from cogvideox_core.demo.captions import prompt_of
-from cogvideox_core.demo.judge import Verdict, judge
-from cogvideox_core.demo.world import (
+from cogvideox_core.training.demo_world.captions import prompt_of
+from cogvideox_core.training.demo_world.world import (
     BACKGROUNDS,
     COLOURS,
     HELD_OUT,
@@ -43,6 +42,7 @@ from cogvideox_core.demo.world import (
     scene_of,
 )
 from cogvideox_core.weights.int8 import METHODS
+from tools.judge import Verdict, judge
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "demo-quality.md"
 WORDS = ("colour", "shape", "motion")
@@ -80,7 +80,7 @@ def main() -> int:
 HEAD = """# What the demo models can do
 
 Written by `python benchmarks/demo_quality.py`. Prompts are combinations of colour, shape and motion that no training
-clip shows; a judge that has learned nothing (`cogvideox_core/demo/judge.py`) reads the videos.
+clip shows; a judge that has learned nothing (`tools/judge.py`) reads the videos.
 
 | what | asked | measured | reached |
 |---|---|---|---|

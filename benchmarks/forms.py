@@ -30,8 +30,8 @@ from parity import snr_db  # noqa: E402
 
 from cogvideox_core import CogVideoXTransformer3D, NoiseSchedule, load_pipeline, load_transformer  # noqa: E402
 from cogvideox_core.demo import DEMO_MODEL  # noqa: E402
-from cogvideox_core.demo.captions import prompt_of  # noqa: E402
-from cogvideox_core.demo.world import make_scene, render  # noqa: E402
+from cogvideox_core.training.demo_world.captions import prompt_of  # noqa: E402
+from cogvideox_core.training.demo_world.world import make_scene, render  # noqa: E402
 
 REPORT = REPO / "docs" / "forms.md"
 TIMESTEPS = (200, 500, 800, 999)

@@ -31,10 +31,10 @@ import torch
 from measuring import anonymous_memory
 
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D, load_text_encoder, load_transformer
-from cogvideox_core.convert import convert
-from cogvideox_core.text_encoder import t5_model
+from cogvideox_core.models.text_encoder import t5_model
 from cogvideox_core.training.tokenizer import train_tokenizer
-from cogvideox_core.weights import open_weights
+from cogvideox_core.weights.convert import convert
+from cogvideox_core.weights.files import open_weights
 from cogvideox_core.weights.safetensors_file import DTYPE_NAMES
 
 SHARD_BYTES = 5_000_000_000

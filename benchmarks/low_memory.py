@@ -24,11 +24,11 @@ from measuring import anonymous_memory, machine_name, watched
 from torch import Tensor, nn
 
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D
-from cogvideox_core.attention import choose_attention
-from cogvideox_core.modulation import tabulated
-from cogvideox_core.sampling import TABULATED_STEPS
-from cogvideox_core.streaming import Visitor
-from cogvideox_core.transformer import ExpertLayerNorm, FinalLayerNorm
+from cogvideox_core.models.transformer.adaln_table import tabulated
+from cogvideox_core.models.transformer.attention import choose_attention
+from cogvideox_core.models.transformer.model import ExpertLayerNorm, FinalLayerNorm
+from cogvideox_core.pipeline.offload import Visitor
+from cogvideox_core.sampling.loop import TABULATED_STEPS
 from cogvideox_core.weights.int8 import quantise_model
 
 TIMESTEPS = range(999, 19, -20)

@@ -21,10 +21,12 @@ from loading import T5_XXL
 from torch import nn
 
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D
-from cogvideox_core.shapes import VideoSize, latent_size
-from cogvideox_core.text_encoder import t5_model
-from cogvideox_core.vae import AutoencoderCausal3D, Tiling, decode_memory, encode_memory
-from cogvideox_core.variants import Variant
+from cogvideox_core.models.shapes import VideoSize, latent_size
+from cogvideox_core.models.text_encoder import t5_model
+from cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
+from cogvideox_core.models.vae.memory import decode_memory, encode_memory
+from cogvideox_core.models.vae.tiling import Tiling
+from cogvideox_core.models.variants import Variant
 from cogvideox_core.weights.int8 import quantise_model
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "memory.md"

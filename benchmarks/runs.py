@@ -20,17 +20,19 @@ sys.path.insert(0, str(REPO / "tests"))
 from checkpoints import OFFICIAL  # noqa: E402
 from forms import comfyui_name  # noqa: E402
 
-from cogvideox_core import layers, load_pipeline  # noqa: E402
-from cogvideox_core.attention import choose_attention  # noqa: E402
-from cogvideox_core.config import TransformerConfig, VAEConfig  # noqa: E402
+from cogvideox_core import load_pipeline  # noqa: E402
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_STEPS  # noqa: E402
-from cogvideox_core.modulation import tabulated  # noqa: E402
-from cogvideox_core.pipeline import CogVideoXPipeline  # noqa: E402
-from cogvideox_core.positions import rotary_table  # noqa: E402
-from cogvideox_core.streaming import Workplace  # noqa: E402
-from cogvideox_core.transformer import CogVideoXTransformer3D  # noqa: E402
-from cogvideox_core.vae import AutoencoderCausal3D, Tiling  # noqa: E402
-from cogvideox_core.variants import VARIANTS  # noqa: E402
+from cogvideox_core.kernels import layers  # noqa: E402
+from cogvideox_core.models.config import TransformerConfig, VAEConfig  # noqa: E402
+from cogvideox_core.models.transformer.adaln_table import tabulated  # noqa: E402
+from cogvideox_core.models.transformer.attention import choose_attention  # noqa: E402
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D  # noqa: E402
+from cogvideox_core.models.transformer.positions import rotary_table  # noqa: E402
+from cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D  # noqa: E402
+from cogvideox_core.models.vae.tiling import Tiling  # noqa: E402
+from cogvideox_core.models.variants import VARIANTS  # noqa: E402
+from cogvideox_core.pipeline.offload import Workplace  # noqa: E402
+from cogvideox_core.pipeline.pipeline import CogVideoXPipeline  # noqa: E402
 from cogvideox_core.weights.int8 import Method, quantise_model  # noqa: E402
 
 

@@ -1,25 +1,59 @@
 """CogVideoX in plain PyTorch: text and image to video, without ComfyUI.
 
 Letters in shapes: B batch, F pixel frames, T latent frames, C channels, H W rows and columns (h w of latents), L text
-tokens, N video tokens, D width of a token. Layout everywhere: [B, C, T, H, W]. `latents` are in model space (times
-the VAE's scaling factor), `z` in VAE space. Video is [B, 3, F, H, W], in [-1, 1] at the VAE, in [0, 1] for people.
+tokens, N video tokens, D width of a token. Axes are [B, C, T, H, W] everywhere. `latents` are in model space (times the
+VAE's scaling factor), `z` in VAE space. Video is [B, 3, F, H, W], in [-1, 1] at the VAE, in [0, 1] for people.
+
+The public names below are imported from their modules when they are first used.
 """
 
-from .conditioning import image_latent_factor, image_latents
-from .config import ScheduleConfig, TransformerConfig, VAEConfig
-from .load import load_pipeline
-from .lora import LoRA, load_lora
-from .pipeline import CogVideoXPipeline, Progress
-from .request import Request
-from .schedulers import NoiseSchedule, make_sampler
-from .shapes import LatentSize, VideoSize, check_size, default_size, latent_size
-from .text_encoder import load_text_encoder
-from .transformer import CogVideoXTransformer3D
-from .vae import AutoencoderCausal3D, Tiling, decode_memory, encode_memory
-from .variants import VARIANTS, Variant
-from .weights import CheckpointError, load_transformer, load_vae
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .models.config import ScheduleConfig, TransformerConfig, VAEConfig
+    from .models.shapes import LatentSize, VideoSize, check_size, default_size, latent_size
+    from .models.transformer.model import CogVideoXTransformer3D
+    from .models.vae.autoencoder import AutoencoderCausal3D
+    from .models.vae.memory import decode_memory, encode_memory
+    from .models.vae.tiling import Tiling
+    from .models.variants import VARIANTS, Variant
+    from .pipeline.conditioning import image_latent_factor, image_latents
+    from .pipeline.folder import load_pipeline
+    from .pipeline.pipeline import CogVideoXPipeline, Progress
+    from .pipeline.request import Request
+    from .sampling.noise_schedule import NoiseSchedule
+    from .sampling.samplers import make_sampler
+    from .videos.video_io import read_video, write_video
+    from .weights.errors import CheckpointError
+    from .weights.load import load_transformer, load_vae
+    from .weights.lora import LoRA, load_lora
+    from .weights.t5 import load_text_encoder
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "models.config": ("ScheduleConfig", "TransformerConfig", "VAEConfig"),
+    "models.shapes": ("LatentSize", "VideoSize", "check_size", "default_size", "latent_size"),
+    "models.transformer.model": ("CogVideoXTransformer3D",),
+    "models.vae.autoencoder": ("AutoencoderCausal3D",),
+    "models.vae.memory": ("decode_memory", "encode_memory"),
+    "models.vae.tiling": ("Tiling",),
+    "models.variants": ("VARIANTS", "Variant"),
+    "pipeline.conditioning": ("image_latent_factor", "image_latents"),
+    "pipeline.folder": ("load_pipeline",),
+    "pipeline.pipeline": ("CogVideoXPipeline", "Progress"),
+    "pipeline.request": ("Request",),
+    "sampling.noise_schedule": ("NoiseSchedule",),
+    "sampling.samplers": ("make_sampler",),
+    "videos.video_io": ("read_video", "write_video"),
+    "weights.errors": ("CheckpointError",),
+    "weights.load": ("load_transformer", "load_vae"),
+    "weights.lora": ("LoRA", "load_lora"),
+    "weights.t5": ("load_text_encoder",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_ROOMS = ("cli", "demo", "kernels", "models", "pipeline", "sampling", "training", "videos", "weights")
 
 __all__ = [
     "VARIANTS",
@@ -51,4 +85,22 @@ __all__ = [
     "load_transformer",
     "load_vae",
     "make_sampler",
+    "read_video",
+    "write_video",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name from its module, or one of the rooms."""
+    if name in _HOME:
+        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    elif name in _ROOMS:
+        value = import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, *_ROOMS])

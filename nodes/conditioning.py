@@ -7,7 +7,9 @@ import node_helpers
 import torch
 from comfy_api.latest import io
 
-from ..cogvideox_core.conditioning import (
+from ..cogvideox_core.models.shapes import LatentSize, VideoSize, check_size, latent_size
+from ..cogvideox_core.models.variants import Conditioning
+from ..cogvideox_core.pipeline.conditioning import (
     Fit,
     control_latents,
     image_latents,
@@ -19,8 +21,6 @@ from ..cogvideox_core.conditioning import (
     quadmask_videos,
     video_pixels,
 )
-from ..cogvideox_core.shapes import LatentSize, VideoSize, check_size, latent_size
-from ..cogvideox_core.variants import Conditioning
 from .host.model import cogvideox_model
 from .host.vae import cogvideox_vae
 from .sizes import checked_size, size_fault, size_inputs

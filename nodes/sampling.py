@@ -10,9 +10,9 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ..cogvideox_core.approximation import Approximation
-from ..cogvideox_core.noise import draw_latents
-from ..cogvideox_core.shapes import size_advice
+from ..cogvideox_core.models.noise import draw_latents
+from ..cogvideox_core.models.shapes import size_advice
+from ..cogvideox_core.sampling.approximation import Approximation
 from .host.approximation import accelerate
 from .host.model import CogVideoXModel, cogvideox_model, given_beside
 from .host.sampler import OfficialSampler

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..cogvideox_core.shapes import LARGEST_SIDE, VideoSize, size_steps
-from ..cogvideox_core.variants import VARIANTS
+from ..cogvideox_core.models.shapes import LARGEST_SIDE, VideoSize, size_steps
+from ..cogvideox_core.models.variants import VARIANTS
 
 ((MULTIPLE, GROUP),) = {size_steps(row.transformer, row) for row in VARIANTS.values()}  # the same for all models
 LONGEST = 1025

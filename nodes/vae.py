@@ -7,9 +7,9 @@ from typing import cast
 import torch
 from comfy_api.latest import io
 
-from ..cogvideox_core.shapes import VideoSize
-from ..cogvideox_core.vae import Plan, Tiling, TilingChoice
-from ..cogvideox_core.vae.plan import TILING_CHOICES
+from ..cogvideox_core.models.shapes import VideoSize
+from ..cogvideox_core.models.vae.memory_plan import TILING_CHOICES, Plan, TilingChoice
+from ..cogvideox_core.models.vae.tiling import Tiling
 from .host.vae import CogVideoXVAE, Task, cogvideox_vae
 from .sizes import size_fault
 

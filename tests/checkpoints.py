@@ -188,7 +188,7 @@ def make_checkpoint(
 
     Args:
         folder: made if missing; what lies there is overwritten.
-        kind: a key of OFFICIAL, the same as in `cogvideox_core.variants.VARIANTS`.
+        kind: a key of OFFICIAL, the same as in `cogvideox_core.models.variants.VARIANTS`.
         sharded: split transformer and text encoder over several files with an index, as the 5B models are.
         text_width: width of the prompt embeddings; the official one is 4096.
         transformer, vae: configuration values to set on top of the toy ones.

@@ -109,7 +109,7 @@ def test_package_metadata():
 
 def test_shell_command_is_declared():
     commands = {entry.name: entry.value for entry in metadata.distribution("cogvideox-nodes").entry_points}
-    assert commands["cogvideox"] == "cogvideox_core.cli:main"
+    assert commands["cogvideox"] == "cogvideox_core.cli.main:main"
 
 
 def test_requirements_pin_nothing():

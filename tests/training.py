@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cogvideox_core.training.clips import WorldClips
+from cogvideox_core.training.demo_world.clips import WorldClips
 from cogvideox_core.training.diffusion import DiffusionObjective
 from cogvideox_core.training.recipe import parse_recipe
 from cogvideox_core.training.stages import Places, make_objective

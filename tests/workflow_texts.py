@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from workflow_files import Download, downloads
 from workflow_layout import NOTE, PREVIEW_ROOM, Box, Boxes, Group, Point, column, row
 
-from cogvideox_core.variants import VARIANTS, Variant
+from cogvideox_core.models.variants import VARIANTS, Variant
 
 BLUE, GREEN, GREY, PURPLE, BROWN = "#3f789e", "#48754a", "#666666", "#6d4f8a", "#9a6b3c"
 

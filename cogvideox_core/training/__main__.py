@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from .clips import FolderClips, WorldClips
+from .clips import FolderClips
+from .demo_world.clips import WorldClips
 from .loop import train
 from .recipe import find_recipe, parse_recipe
 from .run_folder import RunExistsError, RunFolder

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..vae import AutoencoderCausal3D
-from ..vae.blocks import ResnetBlock3D, SpatialNorm3D
-from ..weights.official_layout import write_vae
+from ..models.vae.autoencoder import AutoencoderCausal3D
+from ..models.vae.blocks import ResnetBlock3D, SpatialNorm3D
+from ..weights.save_diffusers import write_vae
 from .clips import ClipSource
 from .loop import Objective, chance, noise_generator
 

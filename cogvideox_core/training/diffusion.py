@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..conditioning import image_latents, pad_leading
-from ..schedulers import NoiseSchedule
-from ..shapes import LatentSize
-from ..transformer import CogVideoXTransformer3D, ExpertLayerNorm
+from ..models.shapes import LatentSize
+from ..models.transformer.model import CogVideoXTransformer3D, ExpertLayerNorm
+from ..pipeline.conditioning import image_latents, pad_leading
+from ..sampling.noise_schedule import NoiseSchedule
 from .clips import ClipSource
 from .frame_pack import Bundle, packed_forward
 from .latents import Bucket, EncodedBucket, LatentClip

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..attention import AttentionFn, sdpa
-from ..fused import Run, Runs
-from ..positions import Grid, Rotary, rotary_table
-from ..transformer import CogVideoXTransformer3D, unpatchify
+from ..models.transformer.attention import AttentionFn, sdpa
+from ..models.transformer.block_ops import Run, Runs
+from ..models.transformer.model import CogVideoXTransformer3D, unpatchify
+from ..models.transformer.positions import Grid, Rotary, rotary_table
 
 
 class Bundle(NamedTuple):

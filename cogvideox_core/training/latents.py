@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..vae import AutoencoderCausal3D
+from ..models.vae.autoencoder import AutoencoderCausal3D
 from .clips import ClipSource
 from .loop import noise_generator
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import Linear
-from ..transformer import CogVideoXTransformer3D
+from ..kernels.layers import Linear
+from ..models.transformer.model import CogVideoXTransformer3D
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..conditioning import image_latent_factor
-from ..config import TransformerConfig, VAEConfig
-from ..schedulers import NoiseSchedule
-from ..text_encoder import load_text_encoder, load_tokenizer
-from ..transformer import CogVideoXTransformer3D
-from ..vae import AutoencoderCausal3D
-from ..variants import VARIANTS, Variant
-from ..weights import load_transformer, load_vae
-from ..weights.official_layout import (
-    write_index,
-    write_lora,
-    write_scheduler,
-    write_text_encoder,
-    write_transformer,
-)
+from ..models.config import TransformerConfig, VAEConfig
+from ..models.transformer.model import CogVideoXTransformer3D
+from ..models.vae.autoencoder import AutoencoderCausal3D
+from ..models.variants import VARIANTS, Variant
+from ..pipeline.conditioning import image_latent_factor
+from ..sampling.noise_schedule import NoiseSchedule
+from ..weights.load import load_transformer, load_vae
+from ..weights.save_diffusers import write_index, write_lora, write_scheduler, write_text_encoder, write_transformer
+from ..weights.t5 import load_text_encoder, load_tokenizer
 from .autoencoder import AutoencoderObjective, initialise
 from .clips import ClipSource
 from .diffusion import DiffusionObjective, zero_initialise

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..text_encoder import MAX_LENGTH
+from ..models.text_encoder import MAX_LENGTH
 
 _EXTRA_IDS = 100  # T5's sentinels; its tokenizer classes expect them behind the vocabulary
 

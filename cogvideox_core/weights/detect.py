@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import TransformerConfig, VAEConfig
-from ..variants import DERIVED, VARIANTS, Variant
-from .declared import check_fixed, declared_fields
+from ..models.config import TransformerConfig, VAEConfig
+from ..models.variants import DERIVED, VARIANTS, Variant
+from .config_json import check_fixed, declared_fields
 from .errors import CheckpointError
-from .kinds import expect_kind
+from .recognise import expect_kind
 
 Shapes = Mapping[str, tuple[int, ...]]
 

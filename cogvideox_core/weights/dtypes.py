@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError, listed
-from .quantised import codec_of
+from .packed_weight import codec_of
 
 _LOG = logging.getLogger("cogvideox")
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from .declared import read_json
+from .config_json import read_json
+from .entries import Entry, Weights
 from .errors import CheckpointError, listed, shown
 from .gguf_file import GGUFFile
 from .safetensors_file import SafetensorsFile
-from .tensors import Entry, Weights
 from .torch_file import TorchFile
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .codecs import CODECS
+from .entries import Entry
 from .errors import CheckpointError, listed, shown
-from .quantised import QuantisedTensor
-from .tensors import Entry
+from .packed_weight import QuantisedTensor
 
 OWN_METADATA = "cogvideox."  # before the names of what this pack leaves in a file
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

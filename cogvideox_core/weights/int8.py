@@ -17,9 +17,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .. import layers
-from ..int8_product import int8_linear, multiplies_int8
-from .quantised import QuantisedTensor, is_large, quantise
+from ..kernels import layers
+from ..kernels.int8 import int8_linear, multiplies_int8
+from .packed_weight import QuantisedTensor, is_large, quantise
 
 Method = Literal["none", "int8", "llm.int8"]
 

@@ -12,22 +12,22 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..config import TransformerConfig, VAEConfig
-from ..transformer import CogVideoXTransformer3D
-from ..vae import AutoencoderCausal3D
-from ..variants import Variant
-from . import layers
-from .declared import parse_json
+from ..models.config import TransformerConfig, VAEConfig
+from ..models.transformer.model import CogVideoXTransformer3D
+from ..models.vae.autoencoder import AutoencoderCausal3D
+from ..models.variants import Variant
+from . import empty_layers as layers
+from .config_json import parse_json
 from .detect import find_variant, transformer_config, vae_config
+from .diffusers_folder import component_path, read_config
 from .dtypes import named_dtype, weights_dtype
-from .encodings import decoded
+from .entries import Weights
 from .errors import CheckpointError, listed
 from .files import open_weights
-from .folder import component_path, read_config
 from .int8 import Method, becomes_small, check_method, check_plain, quantise_model
-from .kinds import Component
-from .layouts import in_own_names
-from .tensors import Weights
+from .key_names import in_own_names
+from .packed_entries import decoded
+from .recognise import Component
 from .upload import Uploads
 
 Model = TypeVar("Model", bound=nn.Module)

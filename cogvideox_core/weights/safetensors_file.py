@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .entries import Entry, Shape
 from .errors import CheckpointError, listed, shown
-from .tensors import Entry, Shape
 
 # Names of the safetensors header. The packed 4- and 6-bit types are left out: nothing here computes with them.
 _DTYPES: dict[str, torch.dtype] = {

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .entries import Entry
 from .errors import CheckpointError, shown
-from .tensors import Entry
 
 # Where training programs put the weights among other things, in the order they are looked for.
 _CONTAINERS = ("module", "state_dict", "model", "ema", "params")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .quantised import QuantisedTensor
+from .packed_weight import QuantisedTensor
 
 _BYTES = 1 << 26  # of a buffer
 _ALIGNMENT = 256  # bytes

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from .codecs import CODECS
+from .entries import Entry
 from .gguf_file import OWN_METADATA
-from .quantised import QuantisedTensor
+from .packed_weight import QuantisedTensor
 from .safetensors_file import DTYPE_NAMES
-from .tensors import Entry
 
 Progress = Callable[[int], None]
 """Told the bytes of each tensor that was written."""

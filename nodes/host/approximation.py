@@ -16,7 +16,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...cogvideox_core.approximation import ApproximateRun, Approximation, approximate
+from ...cogvideox_core.sampling.approximation import ApproximateRun, Approximation, approximate
 from .model import CogVideoXModel, cogvideox_model
 
 _KEY = "cogvideox_speed"

@@ -16,9 +16,12 @@ import torch
 from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 from transformers import T5TokenizerFast
 
-from ...cogvideox_core.text_encoder import MAX_LENGTH, read_text_encoder, tokenizer_folder
-from ...cogvideox_core.weights import CheckpointError, fill, weights_dtype
+from ...cogvideox_core.models.text_encoder import MAX_LENGTH
+from ...cogvideox_core.weights.dtypes import weights_dtype
+from ...cogvideox_core.weights.errors import CheckpointError
 from ...cogvideox_core.weights.int8 import Method, made_small
+from ...cogvideox_core.weights.load import fill
+from ...cogvideox_core.weights.t5 import read_text_encoder, tokenizer_folder
 from .small_numbers import check_int8, fill_small, holds_small_numbers, operations_for
 
 NAME = "t5xxl"  # ComfyUI's name for a T5 among the encoders of a CLIP

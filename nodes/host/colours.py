@@ -7,8 +7,8 @@ from pathlib import Path
 
 import comfy.latent_formats
 
-from ...cogvideox_core.latent_rgb import OFFICIAL_RGB, LatentRGB, latent_rgb_of
-from ...cogvideox_core.weights import CheckpointError
+from ...cogvideox_core.videos.preview_colours import OFFICIAL_RGB, LatentRGB, latent_rgb_of
+from ...cogvideox_core.weights.errors import CheckpointError
 
 logger = logging.getLogger("cogvideox")
 

@@ -11,9 +11,9 @@ from typing import Any
 import comfy.lora
 from comfy.weight_adapter import LoRAAdapter
 
-from ...cogvideox_core.lora import module_shapes, read_lora
-from ...cogvideox_core.transformer import CogVideoXTransformer3D
-from ...cogvideox_core.weights import layers
+from ...cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from ...cogvideox_core.weights import empty_layers as layers
+from ...cogvideox_core.weights.lora import module_shapes, read_lora
 from .model import CogVideoXModel, cogvideox_model
 
 logger = logging.getLogger("cogvideox")

@@ -17,15 +17,18 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
-from ...cogvideox_core.conditioning import ImageScale, image_latent_factor
-from ...cogvideox_core.config import TransformerConfig
-from ...cogvideox_core.latent_rgb import OFFICIAL_RGB, LatentRGB
-from ...cogvideox_core.schedulers import NoiseSchedule
-from ...cogvideox_core.shapes import VideoSize, check_size
-from ...cogvideox_core.transformer import CogVideoXTransformer3D
-from ...cogvideox_core.variants import Conditioning, Variant
-from ...cogvideox_core.weights import fill, folder_variant, layers, named_dtype, read_transformer, weights_dtype
+from ...cogvideox_core.models.config import TransformerConfig
+from ...cogvideox_core.models.shapes import VideoSize, check_size
+from ...cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from ...cogvideox_core.models.variants import Conditioning, Variant
+from ...cogvideox_core.pipeline.conditioning import ImageScale, image_latent_factor
+from ...cogvideox_core.sampling.noise_schedule import NoiseSchedule
+from ...cogvideox_core.videos.preview_colours import OFFICIAL_RGB, LatentRGB
+from ...cogvideox_core.weights import empty_layers as layers
+from ...cogvideox_core.weights.diffusers_folder import folder_variant
+from ...cogvideox_core.weights.dtypes import named_dtype, weights_dtype
 from ...cogvideox_core.weights.int8 import Method, check_plain, made_small
+from ...cogvideox_core.weights.load import fill, read_transformer
 from .colours import colours_of, comfy_colours
 from .finite import refuse_unfinite
 from .leading_frames import pad_sampling, pad_to, spread_image_latents

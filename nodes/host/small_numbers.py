@@ -17,9 +17,10 @@ import comfy.quant_ops
 import torch
 from torch import Tensor, nn
 
-from ...cogvideox_core.weights import check_fit, weights_dtype
 from ...cogvideox_core.weights.codecs import CODECS
-from ...cogvideox_core.weights.quantised import QuantisedTensor, is_large
+from ...cogvideox_core.weights.dtypes import weights_dtype
+from ...cogvideox_core.weights.load import check_fit
+from ...cogvideox_core.weights.packed_weight import QuantisedTensor, is_large
 
 _BLOCKS = "CogVideoXBlocks"
 # ComfyUI's names of the formats it computes in by itself.

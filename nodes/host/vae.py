@@ -13,11 +13,14 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...cogvideox_core.shapes import VideoSize
-from ...cogvideox_core.vae import AutoencoderCausal3D, Plan, Tiling, TilingChoice, make_plan
-from ...cogvideox_core.vae.autoencoder import LATENTS_PER_CHUNK, frame_chunks
-from ...cogvideox_core.vae.memory import MEMORY, Task
-from ...cogvideox_core.weights import fill, layers, read_vae
+from ...cogvideox_core.models.shapes import VideoSize
+from ...cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
+from ...cogvideox_core.models.vae.chunks import LATENTS_PER_CHUNK, frame_chunks
+from ...cogvideox_core.models.vae.memory import MEMORY, Task
+from ...cogvideox_core.models.vae.memory_plan import Plan, TilingChoice, make_plan
+from ...cogvideox_core.models.vae.tiling import Tiling
+from ...cogvideox_core.weights import empty_layers as layers
+from ...cogvideox_core.weights.load import fill, read_vae
 from .lending import lending
 
 

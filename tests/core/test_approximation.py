@@ -16,10 +16,10 @@ from parity import assert_parity, snr_db
 from torch import Tensor
 
 from cogvideox_core import VARIANTS, CogVideoXPipeline, Progress, Request, load_pipeline, load_transformer
-from cogvideox_core.approximation import ApproximateRun, Approximation, approximate
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_STEPS
-from cogvideox_core.schedulers import NoiseSchedule
-from cogvideox_core.step_cache import StepCache, teacache_plan
+from cogvideox_core.sampling.approximation import ApproximateRun, Approximation, approximate
+from cogvideox_core.sampling.noise_schedule import NoiseSchedule
+from cogvideox_core.sampling.step_cache import StepCache, teacache_plan
 
 Checkpoint = Callable[..., Path]
 Exact = Callable[..., tuple[Tensor, int]]

@@ -13,8 +13,16 @@ import torch
 from parity import assert_parity, relative_difference
 from torch import Tensor
 
-from cogvideox_core import CogVideoXPipeline, cpu_attention, load_pipeline
-from cogvideox_core.attention import BACKENDS, Attention, Backend, choose_attention, cudnn_first, sdpa
+from cogvideox_core import CogVideoXPipeline, load_pipeline
+from cogvideox_core.kernels import cpu_attention
+from cogvideox_core.models.transformer.attention import (
+    BACKENDS,
+    Attention,
+    Backend,
+    choose_attention,
+    cudnn_first,
+    sdpa,
+)
 
 CPU = torch.device("cpu")
 ASKED: dict[str, Any] = dict(height=32, width=32, num_frames=9, num_inference_steps=2, output_type="latent")

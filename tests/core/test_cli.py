@@ -19,10 +19,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from cogvideox_core import CogVideoXPipeline, Progress, __version__, cli, load_pipeline
+from cogvideox_core import CogVideoXPipeline, Progress, __version__, load_pipeline
+from cogvideox_core.cli import main as cli
+from cogvideox_core.cli.progress_bars import ProgressBars
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
-from cogvideox_core.progress_bars import ProgressBars
-from cogvideox_core.video_io import read_metadata, read_video, write_video
+from cogvideox_core.videos.video_io import read_metadata, read_video, write_video
 
 Checkpoint = Callable[..., Path]
 Captured = pytest.CaptureFixture[str]

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from cogvideox_core import CogVideoXTransformer3D, load_lora, load_pipeline, load_transformer
-from cogvideox_core.attention import cudnn_first, sdpa
-from cogvideox_core.compilation import check_compiler, compile_blocks
-from cogvideox_core.modulation import tabulated
+from cogvideox_core.models.transformer.adaln_table import tabulated
+from cogvideox_core.models.transformer.attention import cudnn_first, sdpa
+from cogvideox_core.models.transformer.compilation import check_compiler, compile_blocks
 from cogvideox_core.weights.int8 import quantise_model
 
 BOUND = 1e-5
@@ -132,7 +132,8 @@ def test_a_compiled_pipeline_in_low_memory_gives_the_numbers_of_a_plain_one() ->
 
 def test_a_machine_without_a_compiler_is_told(tmp_path: Path) -> None:
     """In a process of its own, where nothing is compiled yet."""
-    script = "import torch; from cogvideox_core.compilation import check_compiler as c; c(torch.device('cpu'))"
+    compilation = "cogvideox_core.models.transformer.compilation"
+    script = f"import torch; from {compilation} import check_compiler as check; check(torch.device('cpu'))"
     environment = {**os.environ, "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     told = (

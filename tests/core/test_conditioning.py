@@ -15,8 +15,8 @@ from diffusers import CogVideoXDDIMScheduler, CogVideoXImageToVideoPipeline
 from parity import assert_parity, relative_difference
 
 from cogvideox_core import CogVideoXPipeline, load_pipeline
-from cogvideox_core.conditioning import mask_pixels, video_pixels
-from cogvideox_core.shapes import VideoSize
+from cogvideox_core.models.shapes import VideoSize
+from cogvideox_core.pipeline.conditioning import mask_pixels, video_pixels
 
 MODELS = ("CogVideoX-5B-I2V", "CogVideoX1.5-5B-I2V")
 SIZE = {"height": 64, "width": 96, "num_frames": 17}

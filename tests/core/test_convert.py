@@ -14,10 +14,13 @@ from parity import snr_db
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cogvideox_core import cli, convert, load_transformer, load_vae
-from cogvideox_core.inspection import inspect, report
-from cogvideox_core.weights import CheckpointError, open_component
-from cogvideox_core.weights.quantised import QuantisedTensor, is_large
+from cogvideox_core import load_transformer, load_vae
+from cogvideox_core.cli import main as cli
+from cogvideox_core.weights import convert
+from cogvideox_core.weights.errors import CheckpointError
+from cogvideox_core.weights.inspect import inspect, report
+from cogvideox_core.weights.load import open_component
+from cogvideox_core.weights.packed_weight import QuantisedTensor, is_large
 
 Checkpoint = Callable[..., Path]
 KIND = "CogVideoX1.5-5B-I2V"

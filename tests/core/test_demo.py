@@ -16,10 +16,10 @@ from torch import Tensor
 
 from cogvideox_core import load_pipeline
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_MODELS
-from cogvideox_core.demo.captions import prompt_of
-from cogvideox_core.demo.judge import judge
-from cogvideox_core.demo.world import HELD_OUT, render, scene_of
-from cogvideox_core.pipeline import CogVideoXPipeline
+from cogvideox_core.pipeline.pipeline import CogVideoXPipeline
+from cogvideox_core.training.demo_world.captions import prompt_of
+from cogvideox_core.training.demo_world.world import HELD_OUT, render, scene_of
+from tools.judge import judge
 
 PIPELINES = {"text-to-video": "CogVideoXPipeline", "image-to-video": "CogVideoXImageToVideoPipeline"}
 OBEYED = [

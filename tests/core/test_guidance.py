@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D
-from cogvideox_core.guidance import dynamic_scale, fits_in_one, forward_nbytes, guide
+from cogvideox_core.sampling.guidance import dynamic_scale, fits_in_one, forward_nbytes, guide
 
 CONFIG = VARIANTS["CogVideoX-5B"].transformer
 TOKENS = 226 + 13 * 30 * 45

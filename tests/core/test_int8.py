@@ -18,15 +18,16 @@ from parity import assert_parity, relative_difference, snr_db
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cogvideox_core import layers, load_lora, load_pipeline, load_text_encoder, load_transformer
-from cogvideox_core.config import TransformerConfig
+from cogvideox_core import load_lora, load_pipeline, load_text_encoder, load_transformer
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL
-from cogvideox_core.int8_product import int8_linear, multiplies_int8, round_rows
-from cogvideox_core.text_encoder import t5_model
-from cogvideox_core.transformer import CogVideoXTransformer3D
+from cogvideox_core.kernels import layers
+from cogvideox_core.kernels.int8 import int8_linear, multiplies_int8, round_rows
+from cogvideox_core.models.config import TransformerConfig
+from cogvideox_core.models.text_encoder import t5_model
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from cogvideox_core.weights import int8
 from cogvideox_core.weights.int8 import Int8Linear, becomes_small, made_small, quantise_model
-from cogvideox_core.weights.quantised import QuantisedTensor, is_large, quantise
+from cogvideox_core.weights.packed_weight import QuantisedTensor, is_large, quantise
 
 REPO = Path(__file__).resolve().parents[2]
 METHODS = ["int8", "llm.int8"]
@@ -132,7 +133,7 @@ INTERPRETED = """
 import torch
 from cogvideox_core import int8_product
 from cogvideox_core.kernels import integers
-from cogvideox_core.weights.quantised import quantise
+from cogvideox_core.weights.packed_weight import quantise
 
 generator = torch.Generator().manual_seed(0)
 for rows, inner, columns, dtype, bound in ((150, 96, 264, torch.float32, 1e-6), (33, 200, 64, torch.bfloat16, 1e-2)):

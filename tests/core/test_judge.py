@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cogvideox_core.demo import judge as judge_module
-from cogvideox_core.demo.judge import Verdict, judge, judge_all
-from cogvideox_core.demo.world import (
+from cogvideox_core.training.demo_world.world import (
     BACKGROUNDS,
     COLOURS,
     MOTIONS,
@@ -25,6 +23,8 @@ from cogvideox_core.demo.world import (
     render,
     scene_of,
 )
+from tools import judge as judge_module
+from tools.judge import Verdict, judge, judge_all
 
 ATTRIBUTES = ("colour", "shape", "motion", "background")
 SAMPLE = 24

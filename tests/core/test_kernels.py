@@ -9,8 +9,8 @@ import torch
 from parity import assert_parity
 from torch import Tensor, nn
 
-from cogvideox_core import fused
-from cogvideox_core.layers import LayerNorm
+from cogvideox_core.kernels.layers import LayerNorm
+from cogvideox_core.models.transformer import block_ops as fused
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TEXT, VIDEO = 5, 11
@@ -20,7 +20,7 @@ DTYPES = [(torch.float32, 2e-6), (torch.bfloat16, 2e-2)]
 @pytest.fixture(scope="module")
 def kernels() -> ModuleType:
     pytest.importorskip("triton", reason="no Triton for this system")
-    from cogvideox_core.kernels import tokens
+    from cogvideox_core.kernels import triton_tokens as tokens
 
     return tokens
 

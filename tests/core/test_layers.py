@@ -8,7 +8,7 @@ from parity import assert_parity
 from torch import nn
 from torch.nn import functional as F
 
-from cogvideox_core import layers
+from cogvideox_core.kernels import layers
 
 
 def layer(dtype: torch.dtype, *, bias: bool = True) -> layers.Linear:

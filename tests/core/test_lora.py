@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cogvideox_core import load_lora, load_transformer
-from cogvideox_core.transformer import CogVideoXTransformer3D
-from cogvideox_core.weights import CheckpointError
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from cogvideox_core.weights.errors import CheckpointError
 
 STRENGTH = 0.7
 

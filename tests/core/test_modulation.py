@@ -12,7 +12,7 @@ from parity import assert_parity
 from torch import Tensor
 
 from cogvideox_core import CogVideoXTransformer3D, load_transformer
-from cogvideox_core.modulation import tabulated
+from cogvideox_core.models.transformer.adaln_table import tabulated
 
 TIMESTEPS = (999, 640, 20)
 

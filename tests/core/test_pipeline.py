@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from cogvideox_core import Progress, Tiling, load_pipeline
-from cogvideox_core.sampling import Guidance, denoise
-from cogvideox_core.schedulers import make_sampler
+from cogvideox_core.sampling.loop import Guidance, denoise
+from cogvideox_core.sampling.samplers import make_sampler
 
 BOUND = 1e-4
 PROMPT = "a red circle moves to the right on a blue background"
@@ -350,7 +350,7 @@ def test_latents_that_are_not_finite_stop_the_run_at_once(
 def test_float16_runs_wider_on_a_cpu(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = checkpoint("CogVideoX-5B", dtype=torch.float16)
     assert load_pipeline(folder, device="cpu").dtype == torch.float32
-    monkeypatch.setattr("cogvideox_core.load._SMALL", 1000)  # parameters: now it is a large model
+    monkeypatch.setattr("cogvideox_core.pipeline.folder._SMALL", 1000)  # parameters: now it is a large model
     assert load_pipeline(folder, device="cpu").dtype == torch.bfloat16
     assert load_pipeline(folder, device="cpu", dtype="float16").dtype == torch.float16
 

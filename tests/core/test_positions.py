@@ -10,8 +10,14 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed, get_3d_sincos_p
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from parity import assert_parity
 
-from cogvideox_core.positions import Grid, apply_rotary, rotary_table, sincos_table, timestep_embedding
-from cogvideox_core.variants import VARIANTS
+from cogvideox_core.models.transformer.positions import (
+    Grid,
+    apply_rotary,
+    rotary_table,
+    sincos_table,
+    timestep_embedding,
+)
+from cogvideox_core.models.variants import VARIANTS
 
 CONFIG_2B = VARIANTS["CogVideoX-2B"].transformer
 CONFIG_5B = VARIANTS["CogVideoX-5B"].transformer

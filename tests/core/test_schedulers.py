@@ -12,9 +12,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from parity import assert_parity
 from torch import Tensor
 
-from cogvideox_core.config import ScheduleConfig
-from cogvideox_core.noise import draw_latents
-from cogvideox_core.schedulers import NoiseSchedule, Step, check_finite, make_sampler, predict_x0
+from cogvideox_core.models.config import ScheduleConfig
+from cogvideox_core.models.noise import draw_latents
+from cogvideox_core.sampling.noise_schedule import NoiseSchedule, Step, predict_x0
+from cogvideox_core.sampling.samplers import check_finite, make_sampler
 
 BOUND = 1e-6
 SHIFTS = (1.0, 3.0)

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cogvideox_core import CogVideoXPipeline, Progress, load_lora, load_pipeline
-from cogvideox_core.streaming import Visitor, Workplace
-from cogvideox_core.transformer import ExpertLayerNorm, FinalLayerNorm
+from cogvideox_core.models.transformer.model import ExpertLayerNorm, FinalLayerNorm
+from cogvideox_core.pipeline.offload import Visitor, Workplace
 from cogvideox_core.weights.int8 import quantise_model
-from cogvideox_core.weights.quantised import QuantisedTensor
+from cogvideox_core.weights.packed_weight import QuantisedTensor
 
 Checkpoint = Callable[..., Path]
 CPU = torch.device("cpu")

@@ -18,7 +18,8 @@ from parity import assert_parity
 from safetensors.torch import load_file, save_file
 
 from cogvideox_core import CheckpointError
-from cogvideox_core.text_encoder import TextEncoder, load_text_encoder, text_encoder_width
+from cogvideox_core.models.text_encoder import TextEncoder
+from cogvideox_core.weights.t5 import load_text_encoder, text_encoder_width
 
 Checkpoint = Callable[..., Path]
 
@@ -316,7 +317,7 @@ def test_nothing_is_asked_of_the_network(checkpoint: Checkpoint, monkeypatch: py
 def test_prompts_are_encoded_without_diffusers_and_accelerate(checkpoint: Checkpoint) -> None:
     script = (
         "import sys; sys.modules['diffusers'] = sys.modules['accelerate'] = None\n"
-        "from cogvideox_core.text_encoder import load_text_encoder\n"
+        "from cogvideox_core import load_text_encoder\n"
         "assert 'transformers' not in sys.modules, 'imported where it is used'\n"
         "print(load_text_encoder(sys.argv[1])(['a cat']).shape)"
     )

@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 from training import AUTOENCODER, DIFFUSION, OPTIMISATION, command, losses, objective_of, train, weights
 
 from cogvideox_core import VARIANTS, load_pipeline, load_transformer
-from cogvideox_core.demo.captions import caption
-from cogvideox_core.demo.world import make_scene, render
 from cogvideox_core.training.clips import FolderClips
+from cogvideox_core.training.demo_world.captions import caption
+from cogvideox_core.training.demo_world.world import make_scene, render
 from cogvideox_core.training.recipe import RECIPES, find_recipe, parse_recipe
 from cogvideox_core.training.run_folder import RunExistsError, RunFolder
 from cogvideox_core.training.tokenizer import train_tokenizer
-from cogvideox_core.video_io import write_video
+from cogvideox_core.videos.video_io import write_video
 
 # --- Runs ---------------------------------------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ def test_the_command_tells_in_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_ones_own(tmp_path: Path) -> None:
-    from cogvideox_core.text_encoder import load_tokenizer
+    from cogvideox_core.weights.t5 import load_tokenizer
 
     sentences = [caption(make_scene(seed), seed) for seed in range(2000)]
     size = train_tokenizer(sentences, tmp_path / "tokenizer", 400)

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from training import DIFFUSION, OPTIMISATION, losses, objective_of, train
 
 from cogvideox_core import load_lora, load_transformer
-from cogvideox_core.demo.old_film import old_film, write_clips
-from cogvideox_core.demo.world import make_scene, render
+from cogvideox_core.training.demo_world.world import make_scene, render
+from tools.old_film import old_film, write_clips
 
 SHARED = {name: value for name, value in DIFFUSION.items() if name not in ("questions", "train_text_encoder")}
 RECIPE = SHARED | {"lora": {"rank": 3}, "optimisation": OPTIMISATION}

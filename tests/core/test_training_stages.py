@@ -11,13 +11,14 @@ from parity import assert_parity, relative_difference
 from training import AUTOENCODER, DIFFUSION, OPTIMISATION, losses, train, weights
 
 from cogvideox_core import load_vae
-from cogvideox_core.demo.world import COLOURS, SHAPES, _background, make_scene, render, tracks
 from cogvideox_core.training.autoencoder import rescale_channels
-from cogvideox_core.training.clips import FolderClips, WorldClips
+from cogvideox_core.training.clips import FolderClips
+from cogvideox_core.training.demo_world.clips import WorldClips
+from cogvideox_core.training.demo_world.world import COLOURS, SHAPES, _background, make_scene, render, tracks
 from cogvideox_core.training.latents import Bucket, EncodedBucket, encode_bucket
 from cogvideox_core.training.recipe import parse_recipe
 from cogvideox_core.training.stages import Places, make_objective
-from cogvideox_core.video_io import write_video
+from cogvideox_core.videos.video_io import write_video
 
 
 def test_autoencoder_training_lowers_the_loss_and_writes_a_vae(toy: Path, tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_every_token_learns_what_the_caption_says(toy: Path, tmp_path: Path) -> 
     model = tmp_path / "text" / "model"
     assert sorted(part.name for part in model.iterdir()) == ["text_encoder", "tokenizer", "vae"]
 
-    from cogvideox_core.text_encoder import load_text_encoder, load_tokenizer
+    from cogvideox_core.weights.t5 import load_text_encoder, load_tokenizer
 
     encoder = load_text_encoder(model / "text_encoder", dtype=torch.float32).model
     tokenizer = load_tokenizer(model / "tokenizer", encoder.config.vocab_size)

@@ -13,9 +13,9 @@ from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
 from parity import assert_parity, relative_difference
 from torch import Tensor
 
-from cogvideox_core.attention import sdpa
-from cogvideox_core.config import TransformerConfig
-from cogvideox_core.transformer import CogVideoXTransformer3D
+from cogvideox_core.models.config import TransformerConfig
+from cogvideox_core.models.transformer.attention import sdpa
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 
 BOUND = 1e-5
 FIRST = ("CogVideoX-2B", "CogVideoX-5B")

@@ -11,8 +11,10 @@ from checkpoints import random_vae, toy_vae_config
 from parity import assert_parity, relative_difference
 from torch import Tensor
 
-from cogvideox_core.config import VAEConfig
-from cogvideox_core.vae import AutoencoderCausal3D, Tiling, feature_maps
+from cogvideox_core.models.config import VAEConfig
+from cogvideox_core.models.vae import feature_maps
+from cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
+from cogvideox_core.models.vae.tiling import Tiling
 
 BOUND = 1e-5
 FRAMES = (1, 5, 8, 9, 13, 16, 17, 25, 49)

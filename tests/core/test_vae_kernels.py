@@ -9,8 +9,8 @@ import torch
 from parity import assert_parity
 from torch import Tensor
 
-from cogvideox_core.vae import feature_maps
-from cogvideox_core.vae.feature_maps import Activated, Strips, empty
+from cogvideox_core.models.vae import feature_maps
+from cogvideox_core.models.vae.feature_maps import Activated, Strips, empty
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -18,7 +18,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 @pytest.fixture(scope="module")
 def kernels() -> ModuleType:
     pytest.importorskip("triton", reason="no Triton for this system")
-    from cogvideox_core.kernels import maps
+    from cogvideox_core.kernels import triton_maps as maps
 
     return maps
 

@@ -14,8 +14,9 @@ from live_memory import LiveMemory
 from torch import Tensor
 
 from cogvideox_core import AutoencoderCausal3D, Tiling, VAEConfig, VideoSize, decode_memory, encode_memory
-from cogvideox_core.vae import Plan, feature_maps, make_plan
-from cogvideox_core.vae.causal_conv import Carry
+from cogvideox_core.models.vae import feature_maps
+from cogvideox_core.models.vae.causal_conv import Carry
+from cogvideox_core.models.vae.memory_plan import Plan, make_plan
 
 OFFICIAL = VAEConfig()
 CONFIGS = {

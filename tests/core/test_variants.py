@@ -12,11 +12,11 @@ from checkpoints import OFFICIAL
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from golden.make_golden import describe, golden_path, make_golden, token_codes
 
-from cogvideox_core.positions import rotary_table, sincos_table
-from cogvideox_core.schedulers import NoiseSchedule
-from cogvideox_core.transformer import CogVideoXTransformer3D
-from cogvideox_core.vae import AutoencoderCausal3D
-from cogvideox_core.variants import VARIANTS
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from cogvideox_core.models.transformer.positions import rotary_table, sincos_table
+from cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
+from cogvideox_core.models.variants import VARIANTS
+from cogvideox_core.sampling.noise_schedule import NoiseSchedule
 
 KINDS = ("CogVideoX-2B", "CogVideoX-5B", "CogVideoX-5B-I2V", "CogVideoX1.5-5B", "CogVideoX1.5-5B-I2V")
 

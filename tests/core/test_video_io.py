@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cogvideox_core.video_io import (
+from cogvideox_core.videos.video_io import (
     _write_errors,
     check_fps,
     check_writable,
@@ -233,7 +233,7 @@ def test_a_folder_without_permission_is_named_before_the_run() -> None:
     """In a process without root's rights, for root may write anywhere."""
     told = run_python("""
         import os, tempfile
-        from cogvideox_core.video_io import check_writable, write_video
+        from cogvideox_core.videos.video_io import check_writable, write_video
         import av, imageio.v3, torch
         folder = tempfile.mkdtemp()
         os.chmod(folder, 0o555)
@@ -253,7 +253,7 @@ def test_a_file_that_may_not_grow_is_told_and_removed(tmp_path: Path, limit: int
     told = run_python(
         """
         import resource, sys, torch
-        from cogvideox_core.video_io import write_video
+        from cogvideox_core.videos.video_io import write_video
         asked = []
         def chunks():
             for _ in range(20):

@@ -16,18 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cogvideox_core.transformer import CogVideoXTransformer3D
-from cogvideox_core.variants import VARIANTS
-from cogvideox_core.weights import (
-    CheckpointError,
-    fill,
-    find_variant,
-    folder_variant,
-    load_transformer,
-    load_vae,
-    read_transformer,
-    read_vae,
-)
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from cogvideox_core.models.variants import VARIANTS
+from cogvideox_core.weights.detect import find_variant
+from cogvideox_core.weights.diffusers_folder import folder_variant
+from cogvideox_core.weights.errors import CheckpointError
+from cogvideox_core.weights.load import fill, load_transformer, load_vae, read_transformer, read_vae
 
 Checkpoint = Callable[..., Path]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

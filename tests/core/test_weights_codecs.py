@@ -13,7 +13,7 @@ from parity import snr_db
 from torch import Tensor, nn
 
 from cogvideox_core.weights.codecs import CODECS
-from cogvideox_core.weights.quantised import QuantisedTensor, joined_rows, quantise, written_codecs
+from cogvideox_core.weights.packed_weight import QuantisedTensor, joined_rows, quantise, written_codecs
 
 BLOCKS = [name for name, codec in CODECS.items() if codec.block]
 # Output SNR that the number of bits allows for normally distributed weights; measured 1 to 3 dB above.

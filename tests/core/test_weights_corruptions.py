@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvideox_core import load_lora, load_pipeline
-from cogvideox_core.weights import CheckpointError, load_transformer, load_vae
+from cogvideox_core.weights.errors import CheckpointError
+from cogvideox_core.weights.load import load_transformer, load_vae
 
 SEEDS = range(4)
 KINDS = ("CogVideoX-2B", "CogVideoX-5B-I2V", "CogVideoX1.5-5B-I2V", "CogVideoX-5B")

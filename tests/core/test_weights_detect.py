@@ -9,11 +9,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from cogvideox_core.config import TransformerConfig, VAEConfig
-from cogvideox_core.transformer import CogVideoXTransformer3D
-from cogvideox_core.vae import AutoencoderCausal3D
-from cogvideox_core.variants import DERIVED, VARIANTS
-from cogvideox_core.weights import CheckpointError, expect_kind, find_variant, transformer_config, vae_config
+from cogvideox_core.models.config import TransformerConfig, VAEConfig
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
+from cogvideox_core.models.variants import DERIVED, VARIANTS
+from cogvideox_core.weights.detect import find_variant, transformer_config, vae_config
+from cogvideox_core.weights.errors import CheckpointError
+from cogvideox_core.weights.recognise import expect_kind
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cogvideox_core.weights import CheckpointError, open_weights
+from cogvideox_core.weights.errors import CheckpointError
+from cogvideox_core.weights.files import open_weights
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 A, B = torch.arange(6.0).reshape(2, 3), torch.ones(4, dtype=torch.bfloat16)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox_core.variants import VARIANTS
-from cogvideox_core.weights import CheckpointError, component_path, folder_variant, pipeline_folder, read_config
+from cogvideox_core.models.variants import VARIANTS
+from cogvideox_core.weights.diffusers_folder import component_path, folder_variant, pipeline_folder, read_config
+from cogvideox_core.weights.errors import CheckpointError
 
 ROW = VARIANTS["CogVideoX-5B"]
 NAMES = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")

@@ -22,9 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvideox_core import load_transformer, load_vae
-from cogvideox_core.transformer import CogVideoXTransformer3D
-from cogvideox_core.weights import CheckpointError, open_component, read_transformer
-from cogvideox_core.weights.quantised import QuantisedTensor
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from cogvideox_core.weights.errors import CheckpointError
+from cogvideox_core.weights.load import open_component, read_transformer
+from cogvideox_core.weights.packed_weight import QuantisedTensor
 
 KINDS = list(OFFICIAL)
 WIDE = dict(num_attention_heads=2, text_embed_dim=64)  # whole blocks of 32 everywhere

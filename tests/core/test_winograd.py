@@ -6,8 +6,8 @@ import pytest
 import torch
 from parity import assert_parity, snr_db
 
-from cogvideox_core.layers import Conv3d
-from cogvideox_core.vae.winograd import fast_convolution, is_worth_it
+from cogvideox_core.kernels.layers import Conv3d
+from cogvideox_core.models.vae.winograd import fast_convolution, is_worth_it
 
 WIDE = 128
 LARGE = 1 << 20  # cells of the whole map, so that it is worth it

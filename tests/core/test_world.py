@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cogvideox_core.demo import captions, world
-from cogvideox_core.demo.captions import PROMPT_GRAMMAR, caption, prompt_of
-from cogvideox_core.demo.world import (
+from cogvideox_core.training.demo_world import captions, world
+from cogvideox_core.training.demo_world.captions import PROMPT_GRAMMAR, caption, prompt_of
+from cogvideox_core.training.demo_world.world import (
     BACKGROUNDS,
     COLOURS,
     HELD_OUT,

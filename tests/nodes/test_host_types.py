@@ -15,8 +15,8 @@ from checkpoints import OFFICIAL, make_checkpoint
 from parity import assert_parity
 
 from cogvideox_core import load_text_encoder
-from cogvideox_core.conditioning import quadmask_latents, quadmask_videos
-from cogvideox_core.shapes import LatentSize
+from cogvideox_core.models.shapes import LatentSize
+from cogvideox_core.pipeline.conditioning import quadmask_latents, quadmask_videos
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -305,7 +305,7 @@ def colours(pack: ModuleType) -> ModuleType:
 def test_comfyuis_formats_get_colours_where_they_have_none(colours: ModuleType) -> None:
     import comfy.latent_formats as formats
 
-    from cogvideox_core.latent_rgb import OFFICIAL_RGB
+    from cogvideox_core.videos.preview_colours import OFFICIAL_RGB
 
     known = (formats.CogVideoX, formats.CogVideoX1_5)
     before = [vars(known_format).copy() for known_format in known]

@@ -27,7 +27,7 @@ from host import ExecutionFailed, Host
 from parity import assert_parity
 
 from cogvideox_core import CogVideoXPipeline
-from cogvideox_core.noise import draw_latents
+from cogvideox_core.models.noise import draw_latents
 
 Core = Callable[[str], CogVideoXPipeline]
 

@@ -17,7 +17,7 @@ from parity import assert_parity, snr_db
 from words import locale
 
 from cogvideox_core import CogVideoXPipeline
-from cogvideox_core.noise import draw_latents
+from cogvideox_core.models.noise import draw_latents
 
 Core = Callable[[str], CogVideoXPipeline]
 

@@ -31,7 +31,7 @@ from workflow_files import (
     thumbnail_file,
 )
 
-from cogvideox_core.variants import VARIANTS
+from cogvideox_core.models.variants import VARIANTS
 
 PACKAGE = "cogvideox-nodes"
 READABLE_KEY = re.compile(r"[a-z][a-z0-9_]+")

@@ -1,0 +1,104 @@
+"""The commands about files: what a weight file is, the same weights in another form, the colours of its latents."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from ..training.demo_world.world import make_scene, render
+from ..videos.preview_colours import fit_latent_rgb, write_latent_rgb
+from ..videos.video_io import read_video
+from ..weights.convert import FORMS, convert
+from ..weights.diffusers_folder import component_path
+from ..weights.dtypes import named_dtype
+from ..weights.inspect import inspect, report
+from ..weights.load import load_vae
+
+_SCENES = 64  # of the demo world, where no video is given
+_FRAMES, _SIDE = 49, 256  # of each video: as many frames, and pixels on the short side, as are looked at
+
+
+def _add_inspect(parser: ArgumentParser) -> None:
+    parser.description = "Tell what weights are, in which form, and whether they are whole. Reads headers only."
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="weight file, component's folder or whole folder")
+
+
+def _inspect(options: Namespace) -> str:
+    return "\n".join(report(found) for path in options.paths for found in inspect(path))
+
+
+def _add_convert(parser: ArgumentParser) -> None:
+    forms = "; ".join(f"{name}: {form.told}" for name, form in FORMS.items())
+    parser.description = f"Write weights in another form, tensor by tensor. {forms}."
+    parser.add_argument("source", metavar="IN", help="weight file or component's folder, in any form that is read")
+    parser.add_argument("target", metavar="OUT", help="file or folder to make")
+    parser.add_argument("--to", required=True, metavar="FORM", help=", ".join(FORMS))
+    parser.add_argument("--dtype", metavar="D", help="of the numbers that are not made small (default: as they are)")
+
+
+def _convert(options: Namespace) -> str:
+    dtype = None if options.dtype is None else named_dtype(options.dtype)
+    with ExitStack() as bars:
+        bar: tqdm | None = None  # none before there is something to do, so that a refusal stands alone
+
+        def progress(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:
+                bar = bars.enter_context(
+                    tqdm(total=total, desc="converting", unit="B", unit_scale=True, file=sys.stderr, leave=False)
+                )
+            bar.update(done - bar.n)
+
+        return str(convert(options.source, options.target, options.to, dtype=dtype, progress=progress))
+
+
+def _add_fit_preview(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Fit the colours of live previews to a VAE and write them into its folder. The more the videos resemble what "
+        "the model makes, and the more of them there are, the better; a dozen is enough."
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="whole CogVideoX folder in diffusers' layout, or its VAE's")
+    parser.add_argument("videos", metavar="VIDEO", nargs="*", help="default: the small world of the demo model")
+
+
+def _fit_preview(options: Namespace) -> str:
+    folder = component_path(options.folder, "vae")
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give the folder with the VAE's config.json, which the colours go beside")
+    vae = load_vae(folder, dtype=torch.float32)
+    multiple = vae.config.spatial_compression_ratio
+    clips = (_shown(path, multiple) for path in options.videos) if options.videos else _scenes()
+    told = f"{len(options.videos)} videos" if options.videos else f"{_SCENES} scenes of the demo world"
+    rgb, quality = fit_latent_rgb(vae, clips)
+    file = write_latent_rgb(rgb, folder, fitted_to=told, r_squared=round(quality, 4))
+    return f"{file}: R^2 {quality:.3f} over {told}"
+
+
+def _scenes() -> Iterator[Tensor]:
+    return (render(make_scene(seed))[None] for seed in range(_SCENES))
+
+
+def _shown(path: str, multiple: int) -> Tensor:
+    """The beginning of a video, made small: [1, 3, F, H, W] in [0, 1]; F is 8n + 1, H and W divide by `multiple`."""
+    video, _ = read_video(Path(path), max_frames=_FRAMES)
+    frames = video[0, :, : (video.shape[2] - 1) // 8 * 8 + 1].transpose(0, 1)
+    shrink = min(1.0, _SIDE / min(frames.shape[2:]))
+    height, width = (max(1, round(side * shrink / multiple)) * multiple for side in frames.shape[2:])
+    frames = functional.interpolate(frames, (height, width), mode="bilinear", antialias=True)
+    return frames.transpose(0, 1)[None].clamp(0, 1)
+
+
+COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], str]]] = {
+    "inspect": (_add_inspect, _inspect),
+    "convert": (_add_convert, _convert),
+    "fit-preview": (_add_fit_preview, _fit_preview),
+}
+"""By the first word of the command line: what it takes, and what it does; it returns what to print."""

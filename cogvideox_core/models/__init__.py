@@ -1,0 +1,1 @@
+"""The networks, and what the released models are: configurations, variants, sizes. Import from the modules below."""

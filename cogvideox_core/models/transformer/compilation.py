@@ -1,0 +1,38 @@
+"""torch.compile, block by block: the blocks are alike, so that one is compiled and serves for all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .model import CogVideoXTransformer3D
+
+
+def compile_blocks(transformer: CogVideoXTransformer3D, **options: Any) -> None:
+    """Have the blocks compiled when they first run; again when sizes, a LoRA or an attention backend change.
+
+    Args: options: of torch.compile.
+    """
+    for block in transformer.transformer_blocks:
+        block.forward = torch.compile(block.forward, **options)
+
+
+def check_compiler(device: torch.device) -> None:
+    """See whether torch.compile works here, on something small.
+
+    Raises: ValueError if it does not: on a CPU it needs a C++ compiler, on a GPU Triton.
+    """
+    try:
+        torch.compile(_twice_and_one)(torch.ones(8, device=device))
+    except (RuntimeError, ImportError, OSError) as error:
+        cause = getattr(error, "inner_exception", error)
+        reason = f"{type(cause).__name__}: {str(cause).strip()}".partition("\n")[0]
+        raise ValueError(
+            f"torch.compile does not work here ({reason}); it needs a C++ compiler for a CPU and Triton for a GPU: "
+            "install that, or do without compile"
+        ) from error
+
+
+def _twice_and_one(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x + 1

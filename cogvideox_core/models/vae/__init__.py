@@ -1,0 +1,1 @@
+"""The causal 3D VAE, and how much memory it takes."""

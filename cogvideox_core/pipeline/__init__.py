@@ -1,0 +1,1 @@
+"""From a prompt to a video: requests, model folders, conditioning, offloading."""

@@ -1,0 +1,1 @@
+"""The small rendered world that the demo models were trained on."""

@@ -1,0 +1,1 @@
+"""Video and picture files, and colours of latents for previews."""

@@ -1,0 +1,94 @@
+"""The diffusers folder layout: where a component lies, and what the folder's JSON files declare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from ..models.config import ScheduleConfig, VAEConfig
+from ..models.variants import Variant
+from .config_json import check_fixed, declared_fields, read_json
+from .errors import CheckpointError
+from .files import is_official_name
+
+ComponentName = Literal["transformer", "vae", "text_encoder", "tokenizer", "scheduler"]
+COMPONENT_NAMES: tuple[ComponentName, ...] = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+
+_PIPELINE = "model_index.json"
+_FIXED_SCHEDULE = {
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "trained_betas": None,
+}
+
+Config = TypeVar("Config", VAEConfig, ScheduleConfig)
+
+
+def component_path(path: str | Path, name: ComponentName) -> Path:
+    """Where component `name` lies, given a whole folder, one component's folder, or a file.
+
+    Inside a whole folder any component leads to its siblings. Anything else is taken for the component itself.
+    Raises: CheckpointError if `path` does not exist, or is a whole folder without that component.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a CogVideoX folder or a weight file")
+    root = pipeline_folder(path)
+    if root is None:
+        return path
+    if path != root and _component_folder(path).name == name:
+        return path
+    if not (root / name).exists():
+        raise CheckpointError(f"{root} has no folder {name}; download it again, or give that component separately")
+    return root / name
+
+
+def pipeline_folder(path: str | Path) -> Path | None:
+    """The whole folder that `path` is, or is a component of; None for anything that stands alone."""
+    path = Path(path)
+    if path.is_dir() and ((path / _PIPELINE).exists() or (path / "transformer").is_dir()):
+        return path
+    folder = _component_folder(path)
+    if folder.name in COMPONENT_NAMES and (folder.parent / _PIPELINE).exists():
+        return folder.parent
+    return None
+
+
+def read_config(path: str | Path) -> dict[str, Any] | None:
+    """The config.json of a component's folder, or of the folder an officially named weight file speaks for."""
+    path = Path(path)
+    if path.is_file() and not is_official_name(path.name):
+        return None
+    config = _component_folder(path) / "config.json"
+    return read_json(config) if config.exists() else None
+
+
+def folder_variant(row: Variant, path: str | Path) -> Variant:
+    """`row` with what the folder's own scheduler and VAE files declare otherwise; `row` itself if nothing differs."""
+    root = pipeline_folder(path)
+    if root is None:
+        return row
+    every_field = tuple(field.name for field in fields(ScheduleConfig))
+    schedule = _declared(row.schedule, root / "scheduler" / "scheduler_config.json", every_field, _FIXED_SCHEDULE)
+    # The shape of the VAE is told by its weights; a variant is about the scale of its latents.
+    vae = _declared(row.vae, root / "vae" / "config.json", ("scaling_factor", "invert_scale_latents"), {})
+    if (schedule, vae) == (row.schedule, row.vae):
+        return row
+    return replace(row, schedule=schedule, vae=vae)
+
+
+def _declared(config: Config, path: Path, names: Sequence[str], fixed: Mapping[str, Any]) -> Config:
+    """`config` with those of its fields that the JSON file at `path` declares."""
+    if not path.exists():
+        return config
+    declared = read_json(path)
+    check_fixed(declared, fixed, path)
+    said = {name: value for name, value in declared.items() if name in names}
+    return replace(config, **declared_fields(type(config), said, path))
+
+
+def _component_folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent

@@ -1,0 +1,206 @@
+"""The T5 text encoder on disk: its weights, its tokenizer, and a `TextEncoder` of both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..models.text_encoder import MAX_LENGTH, TextEncoder, t5_model, transformers_classes
+from .config_json import check_fixed, declared_fields, read_json
+from .diffusers_folder import component_path
+from .dtypes import named_dtype, weights_dtype
+from .errors import CheckpointError
+from .int8 import Method, check_method
+from .load import declared_config, fill, open_component
+from .packed_weight import QuantisedTensor
+from .recognise import expect_kind
+
+_EMBEDDING = "shared.weight"
+_TIED_EMBEDDING = "encoder.embed_tokens.weight"
+_FIRST_BLOCK = "encoder.block.0.layer."
+_FIXED = {"model_type": "t5", "feed_forward_proj": "gated-gelu"}
+_SENTENCEPIECE = "spiece.model"
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What the shapes of a T5 do not show, with the values of T5 v1.1."""
+
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+
+class TextEncoderWeights(NamedTuple):
+    """A T5 encoder on disk: its folder, the arguments of its T5Config, and its mapped tensors by published key."""
+
+    folder: Path
+    config: dict[str, Any]
+    state_dict: dict[str, Tensor]
+
+
+def load_text_encoder(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str = "cpu",
+    max_length: int = MAX_LENGTH,
+    widen: bool = True,
+    quantize: Method = "none",
+) -> TextEncoder:
+    """The T5 encoder at `path`, ready to run.
+
+    Args:
+        path: a whole CogVideoX folder, or its text_encoder folder with the tokenizer folder beside it.
+        dtype: of the weights; None keeps the file's, mapped and not copied (on the CPU). In float16 the output
+            matrices of the feed-forward layers stay in float32, as transformers keeps them: they overflow.
+        device: where the weights go.
+        max_length: tokens of every prompt; 226 for the released models.
+        widen: without it, float16 stays float16 in all matrices, for weights that are cast before they are used.
+        quantize: "int8" or "llm.int8" for the large matrices in 8 bits; those that are small already stay. In "int8"
+            only weights are rounded here: a T5 has activations that 8 bits do not hold.
+    Raises:
+        CheckpointError if the weights do not make a T5 encoder, or the tokenizer is missing or another's.
+        ValueError for an unknown dtype or method.
+        ImportError if transformers, or what its tokenizer needs, is missing; bitsandbytes, if it is needed.
+    """
+    check_method(quantize)
+    wanted = None if dtype is None else named_dtype(dtype)
+    encoder = read_text_encoder(path)
+    tokenizer = load_tokenizer(encoder.folder, encoder.config["vocab_size"])
+    return TextEncoder(_load_t5(encoder, wanted, device, widen, quantize), tokenizer, max_length)
+
+
+def text_encoder_width(path: str | Path) -> int:
+    """D of the encoder at `path`, read from the headers of its files: a check before anything is loaded.
+
+    Raises: CheckpointError if there is no T5 encoder with a tokenizer.
+    """
+    encoder = read_text_encoder(path)
+    tokenizer_folder(encoder.folder)
+    return encoder.config["d_model"]
+
+
+def read_text_encoder(path: str | Path) -> TextEncoderWeights:
+    """Open a T5 encoder without building it; nothing is copied.
+
+    Args: path: as for `load_text_encoder`.
+    Raises: CheckpointError if the weights do not make a T5 encoder.
+    """
+    folder = component_path(path, "text_encoder")
+    weights = open_component(folder, "text_encoder")
+    expect_kind(weights, "text_encoder", folder)
+    config = t5_config(weights.shapes, declared_config(weights, folder), folder)
+    embedding = weights[_EMBEDDING if _EMBEDDING in weights else _TIED_EMBEDDING]
+    tensors = {key: weights[key] for key in weights if key.startswith("encoder.")}  # a whole T5 has a decoder too
+    tensors.pop(_TIED_EMBEDDING, None)
+    return TextEncoderWeights(folder, config, {_EMBEDDING: embedding, **tensors})
+
+
+def t5_config(
+    shapes: Mapping[str, tuple[int, ...]], declared: Mapping[str, Any] | None, source: Path
+) -> dict[str, Any]:
+    """Arguments of transformers' T5Config: from shapes, and from the config.json what shapes do not show."""
+    check_fixed(declared, _FIXED, source)
+    vocab_size, d_model = _matrix(shapes, _EMBEDDING if _EMBEDDING in shapes else _TIED_EMBEDDING, source)
+    buckets, heads = _matrix(shapes, _FIRST_BLOCK + "0.SelfAttention.relative_attention_bias.weight", source)
+    inner, _ = _matrix(shapes, _FIRST_BLOCK + "0.SelfAttention.q.weight", source)
+    d_ff, _ = _matrix(shapes, _FIRST_BLOCK + "1.DenseReluDense.wi_0.weight", source)
+    return {
+        "vocab_size": vocab_size,
+        "d_model": d_model,
+        "d_kv": inner // heads,
+        "d_ff": d_ff,
+        "num_heads": heads,
+        "num_layers": len({match[1] for key in shapes if (match := re.match(r"encoder\.block\.(\d+)\.", key))}),
+        "relative_attention_num_buckets": buckets,
+        "feed_forward_proj": _FIXED["feed_forward_proj"],
+        **declared_fields(_Declared, declared, source),
+    }
+
+
+def _matrix(shapes: Mapping[str, tuple[int, ...]], key: str, source: Path) -> tuple[int, int]:
+    shape = shapes.get(key, ())
+    if len(shape) != 2 or not all(shape):
+        found = f"is of shape {list(shape)}" if key in shapes else "is missing"
+        raise CheckpointError(
+            f"{source} is no whole T5 v1.1 encoder: {key} {found}; download the text_encoder folder again"
+        )
+    return shape[0], shape[1]
+
+
+def _load_t5(
+    encoder: TextEncoderWeights,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    widen: bool,
+    quantize: Method,
+) -> Any:
+    """transformers' encoder with the mapped weights in it."""
+    embedding = encoder.state_dict[_EMBEDDING]
+    dtype = weights_dtype({_EMBEDDING: embedding}, dtype, encoder.folder)
+    model = t5_model(encoder.config)
+    tensors = {**encoder.state_dict, _TIED_EMBEDDING: embedding}
+    fill(model, tensors, dtype=dtype, device=device, source=encoder.folder, quantize=quantize)
+    model.encoder.set_input_embeddings(model.shared)
+    if dtype == torch.float16 and widen:
+        for name, layer in model.named_modules():
+            if name.endswith(".wo") and layer.weight.is_floating_point():  # bitsandbytes' have a way of their own
+                small = isinstance(layer.weight, QuantisedTensor)
+                wide = (layer.weight if small else tensors[f"{name}.weight"]).to(device, torch.float32)
+                layer.weight = torch.nn.Parameter(wide, requires_grad=False)
+    return model
+
+
+def load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
+    """transformers' tokenizer beside a text encoder, checked to be whole and to have no token without an embedding.
+
+    Raises: CheckpointError if it is missing or another's; ImportError if transformers, or what it needs, is missing.
+    """
+    folder = tokenizer_folder(text_encoder)
+    for file in folder.glob("*token*.json"):
+        read_json(file)
+    # diffusers takes the class its model_index.json names; before transformers 5 that one reads SentencePiece only.
+    pieces = folder / _SENTENCEPIECE
+    (tokenizer_class,) = transformers_classes("T5Tokenizer" if pieces.exists() else "T5TokenizerFast")
+    if pieces.exists():
+        _check_sentencepiece(pieces)
+    tokenizer = tokenizer_class.from_pretrained(str(folder), local_files_only=True)
+    if len(tokenizer) > vocab_size:
+        raise CheckpointError(
+            f"{folder} knows {len(tokenizer)} tokens and {text_encoder} has embeddings for {vocab_size}; they are not "
+            "of one model, download both again"
+        )
+    return tokenizer
+
+
+def tokenizer_folder(text_encoder: Path) -> Path:
+    """The folder `tokenizer` beside a text encoder, or the encoder's own where the tokenizer lies in it."""
+    own = text_encoder if text_encoder.is_dir() else text_encoder.parent
+    places = (own.parent / "tokenizer", own)
+    for place in places:
+        if any((place / name).is_file() for name in (_SENTENCEPIECE, "tokenizer.json")):
+            return place
+    raise CheckpointError(
+        f"{places[0]} holds no {_SENTENCEPIECE} or tokenizer.json; put the tokenizer folder of the model there"
+    )
+
+
+def _check_sentencepiece(path: Path) -> None:
+    try:
+        from google.protobuf import message  # noqa: F401 (transformers reads the file with it)
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise ImportError(
+            "Prompts need the packages sentencepiece and protobuf, and one is missing; run: "
+            "pip install sentencepiece protobuf"
+        ) from error
+    try:
+        SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is no whole SentencePiece model; download it again") from error
