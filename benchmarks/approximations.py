@@ -20,25 +20,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from measuring import machine_name
 from torch import Tensor
 
+from benchmarks.measuring import machine_name
+from cogvideox_core import VARIANTS, load_pipeline
+from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from cogvideox_core.models.variants import SamplerName
+from cogvideox_core.pipeline.pipeline import Progress
+from cogvideox_core.sampling.approximation import EXACT, Approximation
+from cogvideox_core.sampling.loop import Guidance, denoise
+from cogvideox_core.sampling.noise_schedule import NoiseSchedule
+from cogvideox_core.sampling.samplers import make_sampler
+from cogvideox_core.training.demo_world.captions import prompt_of
+from cogvideox_core.training.demo_world.world import make_scene
+from tests.support.parity import snr_db
+
 REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "tests"))
-
-from parity import snr_db  # noqa: E402
-
-from cogvideox_core import VARIANTS, load_pipeline  # noqa: E402
-from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL  # noqa: E402
-from cogvideox_core.models.transformer.model import CogVideoXTransformer3D  # noqa: E402
-from cogvideox_core.models.variants import SamplerName  # noqa: E402
-from cogvideox_core.pipeline.pipeline import Progress  # noqa: E402
-from cogvideox_core.sampling.approximation import EXACT, Approximation  # noqa: E402
-from cogvideox_core.sampling.loop import Guidance, denoise  # noqa: E402
-from cogvideox_core.sampling.noise_schedule import NoiseSchedule  # noqa: E402
-from cogvideox_core.sampling.samplers import make_sampler  # noqa: E402
-from cogvideox_core.training.demo_world.captions import prompt_of  # noqa: E402
-from cogvideox_core.training.demo_world.world import make_scene  # noqa: E402
 
 REPORT = REPO / "docs" / "approximations.md"
 ALL = [

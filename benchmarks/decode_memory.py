@@ -17,10 +17,10 @@ import time
 from typing import Any
 
 import torch
-from performance import peak
-from runs import Run, Video
-from scenes import Scene
 
+from benchmarks.performance import peak
+from benchmarks.runs import Run, Video
+from benchmarks.scenes import Scene
 from cogvideox_core.models.shapes import VideoSize
 from cogvideox_core.models.vae.memory import decode_memory
 from cogvideox_core.models.variants import VARIANTS

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from measuring import machine_name
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.measuring import machine_name
 from cogvideox_core import CogVideoXPipeline, load_pipeline, load_vae
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
 from cogvideox_core.training.demo_world.captions import prompt_of

@@ -2,7 +2,7 @@
 
     python benchmarks/forms.py [--only decibels opening] [--threads 1] [--output FILE]
 
-For the decibels, the transformer of the demo model is written in each form by the writers of tests/forms.py, opened
+For the decibels, the transformer of the demo model is written in each form by tests/support/weight_forms.py, opened
 again, and run on noised latents of scenes no training clip shows. For the opening see benchmarks/loading.py; that takes
 14 GB of disk for a while and about ten minutes on two cores. Exits with 1 if an aim is missed.
 """
@@ -21,17 +21,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from benchmarks import loading
+from cogvideox_core import CogVideoXTransformer3D, NoiseSchedule, load_pipeline, load_transformer
+from cogvideox_core.demo import DEMO_MODEL
+from cogvideox_core.training.demo_world.captions import prompt_of
+from cogvideox_core.training.demo_world.world import make_scene, render
+from tests.support.parity import snr_db
+from tests.support.weight_forms import QUANTIZED, RENAMED, Writer
+
 REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "tests"))
-
-import loading  # noqa: E402
-from forms import QUANTISED, RENAMED, Writer  # noqa: E402
-from parity import snr_db  # noqa: E402
-
-from cogvideox_core import CogVideoXTransformer3D, NoiseSchedule, load_pipeline, load_transformer  # noqa: E402
-from cogvideox_core.demo import DEMO_MODEL  # noqa: E402
-from cogvideox_core.training.demo_world.captions import prompt_of  # noqa: E402
-from cogvideox_core.training.demo_world.world import make_scene, render  # noqa: E402
 
 REPORT = REPO / "docs" / "forms.md"
 TIMESTEPS = (200, 500, 800, 999)
@@ -108,7 +106,7 @@ def decibels() -> tuple[list[str], bool]:
     state = load_file(path / "diffusion_pytorch_model.safetensors")
     reference, size = output(load_transformer(path, dtype="float32"), inputs), nbytes(path)
     lines, reached = ["| form | asked | output | bytes, of the 16-bit file |", "|---" * 4 + "|"], True
-    writers: dict[str, Writer] = {**RENAMED, **{name: writer for name, (writer, _) in QUANTISED.items()}}
+    writers: dict[str, Writer] = {**RENAMED, **{name: writer for name, (writer, _) in QUANTIZED.items()}}
     for name, write in writers.items():
         with tempfile.TemporaryDirectory() as folder:
             file = write(state, Path(folder))

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from measuring import anonymous_memory
 
+from benchmarks.measuring import anonymous_memory
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D, load_text_encoder, load_transformer
 from cogvideox_core.models.text_encoder import t5_model
 from cogvideox_core.training.tokenizer import train_tokenizer
@@ -158,8 +158,7 @@ def _q4_0(shards: Path, folder: Path) -> Path:
 
 
 def _sat(shards: Path, folder: Path) -> Path:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-    from forms import sat
+    from tests.support.weight_forms import sat
 
     return sat(dict(open_weights(shards)), folder)
 

@@ -20,16 +20,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from measuring import anonymous_memory, machine_name, watched
 from torch import Tensor, nn
 
+from benchmarks.measuring import anonymous_memory, machine_name, watched
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D
 from cogvideox_core.models.transformer.adaln_table import tabulated
 from cogvideox_core.models.transformer.attention import choose_attention
 from cogvideox_core.models.transformer.model import ExpertLayerNorm, FinalLayerNorm
 from cogvideox_core.pipeline.offload import Visitor
 from cogvideox_core.sampling.loop import TABULATED_STEPS
-from cogvideox_core.weights.int8 import quantise_model
+from cogvideox_core.weights.int8 import quantize_model
 
 TIMESTEPS = range(999, 19, -20)
 MEMORY, TIME = 2.5, 1.05
@@ -79,7 +79,7 @@ def _transformer(form: str, count: int) -> CogVideoXTransformer3D:
             drawn = numbers[: tensor.numel()].view(tensor.shape).clone()  # the same for all, since drawing takes long
             module._parameters[key] = nn.Parameter(drawn, requires_grad=False)
     if form == "int8":
-        quantise_model(model, "int8")
+        quantize_model(model, "int8")
     return model.eval()
 
 

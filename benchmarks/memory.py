@@ -17,9 +17,9 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from loading import T5_XXL
 from torch import nn
 
+from benchmarks.loading import T5_XXL
 from cogvideox_core import VARIANTS, CogVideoXTransformer3D
 from cogvideox_core.models.shapes import VideoSize, latent_size
 from cogvideox_core.models.text_encoder import t5_model
@@ -27,7 +27,7 @@ from cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
 from cogvideox_core.models.vae.memory import decode_memory, encode_memory
 from cogvideox_core.models.vae.tiling import Tiling
 from cogvideox_core.models.variants import Variant
-from cogvideox_core.weights.int8 import quantise_model
+from cogvideox_core.weights.int8 import quantize_model
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "memory.md"
 MEASURED = json.loads((DOCUMENT.parent / "performance-cuda.json").read_text())
@@ -116,7 +116,7 @@ def vae_weights() -> int:
 
 def _by_form(model: nn.Module) -> dict[str, int]:
     plain = _bytes(model)
-    quantise_model(model, "int8")
+    quantize_model(model, "int8")
     return {"bf16": plain, "int8": _bytes(model)}
 
 

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import commit, machine_name, watched
-from runs import Maker, Run, weight_bytes
-from scenes import FLOORS, OURS, Scene, on_cpu, on_gpu
 
-from parity import psnr_db, relative_difference, snr_db  # isort: skip (runs.py puts tests/ on the path)
+from benchmarks.measuring import commit, machine_name, watched
+from benchmarks.runs import Maker, Run, weight_bytes
+from benchmarks.scenes import FLOORS, OURS, Scene, on_cpu, on_gpu
+from tests.support.parity import psnr_db, relative_difference, snr_db
 
 REPO = Path(__file__).resolve().parents[1]
 GIB = 2**30

@@ -16,10 +16,8 @@ import tempfile
 from itertools import count
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from graphs import text_to_video
-from host import Events, Host
+from tests.support.graphs import text_to_video
+from tests.support.host import Events, Host
 
 AIM = 1.03
 WARM_UP = 2  # runs of each kind that do not count

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from runs import Maker, Run
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+
+from benchmarks.runs import Maker, Run
 
 _aten = torch.ops.aten
 _PRODUCTS = {

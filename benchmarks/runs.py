@@ -14,26 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cogvideox_core import load_pipeline
+from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_STEPS
+from cogvideox_core.kernels import layers
+from cogvideox_core.models.config import TransformerConfig, VAEConfig
+from cogvideox_core.models.transformer.adaln_table import tabulated
+from cogvideox_core.models.transformer.attention import choose_attention
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from cogvideox_core.models.transformer.positions import rotary_table
+from cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
+from cogvideox_core.models.vae.tiling import Tiling
+from cogvideox_core.models.variants import VARIANTS
+from cogvideox_core.pipeline.offload import Workplace
+from cogvideox_core.pipeline.pipeline import CogVideoXPipeline
+from cogvideox_core.weights.int8 import Method, quantize_model
+from tests.support.checkpoints import OFFICIAL
+from tests.support.weight_forms import comfyui_name
+
 REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "tests"))
-
-from checkpoints import OFFICIAL  # noqa: E402
-from forms import comfyui_name  # noqa: E402
-
-from cogvideox_core import load_pipeline  # noqa: E402
-from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_STEPS  # noqa: E402
-from cogvideox_core.kernels import layers  # noqa: E402
-from cogvideox_core.models.config import TransformerConfig, VAEConfig  # noqa: E402
-from cogvideox_core.models.transformer.adaln_table import tabulated  # noqa: E402
-from cogvideox_core.models.transformer.attention import choose_attention  # noqa: E402
-from cogvideox_core.models.transformer.model import CogVideoXTransformer3D  # noqa: E402
-from cogvideox_core.models.transformer.positions import rotary_table  # noqa: E402
-from cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D  # noqa: E402
-from cogvideox_core.models.vae.tiling import Tiling  # noqa: E402
-from cogvideox_core.models.variants import VARIANTS  # noqa: E402
-from cogvideox_core.pipeline.offload import Workplace  # noqa: E402
-from cogvideox_core.pipeline.pipeline import CogVideoXPipeline  # noqa: E402
-from cogvideox_core.weights.int8 import Method, quantise_model  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class Step:
     def own(self, device: torch.device, quantize: Method = "none") -> CogVideoXTransformer3D:
         model = CogVideoXTransformer3D(self.config, dtype=self.dtype, device=device).eval().requires_grad_(False)
         model.load_state_dict(self.peer(device).state_dict())
-        quantise_model(model, quantize)
+        quantize_model(model, quantize)
         return model
 
     def ours(self, device: torch.device, quantize: Method = "none") -> Run:
@@ -117,7 +115,7 @@ class Step:
 
     def diffusers(self, device: torch.device, *, compiled: bool = False, quantize: Method = "none") -> Run:
         model = self.peer(device)
-        quantise_model(model, quantize)
+        quantize_model(model, quantize)
         latents, embeds, timestep = self.inputs(device)
         grid = (self.size[0] // self.config.frame_patch, self.size[1] // 2, self.size[2] // 2)
         rotary = tuple(part.repeat_interleave(2, dim=-1) for part in rotary_table(grid, self.config, device))
@@ -171,7 +169,7 @@ class Step:
 
 
 def _import_comfyui(device: torch.device) -> None:
-    import provision
+    from tests import provision
 
     sys.path.insert(0, str(provision.comfyui()))
     sys.argv = [sys.argv[0], *(["--cpu"] if device.type == "cpu" else [])]

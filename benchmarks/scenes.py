@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
-from products import products_of
-from runs import (
+
+from benchmarks.products import products_of
+from benchmarks.runs import (
     Maker,
     Run,
     Step,
@@ -19,7 +20,6 @@ from runs import (
     our_text,
     written,
 )
-
 from cogvideox_core import load_transformer
 
 OURS = "ours"

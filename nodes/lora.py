@@ -17,7 +17,7 @@ class CogVideoXLoadLoRA(io.ComfyNode):
             category="CogVideoX/loaders",
             description=(
                 "Puts a LoRA on a CogVideoX model: files of diffusers and PEFT, kohya and VideoX-Fun, and SAT. Put "
-                "several behind each other to stack them. Works on quantised models, too."
+                "several behind each other to stack them. Works on quantized models, too."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="From CogVideoX Load Model, or another LoRA."),
@@ -55,4 +55,4 @@ class CogVideoXLoadLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora_name: str, strength: float, divide_by_rank: bool = False) -> io.NodeOutput:
-        return io.NodeOutput(*add_lora(model, chosen_lora(lora_name), strength, normalise=divide_by_rank))
+        return io.NodeOutput(*add_lora(model, chosen_lora(lora_name), strength, normalize=divide_by_rank))

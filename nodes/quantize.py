@@ -31,7 +31,7 @@ class CogVideoXQuantizeINT8(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model in 8 bits, for any sampler.")],
-            search_aliases=["int8", "8 bit", "bitsandbytes", "quantise", "low vram", "less memory"],
+            search_aliases=["int8", "8 bit", "bitsandbytes", "quantize", "low vram", "less memory"],
         )
 
     @classmethod

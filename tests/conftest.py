@@ -4,9 +4,6 @@ pack imported into this process (`pack`).
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -14,16 +11,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import provision
 import pytest
 
+from tests import provision
+from tests.support.pack import load_pack
+
 if TYPE_CHECKING:  # what tests of the core alone need not have installed
-    from browser import Canvas
-    from host import Host
+    from tests.support.browser import Canvas
+    from tests.support.host import Host
 
-pytest.register_assert_rewrite("browser")  # so that a failing Canvas.check() shows its lists
+pytest.register_assert_rewrite("tests.support.browser")  # so that a failing Canvas.check() shows its lists
 
-PACK_MODULE = "cogvideox_pack"
 PROBES = Path(__file__).parent / "host_probes"
 
 
@@ -76,7 +74,7 @@ def extra_packs() -> list[Path]:
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The ComfyUI server that tests share. Add models of your own names; leave its settings as they were."""
-    from host import Host
+    from tests.support.host import Host
 
     with Host(tmp_path_factory.mktemp("host"), extra_packs=extra_packs()) as running:
         yield running
@@ -85,7 +83,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 @pytest.fixture
 def start_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Host]]:
     """Start a server of this test's own: `start_host("--disable-api-nodes", extra_packs=[...])`."""
-    from host import Host
+    from tests.support.host import Host
 
     with ExitStack() as running:
 
@@ -99,7 +97,7 @@ def start_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """The browser that tests share."""
-    import browser
+    from tests.support import browser
 
     missing = None
     with ExitStack() as running:
@@ -116,7 +114,7 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture
 def open_canvas(chromium: Any) -> Iterator[Callable[[Host], Canvas]]:
     """Open a page with the canvas of any host: `open_canvas(host)`; twice for two clients."""
-    from browser import Canvas
+    from tests.support.browser import Canvas
 
     with ExitStack() as opened:
 
@@ -138,21 +136,3 @@ def canvas(open_canvas: Callable[[Host], Canvas], host: Host) -> Canvas:
 def pack() -> ModuleType:
     """`load_pack()`, once."""
     return load_pack()
-
-
-def load_pack() -> ModuleType:
-    """The pack as a package in this process, with ComfyUI's modules importable, on the CPU.
-
-    `importlib.import_module(f"{pack.__name__}.nodes.loaders")`, say. ComfyUI comes first on the path: its `nodes`
-    is a module, ours a folder, and `python -m pytest` puts the repository on the path.
-    """
-    sys.path.insert(0, str(provision.comfyui()))
-    from comfy.cli_args import args  # pyright: ignore[reportMissingImports]
-
-    args.cpu = True  # read when comfy.model_management is imported
-    specification = importlib.util.spec_from_loader(PACK_MODULE, loader=None, is_package=True)
-    assert specification is not None
-    module = importlib.util.module_from_spec(specification)
-    module.__path__ = [str(provision.REPO)]
-    sys.modules[PACK_MODULE] = module
-    return module

@@ -30,33 +30,34 @@ class Mutation(NamedTuple):
     tests: str
 
 
-TRANSFORMER = "tests/core/test_transformer.py"
-LAYERS = "tests/core/test_layers.py"
-ATTENTION = "tests/core/test_attention.py"
-STREAMING = "tests/core/test_streaming.py"
-COMPILATION = "tests/core/test_compilation.py"
-KERNELS = "tests/core/test_kernels.py"
-UPLOAD = "tests/core/test_weights_upload.py"
-MODULATION = "tests/core/test_modulation.py"
-VAE = "tests/core/test_vae.py"
-WINOGRAD = "tests/core/test_winograd.py"
-VAE_MEMORY = "tests/core/test_vae_memory.py"
+TRANSFORMER = "tests/core/models/transformer/test_model.py"
+LAYERS = "tests/core/kernels/test_layers.py"
+ATTENTION = "tests/core/models/transformer/test_attention.py"
+STREAMING = "tests/core/pipeline/test_offload.py"
+COMPILATION = "tests/core/models/transformer/test_compilation.py"
+KERNELS = "tests/core/kernels/test_triton_tokens.py"
+COLOURS = "tests/core/videos/test_preview_colours.py"
+UPLOAD = "tests/core/weights/test_upload.py"
+MODULATION = "tests/core/models/transformer/test_adaln_table.py"
+VAE = "tests/core/models/vae/test_autoencoder.py"
+WINOGRAD = "tests/core/models/vae/test_winograd.py"
+VAE_MEMORY = "tests/core/models/vae/test_memory.py"
 VAE_NODES = "tests/nodes/test_vae.py"
-SCHEDULE = "tests/core/test_schedulers.py"
-CONDITIONING = "tests/core/test_conditioning.py"
-RUNS = "tests/core/test_pipeline.py"
+SCHEDULE = "tests/core/sampling/test_samplers.py"
+CONDITIONING = "tests/core/pipeline/test_conditioning.py"
+RUNS = "tests/core/pipeline/test_pipeline.py"
 SAMPLING = "tests/nodes/test_sampling.py"
-APPROXIMATION = "tests/core/test_approximation.py"
+APPROXIMATION = "tests/core/sampling/test_approximation.py"
 SPEED = "tests/nodes/test_speed.py"
-BATCHES = "tests/core/test_training_batches.py"
-TRAINING = "tests/core/test_training.py"
-FORMS = "tests/core/test_weights_forms.py"
-CODECS = "tests/core/test_weights_codecs.py"
-LORA = "tests/core/test_lora.py"
-CONVERT = "tests/core/test_convert.py"
+BATCHES = "tests/core/training/test_diffusion.py"
+TRAINING = "tests/core/training/test_loop.py"
+FORMS = "tests/core/weights/test_key_names.py"
+CODECS = "tests/core/weights/test_codecs.py"
+LORA = "tests/core/weights/test_lora.py"
+CONVERT = "tests/core/weights/test_convert.py"
 DERIVED = "tests/nodes/test_derived.py"
 TYPES = "tests/nodes/test_host_types.py"
-INT8 = "tests/core/test_int8.py"
+INT8 = "tests/core/weights/test_int8.py"
 QUANTIZE = "tests/nodes/test_quantize.py"
 PREVIEW = "tests/nodes/test_preview.py"
 
@@ -129,7 +130,7 @@ MUTATIONS = [
     Mutation(f"{CORE}/models/transformer/adaln_table.py", "sorted(set(timesteps))", "list(timesteps)", MODULATION),
     Mutation(f"{CORE}/kernels/triton_tokens.py", "normed * (1.0 + scale) + shift", "normed * scale + shift", KERNELS),
     Mutation(f"{CORE}/kernels/triton_tokens.py", "even * c - odd * s", "even * c + odd * s", KERNELS),
-    Mutation(f"{CORE}/kernels/triton_maps.py", "x * tl.sigmoid(x)", "x", "tests/core/test_vae_kernels.py"),
+    Mutation(f"{CORE}/kernels/triton_maps.py", "x * tl.sigmoid(x)", "x", "tests/core/kernels/test_triton_maps.py"),
     Mutation(f"{CORE}/weights/upload.py", "source[start:stop]", "source[: stop - start]", UPLOAD),
     Mutation(f"{CORE}/kernels/cpu_attention.py", "head_dim**-0.5", "(head_dim + 1)**-0.5", ATTENTION),
     Mutation("nodes/host/transformer.py", "skip_reshape and not asks_more", "True", "tests/nodes/test_attention.py"),
@@ -255,7 +256,12 @@ MUTATIONS = [
     Mutation(f"{HOST}/leading_frames.py", "z[:, :, :1], torch.zeros_like", "z[:, :, 1:2], torch.zeros_like", SAMPLING),
     Mutation(f"{HOST}/vae.py", "carry_device=carry_device).mode()", "carry_device=carry_device).logvar", VAE_NODES),
     Mutation(f"{HOST}/vae.py", "VideoSize(tiling.tile_height, tiling.tile_width", "VideoSize(999, 999", VAE_NODES),
-    Mutation(f"{CORE}/videos/preview_colours.py", "(red / scale,", "(red * scale,", "tests/core/test_latent_rgb.py"),
+    Mutation(
+        f"{CORE}/videos/preview_colours.py",
+        "(red / scale,",
+        "(red * scale,",
+        "tests/core/videos/test_preview_colours.py",
+    ),
     Mutation(f"{HOST}/colours.py", "known.latent_rgb_factors is None", "True", PREVIEW),
     Mutation(f"{HOST}/pictures.py", "self.latent_format.process_out(x0[:1])", "x0[:1]", PREVIEW),
     Mutation(f"{HOST}/pictures.py", "(pixels.movedim(-1, 1) + 1) / 2", "pixels.movedim(-1, 1)", PREVIEW),

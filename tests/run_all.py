@@ -51,7 +51,7 @@ def main(pytest_arguments: list[str]) -> int:
         return 1
     outcomes = [timed(step) for step in (ruff_check, ruff_format, pyright, web_tests)]
     outcomes.append(timed(lambda: python_tests(pytest_arguments)))
-    return summarise([outcome for outcome in outcomes if outcome])
+    return summarize([outcome for outcome in outcomes if outcome])
 
 
 def say(text: str) -> None:
@@ -218,7 +218,7 @@ def timed(step: Callable[[], Outcome | None]) -> Outcome | None:
     return outcome
 
 
-def summarise(outcomes: list[Outcome]) -> int:
+def summarize(outcomes: list[Outcome]) -> int:
     """Print a line per step and the closing line; 1 if anything failed, else 0."""
     say("")
     for outcome in outcomes:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from browser import Canvas
-    from host import Host
+    from tests.support.browser import Canvas
+    from tests.support.host import Host
 
 REPO = Path(__file__).resolve().parents[1]
 CORE = REPO / "cogvideox_core"
@@ -164,7 +164,7 @@ def test_host_runs_a_prompt(host: Host):
 
 
 def test_host_reports_a_refused_prompt(host: Host):
-    from host import PromptRejected
+    from tests.support.host import PromptRejected
 
     with pytest.raises(PromptRejected) as refusal:
         host.run({"image": {"class_type": "NoSuchNode", "inputs": {}}})

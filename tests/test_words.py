@@ -6,9 +6,10 @@ import re
 import subprocess
 import sys
 
-import provision
 import pytest
-from words import DOCS, INTERFACE, LANGUAGES, documented, help_file, help_text, locale, quoted, unsaid
+
+from tests import provision
+from tests.support.words import DOCS, INTERFACE, LANGUAGES, documented, help_file, help_text, locale, quoted, unsaid
 
 PICTURE = re.compile(r"!\[[^\]]+\]\((images/[^)]+)\)")
 LARGEST_HELP = 1_500_000  # bytes of all pages and pictures

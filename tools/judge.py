@@ -299,14 +299,14 @@ def _name_shape(alpha: Tensor, track: Tensor) -> str | None:
     """The shape most like the mean of all frames."""
     if not len(track):
         return None
-    likeness = _outlines() @ _standardised(_patches(alpha, track).mean(dim=0))
+    likeness = _outlines() @ _standardized(_patches(alpha, track).mean(dim=0))
     best = int(likeness.argmax())
     return SHAPES[best // len(_SOFTNESS)] if likeness[best] >= _MIN_LIKENESS else None
 
 
 @lru_cache(maxsize=1)
 def _outlines() -> Tensor:
-    """[N, P * P]: patches of each shape at each softness, standardised."""
+    """[N, P * P]: patches of each shape at each softness, standardized."""
     outlines = []
     for shape in SHAPES:
         thing = Thing("white", shape, "standing still", "large", (0.5, 0.5, 0.5))
@@ -314,7 +314,7 @@ def _outlines() -> Tensor:
         behind = video[..., :1].expand_as(video)
         alpha = _alpha(video, behind, (video != behind).any(dim=0), video.amax(dim=(1, 2, 3)))
         patch = _patches(alpha, _track(alpha)[1])
-        outlines += [_standardised(_blurred(patch, softness * _PATCH / 2 / _PATCH_REACH)) for softness in _SOFTNESS]
+        outlines += [_standardized(_blurred(patch, softness * _PATCH / 2 / _PATCH_REACH)) for softness in _SOFTNESS]
     return torch.stack(outlines)
 
 
@@ -329,7 +329,7 @@ def _blurred(patch: Tensor, sigma: float) -> Tensor:
     return F.conv2d(rows, kernel[None, None, None, :], padding=(0, reach))[0]
 
 
-def _standardised(patch: Tensor) -> Tensor:
+def _standardized(patch: Tensor) -> Tensor:
     return F.normalize(patch.flatten() - patch.mean(), dim=0)
 
 

@@ -2,7 +2,7 @@
 
 A `Visitor` lives in CPU memory, mapped from its file where it was opened so. While it is present, what lies around its
 blocks is on the device, and the blocks pass through two buffers there: one is computed with while the next is copied,
-on a stream of its own where there is one. Small numbers (`QuantisedTensor`) travel small. On the CPU the same happens
+on a stream of its own where there is one. Small numbers (`PackedWeight`) travel small. On the CPU the same happens
 with the CPU as the device, to the same numbers.
 """
 
@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from ..models.text_encoder import TextEncoder
 from ..models.transformer.model import CogVideoXTransformer3D, ExpertLayerNorm, FinalLayerNorm
 from ..models.vae.autoencoder import AutoencoderCausal3D
-from ..weights.packed_weight import QuantisedTensor
+from ..weights.packed_weight import PackedWeight
 
 logger = logging.getLogger("cogvideox")
 
@@ -199,7 +199,7 @@ class _Bundle:
         for tensor in self.own:
             _check(tensor)
         self.layout, self.nbytes = _layout(
-            (part.shape, part.dtype if isinstance(tensor, QuantisedTensor) else self._cast(part))
+            (part.shape, part.dtype if isinstance(tensor, PackedWeight) else self._cast(part))
             for tensor in self.own
             for part in _parts(tensor)
         )
@@ -232,9 +232,9 @@ class _Bundle:
         views, made = iter(self._views(buffer)), []
         for tensor in self.own:
             parts: list[Tensor] = [next(views) for _ in _parts(tensor)]
-            if isinstance(tensor, QuantisedTensor):
+            if isinstance(tensor, PackedWeight):
                 stored = dict(zip(tensor.stored, parts, strict=True))
-                found: Tensor = QuantisedTensor(tensor.codec, stored, self._cast(tensor))
+                found: Tensor = PackedWeight(tensor.codec, stored, self._cast(tensor))
             else:
                 (found,) = parts
             made.append(_like(tensor, found))
@@ -253,7 +253,7 @@ def _like(tensor: Tensor, other: Tensor) -> Tensor:
 
 def _parts(tensor: Tensor) -> list[Tensor]:
     """The plain tensors one is made of."""
-    return list(tensor.stored.values()) if isinstance(tensor, QuantisedTensor) else [tensor]
+    return list(tensor.stored.values()) if isinstance(tensor, PackedWeight) else [tensor]
 
 
 def _layout(parts: Iterable[tuple[torch.Size, torch.dtype]]) -> tuple[tuple[_Part, ...], int]:
@@ -271,7 +271,7 @@ def _identities(bundles: list[_Bundle]) -> list[int]:
 
 
 def _check(tensor: Tensor) -> None:
-    if type(tensor) not in (Tensor, nn.Parameter, QuantisedTensor):
+    if type(tensor) not in (Tensor, nn.Parameter, PackedWeight):
         raise ValueError(
             f"weights of the kind {type(tensor).__name__} cannot be streamed; take int8, or do without low memory"
         )

@@ -148,7 +148,7 @@ def rescale_channels(tensors: Mapping[str, Tensor], factors: Tensor) -> dict[str
     return scaled
 
 
-def initialise(vae: AutoencoderCausal3D) -> None:
+def initialize(vae: AutoencoderCausal3D) -> None:
     """Start a new VAE so that signals neither grow nor fade: residual branches shut, spatial norms plain norms."""
     for module in vae.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d) and module.kernel_size[-1] > 1:

@@ -223,7 +223,7 @@ class DiffusionObjective(Objective):
         self.write(folder)
 
 
-def zero_initialise(transformer: CogVideoXTransformer3D) -> None:
+def zero_initialize(transformer: CogVideoXTransformer3D) -> None:
     """Start a new transformer as the identity: no gate open, no output (adaLN-Zero, arXiv 2212.09748)."""
     linears: list[Any] = [module.linear for module in transformer.modules() if isinstance(module, ExpertLayerNorm)]
     for linear in [*linears, transformer.proj_out]:

@@ -21,9 +21,9 @@ from ..sampling.noise_schedule import NoiseSchedule
 from ..weights.load import load_transformer, load_vae
 from ..weights.save_diffusers import write_index, write_lora, write_scheduler, write_text_encoder, write_transformer
 from ..weights.t5 import load_text_encoder, load_tokenizer
-from .autoencoder import AutoencoderObjective, initialise
+from .autoencoder import AutoencoderObjective, initialize
 from .clips import ClipSource
-from .diffusion import DiffusionObjective, zero_initialise
+from .diffusion import DiffusionObjective, zero_initialize
 from .latents import EncodedBucket, encode_bucket
 from .loop import Objective
 from .lora import LoRAShape, Pair, add_pairs
@@ -63,7 +63,7 @@ def _autoencoder(recipe: AutoencoderRecipe, clips: ClipSource, places: Places) -
         vae = load_vae(_component(places.model, "vae"), dtype=torch.float32)
     else:
         vae = AutoencoderCausal3D(_config(VAEConfig(), recipe.vae))
-        initialise(vae)
+        initialize(vae)
     return AutoencoderObjective(
         vae.train().requires_grad_(True),
         clips,
@@ -192,7 +192,7 @@ def _transformer(recipe: DiffusionRecipe, variant: Variant, places: Places) -> C
     if recipe.transformer is not None:
         shape = dict(recipe.transformer, use_learned_positional_embeddings=False)
         transformer = CogVideoXTransformer3D(_config(variant.transformer, shape), variant=variant)
-        zero_initialise(transformer)
+        zero_initialize(transformer)
         return transformer
     trained = load_transformer(_component(places.model, "transformer"), dtype=torch.float32)
     tensors = trained.state_dict()

@@ -1,1 +1,1 @@
-"""Weight files: opening and recognising them, models from them, LoRAs, conversion and writing."""
+"""Weight files: opening and recognizing them, models from them, LoRAs, conversion and writing."""

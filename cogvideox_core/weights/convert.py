@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from ..weights.t5 import t5_config
-from . import recognise as kinds
+from . import recognize as kinds
 from .codecs import CODECS
 from .detect import transformer_config, vae_config
 from .entries import Entry, Weights
 from .errors import CheckpointError
 from .files import open_weights
 from .load import declared_config, open_component
-from .packed_weight import QuantisedTensor, is_large, quantise
-from .recognise import Component, recognise
+from .packed_weight import PackedWeight, is_large, quantize
+from .recognize import Component, recognize
 from .save_diffusers import describe, write_json
 from .writing import GGUF_DTYPES, Progress, entry_bytes, write_gguf, write_safetensors
 
@@ -113,7 +113,7 @@ def convert(
 
 def component_of(path: Path) -> Component:
     """Which component a file or folder holds. Raises: CheckpointError if it holds none, or something else."""
-    kind = recognise(open_weights(path))
+    kind = recognize(open_weights(path))
     found = kinds.component_of(kind)
     if found is None:
         told = f"is {kind.what}" if kind else "holds nothing that is known"
@@ -163,20 +163,20 @@ def _converted(key: str, entry: Entry, form: Form, suffix: str, dtype: torch.dty
 
 def _plain(entry: Entry, dtype: torch.dtype) -> Tensor:
     tensor = entry.read()
-    return tensor.dequantise(dtype) if isinstance(tensor, QuantisedTensor) else tensor.to(dtype)
+    return tensor.dequantize(dtype) if isinstance(tensor, PackedWeight) else tensor.to(dtype)
 
 
-def _small(entry: Entry, codec: str) -> QuantisedTensor:
+def _small(entry: Entry, codec: str) -> PackedWeight:
     """The weight in a codec; as it is if it is in that already."""
     tensor = entry.read()
-    if isinstance(tensor, QuantisedTensor):
+    if isinstance(tensor, PackedWeight):
         if tensor.codec == codec and _stores_alike(tensor, entry):
             return tensor
-        tensor = tensor.dequantise(torch.float32)
-    return quantise(tensor, codec)
+        tensor = tensor.dequantize(torch.float32)
+    return quantize(tensor, codec)
 
 
-def _stores_alike(tensor: QuantisedTensor, entry: Entry) -> bool:
+def _stores_alike(tensor: PackedWeight, entry: Entry) -> bool:
     """Whether a scaled weight has the scales a file of ours has: one for each row of int8, one for all of fp8."""
     scale = tensor.stored.get("scale")
     if tensor.codec == "int8":
@@ -186,7 +186,7 @@ def _stores_alike(tensor: QuantisedTensor, entry: Entry) -> bool:
     return True
 
 
-def _part(read: Callable[[], QuantisedTensor], name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Entry:
+def _part(read: Callable[[], PackedWeight], name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Entry:
     return Entry(shape, dtype, lambda: read().stored[name].reshape(shape).to(dtype))
 
 

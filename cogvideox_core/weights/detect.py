@@ -15,7 +15,7 @@ from ..models.config import TransformerConfig, VAEConfig
 from ..models.variants import DERIVED, VARIANTS, Variant
 from .config_json import check_fixed, declared_fields
 from .errors import CheckpointError
-from .recognise import expect_kind
+from .recognize import expect_kind
 
 Shapes = Mapping[str, tuple[int, ...]]
 

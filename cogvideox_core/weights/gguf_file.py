@@ -11,7 +11,7 @@ from torch import Tensor
 from .codecs import CODECS
 from .entries import Entry
 from .errors import CheckpointError, listed, shown
-from .packed_weight import QuantisedTensor
+from .packed_weight import PackedWeight
 
 OWN_METADATA = "cogvideox."  # before the names of what this pack leaves in a file
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -20,7 +20,7 @@ _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 class GGUFFile:
     """Tensors of one file. The header is read at once; a tensor's pages are read when it is used.
 
-    Attributes: entries, metadata: as of every reader; quantised tensors have the dtype float16 for now.
+    Attributes: entries, metadata: as of every reader; quantized tensors have the dtype float16 for now.
     Raises: CheckpointError if the file is damaged or in a number format that is not read; ImportError without gguf.
     """
 
@@ -70,7 +70,7 @@ def _entry(part: Any, path: Path) -> Entry:
     stored = codec.stored_shape(shape)
 
     def read() -> Tensor:
-        return QuantisedTensor(kind, {"data": _bytes(part).reshape(stored)}, torch.float16)
+        return PackedWeight(kind, {"data": _bytes(part).reshape(stored)}, torch.float16)
 
     return Entry(shape, torch.float16, read, kind)
 

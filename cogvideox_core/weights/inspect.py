@@ -23,7 +23,7 @@ from .errors import CheckpointError
 from .files import open_weights
 from .load import declared_config, open_component
 from .lora import is_lora, lora_ranks
-from .recognise import COMPONENTS, Component, component_of, recognise
+from .recognize import COMPONENTS, Component, component_of, recognize
 from .writing import entry_bytes
 
 
@@ -69,7 +69,7 @@ def inspect(path: str | Path) -> list[Inspection]:
 
 def _inspect(path: Path) -> Inspection:
     weights = open_weights(path)
-    kind = recognise(weights)
+    kind = recognize(weights)
     component = component_of(kind)
     if component is None:
         return _described(Inspection(path, _other(weights, kind)), weights)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..kernels import layers
 from ..kernels.int8 import int8_linear, multiplies_int8
-from .packed_weight import QuantisedTensor, is_large, quantise
+from .packed_weight import PackedWeight, is_large, quantize
 
 Method = Literal["none", "int8", "llm.int8"]
 
@@ -27,7 +27,7 @@ _MODULATION = re.compile(r".*\.norm[12]\.linear\.weight")
 
 
 class Int8Linear(layers.Linear):
-    """A linear layer whose weight is a `QuantisedTensor` in int8; it multiplies in 8 bits where the device does.
+    """A linear layer whose weight is a `PackedWeight` in int8; it multiplies in 8 bits where the device does.
 
     Elsewhere the weight is decoded, and only that is rounded.
     """
@@ -40,16 +40,16 @@ class Int8Linear(layers.Linear):
 
     def _in_8_bits(self, input: Tensor) -> bool:
         weight = self.weight
-        return isinstance(weight, QuantisedTensor) and multiplies_int8(input, weight.stored["data"])
+        return isinstance(weight, PackedWeight) and multiplies_int8(input, weight.stored["data"])
 
     def _product(self, input: Tensor, *, gelu: bool = False) -> Tensor:
         weight = self.weight
-        assert isinstance(weight, QuantisedTensor)
+        assert isinstance(weight, PackedWeight)
         scale = weight.stored["scale"].expand(len(weight), 1)  # a file may have one for the whole matrix
         return int8_linear(input, weight.stored["data"], scale, self.bias, gelu=gelu)
 
 
-def quantise_model(
+def quantize_model(
     model: nn.Module,
     method: Method,
     *,
@@ -86,7 +86,7 @@ def check_method(method: str) -> None:
 
 
 def becomes_small(key: str, tensor: Tensor, method: Method) -> bool:
-    """Whether `quantise_model` makes the weight of that name small."""
+    """Whether `quantize_model` makes the weight of that name small."""
     known = is_large(key) or (method == "int8" and _MODULATION.fullmatch(key) is not None)
     return METHODS[method] is not None and known and _is_plain(tensor)
 
@@ -94,14 +94,14 @@ def becomes_small(key: str, tensor: Tensor, method: Method) -> bool:
 def made_small(
     tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """The weights of a model with those in "int8" that `quantise_model` would make so; the others as they are.
+    """The weights of a model with those in "int8" that `quantize_model` would make so; the others as they are.
 
     Args:
         dtype: what the small ones stand for.
         device: what they are rounded on, one at a time; they come back to where they were.
     """
     return {
-        key: quantise(tensor.to(device), "int8", dtype).to(tensor.device)
+        key: quantize(tensor.to(device), "int8", dtype).to(tensor.device)
         if becomes_small(key, tensor, "int8")
         else tensor
         for key, tensor in tensors.items()
@@ -111,7 +111,7 @@ def made_small(
 def check_plain(tensors: Mapping[str, Tensor], method: Method, source: str | Path) -> None:
     """Raises: ValueError if a method is asked for and all large matrices are in few bits of another kind already."""
     large = [tensor for key, tensor in tensors.items() if is_large(key)]
-    codecs = {tensor.codec for tensor in large if isinstance(tensor, QuantisedTensor)}
+    codecs = {tensor.codec for tensor in large if isinstance(tensor, PackedWeight)}
     if METHODS[method] is None or any(map(_is_plain, large)) or (method == "int8" and codecs == {"int8"}):
         return
     raise ValueError(
@@ -121,13 +121,13 @@ def check_plain(tensors: Mapping[str, Tensor], method: Method, source: str | Pat
 
 
 def _is_plain(weight: Tensor) -> bool:
-    return weight.is_floating_point() and not isinstance(weight, QuantisedTensor)
+    return weight.is_floating_point() and not isinstance(weight, PackedWeight)
 
 
 def _by_rows(key: str, layer: nn.Linear, dtype: torch.dtype, device: torch.device) -> nn.Linear:
     weight = layer.weight.detach()
     if becomes_small(key, weight, "int8"):
-        weight = quantise(weight.to(device), "int8", dtype)
+        weight = quantize(weight.to(device), "int8", dtype)
         layer.weight = nn.Parameter(weight, requires_grad=False)
     if not (is_large(key) and isinstance(layer, layers.Linear) and _has_codec(weight, "int8")):
         return layer
@@ -137,7 +137,7 @@ def _by_rows(key: str, layer: nn.Linear, dtype: torch.dtype, device: torch.devic
 
 
 def _has_codec(weight: Tensor, codec: str) -> bool:
-    return isinstance(weight, QuantisedTensor) and weight.codec == codec
+    return isinstance(weight, PackedWeight) and weight.codec == codec
 
 
 def _by_bitsandbytes(key: str, layer: nn.Linear, dtype: torch.dtype, device: torch.device) -> nn.Linear:

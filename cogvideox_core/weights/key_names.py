@@ -20,7 +20,7 @@ from torch import Tensor
 from .entries import Entry, Shape, Weights
 from .errors import CheckpointError, shown
 from .packed_weight import joined_rows
-from .recognise import Component
+from .recognize import Component
 
 
 class Rows(NamedTuple):

@@ -24,10 +24,10 @@ from .dtypes import named_dtype, weights_dtype
 from .entries import Weights
 from .errors import CheckpointError, listed
 from .files import open_weights
-from .int8 import Method, becomes_small, check_method, check_plain, quantise_model
+from .int8 import Method, becomes_small, check_method, check_plain, quantize_model
 from .key_names import in_own_names
 from .packed_entries import decoded
-from .recognise import Component
+from .recognize import Component
 from .upload import Uploads
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -134,7 +134,7 @@ def fill(
     }
     if like is None:
         _place(model, placed)
-        quantise_model(model, quantize, dtype=dtype, device=device)
+        quantize_model(model, quantize, dtype=dtype, device=device)
     else:
         model.requires_grad_(False)
         model.load_state_dict(placed, assign=True)  # a host's layers may have their own way to take weights

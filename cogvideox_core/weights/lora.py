@@ -124,17 +124,17 @@ def _add_to_result(layer: nn.Module, addition: Callable[..., Tensor]) -> Callabl
     return undo
 
 
-def load_lora(transformer: nn.Module, path: str | Path, strength: float = 1.0, *, normalise: bool = False) -> LoRA:
+def load_lora(transformer: nn.Module, path: str | Path, strength: float = 1.0, *, normalize: bool = False) -> LoRA:
     """Put a LoRA on a transformer, on top of those it has.
 
     Args:
         path: a file of PEFT or diffusers, kohya or VideoX-Fun, or SAT; or the folder of a PEFT adapter.
         strength: how much of it; 0 for none, negative for its opposite.
-        normalise: divide by the rank where the file does not say its scale, which some published files need.
+        normalize: divide by the rank where the file does not say its scale, which some published files need.
     Returns: the LoRA, which tells `matched`, `unmatched` and `ignored` keys.
     Raises: CheckpointError if the file holds no LoRA, or none for this transformer.
     """
-    lora = LoRA(read_lora(path, module_shapes(transformer), normalise=normalise), transformer, strength)
+    lora = LoRA(read_lora(path, module_shapes(transformer), normalize=normalize), transformer, strength)
     logger.info("LoRA %s at strength %g: %s", Path(path).name, strength, lora.report())
     return lora
 
@@ -157,7 +157,7 @@ def weight_shapes(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]
     }
 
 
-def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, normalise: bool = False) -> LoRAFile:
+def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, normalize: bool = False) -> LoRAFile:
     """The LoRA at `path` for a transformer with these modules; arguments and errors as for `load_lora`.
 
     Args: modules: the shape of each module's weight by its name.
@@ -189,7 +189,7 @@ def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, norma
             if not getattr(addition, part).float().isfinite().all():
                 raise CheckpointError(f"{path} has NaN or infinite numbers for {name}; download it again")
         told = declared.scale(name) if declared else None
-        addition.scale = _scale(weights, parts, addition.rank, told, normalise)
+        addition.scale = _scale(weights, parts, addition.rank, told, normalize)
         file.additions[name] = addition
         file.matched.extend(parts.values())
     _check(file, path)
@@ -266,7 +266,7 @@ def _addition(weights: Weights, parts: Mapping[str, str], shape: tuple[int, ...]
     return Addition(weights[down_key], weights[up_key], 1.0)
 
 
-def _scale(weights: Weights, parts: Mapping[str, str], rank: int, declared: float | None, normalise: bool) -> float:
+def _scale(weights: Weights, parts: Mapping[str, str], rank: int, declared: float | None, normalize: bool) -> float:
     """alpha / r; what the file declares; 1 / r for SAT's; else 1, or 1 / r if that is asked for."""
     if "alpha" in parts:
         alpha = weights[parts["alpha"]].float().flatten()
@@ -277,7 +277,7 @@ def _scale(weights: Weights, parts: Mapping[str, str], rank: int, declared: floa
         return alpha.item() / rank
     if declared is not None:
         return declared
-    return 1 / rank if normalise or "down, SAT" in parts else 1.0
+    return 1 / rank if normalize or "down, SAT" in parts else 1.0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Small numbers as files store them: which tensors belong together, and the one weight they make.
 
-A weight of few bits comes in parts under several keys. Here they become one `QuantisedTensor` under the weight's own
+A weight of few bits comes in parts under several keys. Here they become one `PackedWeight` under the weight's own
 key, mapped like any other; nothing is decoded.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from .codecs import CODECS, Stored
 from .entries import Entry, Weights
 from .errors import CheckpointError, listed, shown
-from .packed_weight import QuantisedTensor
+from .packed_weight import PackedWeight
 
 _BLOCKS = re.compile(r"(?P<module>.+)\.(?P<codec>Q\d_\w+?)_qweight")
 # What the scale of "<module>.weight" is called: by ComfyUI, and by its older fp8 files.
@@ -97,7 +97,7 @@ def _scaled(weights: Weights, key: str, scale: str, name: str, dtype: torch.dtyp
 def _entry(name: str, shape: tuple[int, ...], dtype: torch.dtype, parts: dict[str, Entry]) -> Entry:
     def read() -> Tensor:
         stored: Stored = {part: entry.read() for part, entry in parts.items()}
-        return QuantisedTensor(name, stored, dtype)
+        return PackedWeight(name, stored, dtype)
 
     return Entry(shape, dtype, read, name)
 

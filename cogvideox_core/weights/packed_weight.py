@@ -24,7 +24,7 @@ _LARGE = re.compile(
 )
 
 
-class QuantisedTensor(Tensor):
+class PackedWeight(Tensor):
     """Numbers stored by a codec.
 
     Args:
@@ -39,7 +39,7 @@ class QuantisedTensor(Tensor):
     stored: Stored
 
     @staticmethod
-    def __new__(cls, codec: str, stored: Stored, dtype: torch.dtype) -> QuantisedTensor:
+    def __new__(cls, codec: str, stored: Stored, dtype: torch.dtype) -> PackedWeight:
         data = stored["data"]
         shape = CODECS[codec].shape(tuple(data.shape))
         return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=data.device)  # type: ignore[attr-defined]
@@ -49,20 +49,20 @@ class QuantisedTensor(Tensor):
         self.stored = stored
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return f"QuantisedTensor({self.codec}, {list(self.shape)}, {self.dtype}, {self.device})"
+        return f"PackedWeight({self.codec}, {list(self.shape)}, {self.dtype}, {self.device})"
 
     @property
     def nbytes(self) -> int:
         """Bytes it takes in memory."""
         return sum(part.nbytes for part in self.stored.values())
 
-    def dequantise(self, dtype: torch.dtype | None = None) -> Tensor:
+    def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
         """The numbers, in its own dtype or another."""
         return CODECS[self.codec].decode(self.stored).to(dtype or self.dtype)
 
-    def _with(self, stored: Stored, dtype: torch.dtype | None = None) -> QuantisedTensor:
+    def _with(self, stored: Stored, dtype: torch.dtype | None = None) -> PackedWeight:
         with torch.inference_mode(False):  # PyTorch takes no tensor made in that mode for the alias of another
-            return QuantisedTensor(self.codec, stored, dtype or self.dtype)
+            return PackedWeight(self.codec, stored, dtype or self.dtype)
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
         for name, part in self.stored.items():
@@ -70,25 +70,25 @@ class QuantisedTensor(Tensor):
         return [f"_{name}" for name in self.stored], (self.codec, self.dtype)
 
     @staticmethod
-    def __tensor_unflatten__(parts: dict[str, Tensor], context: Any, size: Any, stride: Any) -> QuantisedTensor:
+    def __tensor_unflatten__(parts: dict[str, Tensor], context: Any, size: Any, stride: Any) -> PackedWeight:
         codec, dtype = context
-        return QuantisedTensor(codec, {name[1:]: part for name, part in parts.items()}, dtype)
+        return PackedWeight(codec, {name[1:]: part for name, part in parts.items()}, dtype)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if _writes_to(func, args, cls):
-            raise NotImplementedError(f"{func} would change a {args[0]!r}, which is only read; dequantise it first")
+            raise NotImplementedError(f"{func} would change a {args[0]!r}, which is only read; dequantize it first")
         keep = _KEEPING.get(func)
         if keep is not None and isinstance(args[0], cls):
             kept = keep(*args, **kwargs)
             if kept is not None:
                 return kept
-        args, kwargs = tree_map_only(cls, lambda tensor: tensor.dequantise(), (args, kwargs))
+        args, kwargs = tree_map_only(cls, lambda tensor: tensor.dequantize(), (args, kwargs))
         return func(*args, **kwargs)
 
 
-def quantise(tensor: Tensor, codec: str, dtype: torch.dtype | None = None) -> QuantisedTensor:
+def quantize(tensor: Tensor, codec: str, dtype: torch.dtype | None = None) -> PackedWeight:
     """A matrix [rows, columns] in a codec that is written.
 
     Raises: ValueError if the codec is only read, or its blocks do not divide the columns.
@@ -98,7 +98,7 @@ def quantise(tensor: Tensor, codec: str, dtype: torch.dtype | None = None) -> Qu
         raise ValueError(f"{codec} is read and not written; take one of {', '.join(written_codecs())}")
     if found.block and tensor.shape[-1] % found.block:
         raise ValueError(f"a matrix of {tensor.shape[-1]} columns; {codec} takes multiples of {found.block}")
-    return QuantisedTensor(codec, found.encode(tensor.float()), dtype or tensor.dtype)
+    return PackedWeight(codec, found.encode(tensor.float()), dtype or tensor.dtype)
 
 
 def is_large(key: str) -> bool:
@@ -107,18 +107,18 @@ def is_large(key: str) -> bool:
 
 
 def written_codecs() -> list[str]:
-    """The codecs `quantise` takes."""
+    """The codecs `quantize` takes."""
     return [name for name, codec in CODECS.items() if codec.encode is not None]
 
 
 def joined_rows(parts: Sequence[Tensor]) -> Tensor:
     """Rows one behind the other; small ones of one codec stay small."""
     first = parts[0]
-    if not isinstance(first, QuantisedTensor):
+    if not isinstance(first, PackedWeight):
         return torch.cat(list(parts))
-    small = [part for part in parts if isinstance(part, QuantisedTensor) and part.codec == first.codec]
+    small = [part for part in parts if isinstance(part, PackedWeight) and part.codec == first.codec]
     if len(small) < len(parts) or (first.stored.get("scale") is not None and first.stored["scale"].ndim == 0):
-        return torch.cat([part.dequantise() if isinstance(part, QuantisedTensor) else part for part in parts])
+        return torch.cat([part.dequantize() if isinstance(part, PackedWeight) else part for part in parts])
     return first._with({name: torch.cat([part.stored[name] for part in small]) for name in first.stored})
 
 
@@ -126,41 +126,41 @@ def joined_rows(parts: Sequence[Tensor]) -> Tensor:
 # Each gives None where the numbers are needed after all.
 
 
-def _same(tensor: QuantisedTensor, **options: Any) -> QuantisedTensor:
+def _same(tensor: PackedWeight, **options: Any) -> PackedWeight:
     return tensor._with(tensor.stored)
 
 
-def _cloned(tensor: QuantisedTensor, **options: Any) -> QuantisedTensor:
+def _cloned(tensor: PackedWeight, **options: Any) -> PackedWeight:
     return tensor._with({name: part.clone() for name, part in tensor.stored.items()})
 
 
 def _moved(
-    tensor: QuantisedTensor,
+    tensor: PackedWeight,
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
     non_blocking: bool = False,
     **layout: Any,
-) -> QuantisedTensor | None:
+) -> PackedWeight | None:
     if dtype is not None and not dtype.is_floating_point:
         return None
     stored = {name: part.to(device, non_blocking=non_blocking) for name, part in tensor.stored.items()}
     return tensor._with(stored, dtype)
 
 
-def _to_dtype(tensor: QuantisedTensor, dtype: torch.dtype, *options: Any, **more: Any) -> QuantisedTensor | None:
+def _to_dtype(tensor: PackedWeight, dtype: torch.dtype, *options: Any, **more: Any) -> PackedWeight | None:
     return _moved(tensor, dtype=dtype)
 
 
 def _to_device(
-    tensor: QuantisedTensor, device: torch.device, dtype: torch.dtype, *options: Any, **more: Any
-) -> QuantisedTensor | None:
+    tensor: PackedWeight, device: torch.device, dtype: torch.dtype, *options: Any, **more: Any
+) -> PackedWeight | None:
     return _moved(tensor, dtype=dtype, device=device)
 
 
 def _rows(
-    tensor: QuantisedTensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> QuantisedTensor | None:
+    tensor: PackedWeight, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> PackedWeight | None:
     if dim != 0 or tensor.ndim != 2:
         return None
     count = len(tensor)
@@ -172,13 +172,13 @@ def _rows(
     return tensor._with(cut)
 
 
-def _embedded(weight: QuantisedTensor, indices: Tensor, *options: Any) -> Tensor | None:
+def _embedded(weight: PackedWeight, indices: Tensor, *options: Any) -> Tensor | None:
     """Rows of a table: only those are decoded that are asked for."""
     scale = weight.stored.get("scale")
     if weight.ndim != 2 or (scale is not None and scale.ndim):
         return None
     rows = weight._with({**weight.stored, "data": weight.stored["data"][indices.flatten()]})
-    return rows.dequantise().unflatten(0, indices.shape)
+    return rows.dequantize().unflatten(0, indices.shape)
 
 
 def _writes_to(func: Any, args: Any, kind: type) -> bool:
@@ -204,5 +204,5 @@ _KEEPING = {
 
 
 def codec_of(tensor: Tensor) -> Codec | None:
-    """The codec of a quantised tensor; None for any other."""
-    return CODECS[tensor.codec] if isinstance(tensor, QuantisedTensor) else None
+    """The codec of a quantized tensor; None for any other."""
+    return CODECS[tensor.codec] if isinstance(tensor, PackedWeight) else None

@@ -18,8 +18,8 @@ from .dtypes import named_dtype, weights_dtype
 from .errors import CheckpointError
 from .int8 import Method, check_method
 from .load import declared_config, fill, open_component
-from .packed_weight import QuantisedTensor
-from .recognise import expect_kind
+from .packed_weight import PackedWeight
+from .recognize import expect_kind
 
 _EMBEDDING = "shared.weight"
 _TIED_EMBEDDING = "encoder.embed_tokens.weight"
@@ -151,7 +151,7 @@ def _load_t5(
     if dtype == torch.float16 and widen:
         for name, layer in model.named_modules():
             if name.endswith(".wo") and layer.weight.is_floating_point():  # bitsandbytes' have a way of their own
-                small = isinstance(layer.weight, QuantisedTensor)
+                small = isinstance(layer.weight, PackedWeight)
                 wide = (layer.weight if small else tensors[f"{name}.weight"]).to(device, torch.float32)
                 layer.weight = torch.nn.Parameter(wide, requires_grad=False)
     return model

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .packed_weight import QuantisedTensor
+from .packed_weight import PackedWeight
 
 _BYTES = 1 << 26  # of a buffer
 _ALIGNMENT = 256  # bytes
@@ -34,7 +34,7 @@ class Uploads:
 
     def copy(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The tensor on the device, in another dtype if asked; on a GPU it is there when its stream comes to it."""
-        if isinstance(tensor, QuantisedTensor) or tensor.device.type != "cpu":
+        if isinstance(tensor, PackedWeight) or tensor.device.type != "cpu":
             return tensor.to(device=self.device, dtype=dtype)
         copy = torch.empty(tensor.shape, dtype=dtype or tensor.dtype, device=self.device)
         source, place, size = tensor.detach().reshape(-1), copy.view(-1), copy.element_size()

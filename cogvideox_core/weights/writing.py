@@ -17,7 +17,7 @@ from torch import Tensor
 from .codecs import CODECS
 from .entries import Entry
 from .gguf_file import OWN_METADATA
-from .packed_weight import QuantisedTensor
+from .packed_weight import PackedWeight
 from .safetensors_file import DTYPE_NAMES
 
 Progress = Callable[[int], None]
@@ -114,7 +114,7 @@ def write_gguf(
         writer.write_ti_data_to_file()
         for entry in entries.values():
             tensor = entry.read()
-            data = tensor.stored["data"] if isinstance(tensor, QuantisedTensor) else tensor
+            data = tensor.stored["data"] if isinstance(tensor, PackedWeight) else tensor
             writer.write_tensor_data(_bytes(data).numpy())
             progress(entry_bytes(entry))
         writer.close()

@@ -47,7 +47,7 @@ VAE_FILE = "cogvideox_vae.safetensors"  # what the wrapper downloads beside GGUF
 # Their precisions, by weight_dtype of CogVideoX Load Model.
 PRECISIONS = {"bf16": "bf16", "fp16": "fp16", "fp32": "fp32"}
 
-# Their quantisations that we have, by method of CogVideoX Quantize INT8.
+# Their quantizations that we have, by method of CogVideoX Quantize INT8.
 QUANTIZATIONS = {"torchao_int8dq": "int8"}
 
 # Their schedules of context windows, by context_schedule of ContextWindowsManual.

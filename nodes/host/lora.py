@@ -24,14 +24,14 @@ _DOTTED = ("", "transformer.", "base_model.model.", "base_model.model.transforme
 _FLAT = ("lora_unet__", "lora_transformer_", "lycoris_")
 
 
-def add_lora(patcher: Any, path: str | Path, strength: float, *, normalise: bool = False) -> tuple[Any, str]:
+def add_lora(patcher: Any, path: str | Path, strength: float, *, normalize: bool = False) -> tuple[Any, str]:
     """A clone of a MODEL with the LoRA at `path` on it, and what was done with the file's keys.
 
     Raises: ValueError if it is not our MODEL; CheckpointError if the file holds no LoRA for it.
     """
     model = cogvideox_model(patcher)
     built = CogVideoXTransformer3D(model.config, device="meta", operations=layers)
-    file = read_lora(path, module_shapes(built), normalise=normalise)
+    file = read_lora(path, module_shapes(built), normalize=normalize)
     patches = {
         f"{_ROOT}{name}.weight": LoRAAdapter(
             set(), (addition.up, addition.down, addition.scale * addition.rank, None, None, None)

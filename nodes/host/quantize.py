@@ -9,7 +9,7 @@ import comfy.model_management
 import comfy.model_patcher
 from torch import nn
 
-from ...cogvideox_core.weights.int8 import check_method, check_plain, quantise_model
+from ...cogvideox_core.weights.int8 import check_method, check_plain, quantize_model
 from ...cogvideox_core.weights.load import read_transformer
 from .model import cogvideox_model, load_model
 
@@ -36,7 +36,7 @@ def quantized(patcher: Any, method: Literal["int8", "llm.int8"]) -> Any:
     check_plain(read_transformer(path).state_dict, method, path)
     fresh = load_model(path, dtype, disable_dynamic=True)
     _merge(fresh.model, patcher.patches)
-    quantise_model(fresh.model.diffusion_model, "llm.int8", dtype=fresh.model_dtype(), device=fresh.offload_device)
+    quantize_model(fresh.model.diffusion_model, "llm.int8", dtype=fresh.model_dtype(), device=fresh.offload_device)
     fresh.cached_patcher_init = None  # the file alone does not make it again
     made = _carried_over(patcher, fresh, disable_dynamic=True)
     made.__class__ = _MergedPatcher

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...cogvideox_core.weights.codecs import CODECS
 from ...cogvideox_core.weights.dtypes import weights_dtype
 from ...cogvideox_core.weights.load import check_fit
-from ...cogvideox_core.weights.packed_weight import QuantisedTensor, is_large
+from ...cogvideox_core.weights.packed_weight import PackedWeight, is_large
 
 _BLOCKS = "CogVideoXBlocks"
 # ComfyUI's names of the formats it computes in by itself.
@@ -39,7 +39,7 @@ def check_int8() -> None:
 
 def holds_small_numbers(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether any weight is stored in few bits."""
-    return any(isinstance(tensor, QuantisedTensor) for tensor in state_dict.values())
+    return any(isinstance(tensor, PackedWeight) for tensor in state_dict.values())
 
 
 def operations_for(compute_dtype: torch.dtype, *, weights_only: bool = False) -> Any:
@@ -95,17 +95,17 @@ def fill_small(
     linear = {name for name, part in like.named_modules() if isinstance(part, nn.Linear)}
     tensors: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
-        if not isinstance(tensor, QuantisedTensor):
+        if not isinstance(tensor, PackedWeight):
             tensors[key] = tensor.to(device=device, dtype=dtype)
         elif key.removesuffix(".weight") in linear:
             tensors |= _host_parts(key, tensor.to(device=device, dtype=dtype))
         else:
-            tensors[key] = tensor.to(device).dequantise(dtype)
+            tensors[key] = tensor.to(device).dequantize(dtype)
     module.load_state_dict(tensors, assign=True)
     module.requires_grad_(False).eval()
 
 
-def _host_parts(key: str, tensor: QuantisedTensor) -> dict[str, Tensor]:
+def _host_parts(key: str, tensor: PackedWeight) -> dict[str, Tensor]:
     """What ComfyUI's layers take for a matrix of few bits."""
     data = tensor.stored["data"]
     if tensor.codec not in _NATIVE:

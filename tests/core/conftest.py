@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from checkpoints import make_checkpoint
+
+from tests.support.checkpoints import make_checkpoint
 
 
 @pytest.fixture(scope="session")

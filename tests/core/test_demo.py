@@ -10,7 +10,6 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
-from parity import assert_parity
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_MODELS
 from cogvideox_core.pipeline.pipeline import CogVideoXPipeline
 from cogvideox_core.training.demo_world.captions import prompt_of
 from cogvideox_core.training.demo_world.world import HELD_OUT, render, scene_of
+from tests.support.parity import assert_parity
 from tools.judge import judge
 
 PIPELINES = {"text-to-video": "CogVideoXPipeline", "image-to-video": "CogVideoXImageToVideoPipeline"}

@@ -4,7 +4,7 @@
 
 A golden holds what a full-size model must look like without its weights: number and digest of the keys and shapes of
 transformer and VAE, alphas at some timesteps, and the position codes of some tokens. It is made from diffusers and the
-configurations in tests/checkpoints.py, never from our own code, which is what it is compared with.
+configurations in tests/support/checkpoints.py, never from our own code, which is what it is compared with.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+from diffusers.models.embeddings import get_3d_rotary_pos_embed, get_3d_sincos_pos_embed
 from torch import Tensor, nn
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))  # for checkpoints.py when this runs as a script
+from tests.support.checkpoints import OFFICIAL
 
-from checkpoints import OFFICIAL  # noqa: E402
-from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel  # noqa: E402
-from diffusers.models.embeddings import get_3d_rotary_pos_embed, get_3d_sincos_pos_embed  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 TIMESTEPS = (0, 1, 19, 499, 979, 998, 999)
 CHANNELS = 8  # values kept of a token's code

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from host import Host
 from PIL import Image
+
+from tests.support.host import Host
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from checkpoints import OFFICIAL, make_checkpoint
-from graphs import HEIGHT, WIDTH
-
 from cogvideox_core import CogVideoXPipeline, load_pipeline
+from tests.support.checkpoints import OFFICIAL, make_checkpoint
+from tests.support.graphs import HEIGHT, WIDTH
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint
 from diffusers import CogVideoXDDIMScheduler, CogVideoXFunControlPipeline
-from graphs import (
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from cogvideox_core import VARIANTS, load_text_encoder
+from tests.support.checkpoints import make_checkpoint
+from tests.support.graphs import (
     HEIGHT,
     LENGTH,
     NEGATIVE,
@@ -25,13 +30,8 @@ from graphs import (
     save_latent,
     saved_latent,
 )
-from host import ExecutionFailed, Host
-from parity import assert_parity, relative_difference
-from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
-
-from cogvideox_core import VARIANTS, load_text_encoder
+from tests.support.host import ExecutionFailed, Host
+from tests.support.parity import assert_parity, relative_difference
 
 SEED, STEPS, CFG = 7, 4, 6.0
 MODELS = {

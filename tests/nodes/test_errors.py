@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint
-from graphs import SIZE, Graph, image_to_video, ksampler, node, sampler, text_to_video
-from host import ExecutionFailed, Host, PromptRejected
 from PIL import Image
 from safetensors.torch import load_file, save_file
+
+from tests.support.checkpoints import make_checkpoint
+from tests.support.graphs import SIZE, Graph, image_to_video, ksampler, node, sampler, text_to_video
+from tests.support.host import ExecutionFailed, Host, PromptRejected
 
 T2V, I2V, MODERN_I2V = "CogVideoX-5B", "CogVideoX-5B-I2V", "CogVideoX1.5-5B-I2V"
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from forms import blocks_in_safetensors, sat, true_gguf
-from graphs import node, saved_latent, text_to_video
-from host import Host
-from parity import assert_parity
 from safetensors.torch import load_file
+
+from tests.support.graphs import node, saved_latent, text_to_video
+from tests.support.host import Host
+from tests.support.parity import assert_parity
+from tests.support.weight_forms import blocks_in_safetensors, sat, true_gguf
 
 KIND = "CogVideoX-5B"
 
@@ -124,7 +125,7 @@ def test_what_comes_and_goes_is_seen_without_a_restart(host: Host, folder: str, 
 
 
 def test_a_choice_that_is_gone_is_told(host: Host) -> None:
-    from host import PromptRejected
+    from tests.support.host import PromptRejected
 
     graph = {
         "model": node("CogVideoXLoadModel", model_name="gone.safetensors"),

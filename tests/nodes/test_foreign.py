@@ -10,8 +10,12 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from checkpoints import make_checkpoint
-from foreign import (
+from safetensors.torch import load_file
+
+from cogvideox_core import load_pipeline
+from cogvideox_core.demo import DEMO_MODELS
+from tests.support.checkpoints import make_checkpoint
+from tests.support.foreign_graphs import (
     CFG,
     HEIGHT,
     IDS,
@@ -32,14 +36,10 @@ from foreign import (
     texts,
     video_to_video,
 )
-from forms import blocks_in_safetensors
-from graphs import Graph, node, saved_latent
-from host import Host, PromptRejected
-from lora_forms import pairs_of, peft
-from safetensors.torch import load_file
-
-from cogvideox_core import load_pipeline
-from cogvideox_core.demo import DEMO_MODELS
+from tests.support.graphs import Graph, node, saved_latent
+from tests.support.host import Host, PromptRejected
+from tests.support.lora_forms import pairs_of, peft
+from tests.support.weight_forms import blocks_in_safetensors
 
 TEXT, IMAGE = DEMO_MODELS["text-to-video"], DEMO_MODELS["image-to-video"]
 SIZE = {"width": WIDTH, "height": HEIGHT, "length": LENGTH}

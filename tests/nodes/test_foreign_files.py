@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from foreign import (
+
+from tests.support.foreign_graphs import (
     IMAGE_MODEL,
     LENGTH,
     SEED,
@@ -18,8 +19,8 @@ from foreign import (
     text_to_video,
     texts,
 )
-from graphs import Graph, node
-from host import Host
+from tests.support.graphs import Graph, node
+from tests.support.host import Host
 
 Json = dict[str, Any]
 

@@ -7,7 +7,8 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from foreign import (
+
+from tests.support.foreign_graphs import (
     IDS,
     IMAGE_MODEL,
     LENGTH,
@@ -21,9 +22,9 @@ from foreign import (
     text_to_video,
     texts,
 )
-from foreign import video_to_video as video_to_video_graph
-from graphs import Graph, node
-from make_foreign_page import PAGE, page
+from tests.support.foreign_graphs import video_to_video as video_to_video_graph
+from tests.support.graphs import Graph, node
+from tools.make_foreign_page import PAGE, page
 
 
 def find(component: str, names: Any) -> str | None:
@@ -385,4 +386,4 @@ def test_titles_are_kept_and_all_that_was_rewritten_has_one() -> None:
 
 
 def test_the_page_is_what_the_table_says() -> None:
-    assert PAGE.read_text() == page(), "python tests/make_foreign_page.py writes it anew"
+    assert PAGE.read_text() == page(), "python tools/make_foreign_page.py writes it anew"

@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import provision
 import pytest
 import torch
-from checkpoints import make_checkpoint, random_text_encoder, random_vae, toy_vae_config
-from forms import QUANTISED, RENAMED, gguf_t5_name, k_blocks, sat_vae, true_gguf
-from graphs import HEIGHT, LENGTH, NEGATIVE, PROMPT, WIDTH, loaders, node, saved_latent, saved_tensor, text_to_video
-from host import Host
-from parity import assert_parity, snr_db
 from safetensors.torch import load_file, save_file
 
 from cogvideox_core import CogVideoXPipeline, load_transformer, load_vae
+from tests import provision
+from tests.support.checkpoints import make_checkpoint, random_text_encoder, random_vae, toy_vae_config
+from tests.support.graphs import (
+    HEIGHT,
+    LENGTH,
+    NEGATIVE,
+    PROMPT,
+    WIDTH,
+    loaders,
+    node,
+    saved_latent,
+    saved_tensor,
+    text_to_video,
+)
+from tests.support.host import Host
+from tests.support.parity import assert_parity, snr_db
+from tests.support.weight_forms import QUANTIZED, RENAMED, gguf_t5_name, k_blocks, sat_vae, true_gguf
 
 KIND = "CogVideoX-5B"
 STEPS = 2
@@ -29,11 +40,11 @@ def state(toys: dict[str, Path]) -> dict[str, torch.Tensor]:
 K_QUANTS = ("Q4_K", "Q6_K")
 
 
-@pytest.mark.parametrize("form", [*RENAMED, *QUANTISED, *K_QUANTS])
+@pytest.mark.parametrize("form", [*RENAMED, *QUANTIZED, *K_QUANTS])
 def test_a_transformer_of_every_form_samples_as_in_the_core(
     form: str, host: Host, core: Callable[[str], CogVideoXPipeline], state: dict, tmp_path: Path
 ) -> None:
-    writer = k_blocks(form) if form in K_QUANTS else RENAMED[form] if form in RENAMED else QUANTISED[form][0]
+    writer = k_blocks(form) if form in K_QUANTS else RENAMED[form] if form in RENAMED else QUANTIZED[form][0]
     written = writer(state, tmp_path)
     (file,) = [written] if written.is_file() else written.rglob("*.pt")
     name = f"form of {form.replace('.', ' ')}{file.suffix}"

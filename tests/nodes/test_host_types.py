@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import provision
 import pytest
 import torch
-from checkpoints import OFFICIAL, make_checkpoint
-from parity import assert_parity
 
 from cogvideox_core import load_text_encoder
 from cogvideox_core.models.shapes import LatentSize
 from cogvideox_core.pipeline.conditioning import quadmask_latents, quadmask_videos
+from tests import provision
+from tests.support.checkpoints import OFFICIAL, make_checkpoint
+from tests.support.parity import assert_parity
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -138,7 +138,7 @@ def test_void_is_conditioned_as_by_comfyuis_own_node(pack: ModuleType, folder: P
 
 def test_the_text_encoder_needs_no_package_that_comfyui_does_not_need(folder: Path, tmp_path: Path) -> None:
     script = tmp_path / "without_protobuf.py"
-    script.write_text(WITHOUT_PROTOBUF.format(tests=str(REPO / "tests"), folder=str(folder)))
+    script.write_text(WITHOUT_PROTOBUF.format(repository=str(REPO), folder=str(folder)))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     embeds = torch.tensor([float(value) for value in done.stdout.split()[-4:]])
@@ -149,9 +149,9 @@ WITHOUT_PROTOBUF = """
 import sys
 for name in ("google", "google.protobuf", "imageio", "diffusers", "accelerate", "bitsandbytes"):
     sys.modules[name] = None
-sys.path.insert(0, {tests!r})
-import conftest
-pack = conftest.load_pack()
+sys.path.insert(0, {repository!r})
+from tests.support.pack import load_pack
+pack = load_pack()
 import importlib
 clip_module = importlib.import_module(pack.__name__ + ".nodes.host.clip")
 clip = clip_module.load_clip({folder!r})

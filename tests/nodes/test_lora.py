@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from forms import QUANTISED
-from graphs import HEIGHT, LENGTH, NEGATIVE, PROMPT, WIDTH, Graph, node, saved_latent, text_to_video
-from host import ExecutionFailed, Host, PromptRejected
-from lora_forms import FORMS, pairs_of, save, to_peft
-from parity import assert_parity, relative_difference, snr_db
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvideox_core import CogVideoXPipeline, load_lora, load_pipeline
+from tests.support.graphs import HEIGHT, LENGTH, NEGATIVE, PROMPT, WIDTH, Graph, node, saved_latent, text_to_video
+from tests.support.host import ExecutionFailed, Host, PromptRejected
+from tests.support.lora_forms import FORMS, pairs_of, save, to_peft
+from tests.support.parity import assert_parity, relative_difference, snr_db
+from tests.support.weight_forms import QUANTIZED
 
 KIND, STRENGTH = "CogVideoX-5B", 0.6
 LAYERS = ("attn1.to_q", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj")
@@ -116,7 +116,7 @@ def test_a_scale_no_file_declares_can_be_one_over_the_rank(host: Host, toys: dic
     graph["lora"] = node("CogVideoXLoadLoRA", model=["model", 0], **choice)
     graph["sampler"]["inputs"]["model"] = ["lora", 0]
     found = saved_latent(host, host.run(graph))
-    load_lora(pipeline.transformer, path, STRENGTH, normalise=True)
+    load_lora(pipeline.transformer, path, STRENGTH, normalize=True)
     assert_parity(found, sampled(pipeline, steps=1), 3e-5, "divided by the rank in the host")
 
 
@@ -163,11 +163,11 @@ def test_a_model_that_is_loaded_in_part_has_it_too(host: Host, files, wanted) ->
 
 @pytest.mark.parametrize("form", ["Q8_0.gguf", "int8", "fp8_scaled", "Q4_0 in safetensors"])
 @pytest.mark.parametrize("partial", [False, True])
-def test_a_quantised_model_takes_one(
+def test_a_quantized_model_takes_one(
     host: Host, toys: dict, files, wanted, tmp_path: Path, form: str, partial: bool
 ) -> None:
     state = load_file(toys[KIND] / "transformer" / "diffusion_pytorch_model.safetensors")
-    path = QUANTISED[form][0](state, tmp_path)
+    path = QUANTIZED[form][0](state, tmp_path)
     name = f"{partial} {path.name}"
     host.add_model("diffusion_models", path, name)
     graph = with_lora("CogVideoXLoadLoRA", "peft")

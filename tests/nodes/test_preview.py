@@ -17,9 +17,20 @@ import numpy as np
 import pytest
 import torch
 import websocket
-from graphs import HEIGHT, LENGTH, WIDTH, custom_sampling, ksampler, node, sampler, saved_tensor, text_to_video
-from host import Events, ExecutionInterrupted, History, Host
 from PIL import Image, ImageSequence
+
+from tests.support.graphs import (
+    HEIGHT,
+    LENGTH,
+    WIDTH,
+    custom_sampling,
+    ksampler,
+    node,
+    sampler,
+    saved_tensor,
+    text_to_video,
+)
+from tests.support.host import Events, ExecutionInterrupted, History, Host
 
 KIND = "CogVideoX-5B"
 LATENT_FRAMES = (LENGTH - 1) // 4 + 1

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from forms import QUANTISED
-from graphs import Graph, loaders, node, saved_latent, saved_tensor, text_to_video
-from host import ExecutionFailed, Host
-from lora_forms import pairs_of, save, to_peft
-from parity import assert_parity, snr_db
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cogvideox_core import load_transformer
+from tests.support.graphs import Graph, loaders, node, saved_latent, saved_tensor, text_to_video
+from tests.support.host import ExecutionFailed, Host
+from tests.support.lora_forms import pairs_of, save, to_peft
+from tests.support.parity import assert_parity, snr_db
+from tests.support.weight_forms import QUANTIZED
 
 KIND = "CogVideoX-5B"
 LORA = "on int8.safetensors"
@@ -35,7 +35,7 @@ def lora(host: Host, toys: dict[str, Path], tmp_path_factory: pytest.TempPathFac
 
 
 def sampled(host: Host, *, method: str | None = None, lora: bool = False, streamed: int | None = None) -> torch.Tensor:
-    """z of a few steps; the LoRA stands before the quantisation, a partial load behind it."""
+    """z of a few steps; the LoRA stands before the quantization, a partial load behind it."""
     graph = quantized_graph(method, lora=lora)
     if streamed is not None:
         link = graph["sampler"]["inputs"]["model"]
@@ -94,9 +94,9 @@ def test_a_model_that_is_loaded_in_part_computes_the_same(
 @pytest.mark.parametrize("method", METHODS)
 def test_it_is_saved_and_loaded_again(method: str, host: Host, toys: dict[str, Path]) -> None:
     graph = quantized_graph(method)
-    graph["file"] = node("ModelSave", model=["quantize", 0], filename_prefix=f"quantised {method}")
+    graph["file"] = node("ModelSave", model=["quantize", 0], filename_prefix=f"quantized {method}")
     latent = saved_latent(host, host.run(graph))
-    (path,) = (host.folder / "output").glob(f"quantised {method}*.safetensors")
+    (path,) = (host.folder / "output").glob(f"quantized {method}*.safetensors")
     with safe_open(path, "pt") as file:
         dtypes = {key: file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118
     assert dtypes["transformer_blocks.0.attn1.to_q.weight"] == torch.int8
@@ -127,7 +127,7 @@ def test_a_lora_behind_llm_int8_is_told_where_to_go(host: Host, toys: dict[str, 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_model_in_few_bits_already_is_told(method: str, host: Host, toys: dict[str, Path], tmp_path: Path) -> None:
     state = load_file(toys[KIND] / "transformer" / "diffusion_pytorch_model.safetensors")
-    path = QUANTISED["Q8_0.gguf"][0](state, tmp_path)
+    path = QUANTIZED["Q8_0.gguf"][0](state, tmp_path)
     host.add_model("diffusion_models", path, f"small {method}.gguf")
     graph = quantized_graph(method)
     graph["model"]["inputs"]["model_name"] = f"small {method}.gguf"

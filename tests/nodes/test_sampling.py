@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from checkpoints import OFFICIAL
-from core_runs import host_noise, run_core
-from graphs import (
+
+from cogvideox_core import CogVideoXPipeline
+from cogvideox_core.models.noise import draw_latents
+from tests.support.checkpoints import OFFICIAL
+from tests.support.core_runs import host_noise, run_core
+from tests.support.graphs import (
     HEIGHT,
     LENGTH,
     SEED,
@@ -23,11 +26,8 @@ from graphs import (
     text_to_video,
     two_stages,
 )
-from host import ExecutionFailed, Host
-from parity import assert_parity
-
-from cogvideox_core import CogVideoXPipeline
-from cogvideox_core.models.noise import draw_latents
+from tests.support.host import ExecutionFailed, Host
+from tests.support.parity import assert_parity
 
 Core = Callable[[str], CogVideoXPipeline]
 

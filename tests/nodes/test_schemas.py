@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from host import Host
+from tests.support.host import Host
 
 # The frozen interface: adding here is a release note, changing or removing breaks people's workflows.
 INTERFACE = json.loads((Path(__file__).parent / "interface.json").read_text())

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import make_checkpoint, random_transformer, toy_transformer_config
-from forms import QUANTISED, gguf_t5_name, true_gguf
-from parity import assert_parity, relative_difference, snr_db
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvideox_core import load_lora, load_text_encoder, load_transformer
+from tests.support.checkpoints import make_checkpoint, random_transformer, toy_transformer_config
+from tests.support.parity import assert_parity, relative_difference, snr_db
+from tests.support.weight_forms import QUANTIZED, gguf_t5_name, true_gguf
 
 KIND = "CogVideoX1.5-5B"
 BLOCKS = ["Q8_0 in safetensors", "Q4_0 in safetensors", "Q8_0.gguf", "Q5_0.gguf"]
@@ -57,9 +57,9 @@ def loaded(patcher: Any) -> Any:
     return patcher
 
 
-@pytest.mark.parametrize("form", QUANTISED)
+@pytest.mark.parametrize("form", QUANTIZED)
 def test_the_host_computes_what_the_core_computes(form: str, host: Any, state: dict, tmp_path: Path) -> None:
-    path = QUANTISED[form][0](state, tmp_path)
+    path = QUANTIZED[form][0](state, tmp_path)
     ours = run(host("model").load_model(path, torch.float32))
     reference = run(load_transformer(path, dtype="float32"))
     if form == "int8":  # ComfyUI rounds activations to 8 bits as well
@@ -70,7 +70,7 @@ def test_the_host_computes_what_the_core_computes(form: str, host: Any, state: d
 
 @pytest.mark.parametrize("form", BLOCKS)
 def test_blocks_stay_blocks_in_memory_and_when_saved(form: str, host: Any, state: dict, tmp_path: Path) -> None:
-    path = QUANTISED[form][0](state, tmp_path)
+    path = QUANTIZED[form][0](state, tmp_path)
     patcher = host("model").load_model(path, torch.float32)
     layer = patcher.model.diffusion_model.transformer_blocks[0].ff.net[2]
     assert host("small_numbers").is_block_tensor(layer.weight) and layer.weight.shape == (128, 512)
@@ -84,7 +84,7 @@ def test_blocks_stay_blocks_in_memory_and_when_saved(form: str, host: Any, state
 @pytest.mark.parametrize("form", ["16 bits", "fp8_scaled", "int8", "Q8_0.gguf", "Q4_0 in safetensors"])
 def test_a_lora_goes_on_top(form: str, host: Any, state: dict, tmp_path: Path) -> None:
     save_file(state, tmp_path / "16 bits.safetensors")
-    path = tmp_path / "16 bits.safetensors" if form == "16 bits" else QUANTISED[form][0](state, tmp_path)
+    path = tmp_path / "16 bits.safetensors" if form == "16 bits" else QUANTIZED[form][0](state, tmp_path)
     generator, lora = torch.Generator().manual_seed(1), {}
     for name in ("attn1.to_q", "attn1.to_out.0", "ff.net.0.proj"):
         rows, columns = state[f"transformer_blocks.1.{name}.weight"].shape

@@ -7,17 +7,17 @@ import re
 from collections.abc import Callable
 from types import ModuleType
 
-import provision
 import pytest
 import torch
-from core_runs import host_noise, run_core
-from graphs import SEED, Graph, custom_sampling, ksampler, node, saved_latent, text_to_video, two_stages
-from host import ExecutionFailed, Host
-from parity import assert_parity, snr_db
-from words import locale
 
 from cogvideox_core import CogVideoXPipeline
 from cogvideox_core.models.noise import draw_latents
+from tests import provision
+from tests.support.core_runs import host_noise, run_core
+from tests.support.graphs import SEED, Graph, custom_sampling, ksampler, node, saved_latent, text_to_video, two_stages
+from tests.support.host import ExecutionFailed, Host
+from tests.support.parity import assert_parity, snr_db
+from tests.support.words import locale
 
 Core = Callable[[str], CogVideoXPipeline]
 

@@ -8,11 +8,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from graphs import PROMPT, loaders, node, saved_tensor
-from host import Host
-from parity import assert_parity
 
 from cogvideox_core import CogVideoXPipeline
+from tests.support.graphs import PROMPT, loaders, node, saved_tensor
+from tests.support.host import Host
+from tests.support.parity import assert_parity
 
 KIND = "CogVideoX-5B"
 PROMPTS = {

@@ -6,11 +6,21 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from graphs import HEIGHT, LENGTH, WIDTH, loaders, node, save_latent, saved_latent, saved_tensor, text_to_video
-from host import Host, PromptRejected
-from parity import assert_parity
 
 from cogvideox_core import CogVideoXPipeline, Tiling, VideoSize, decode_memory, encode_memory
+from tests.support.graphs import (
+    HEIGHT,
+    LENGTH,
+    WIDTH,
+    loaders,
+    node,
+    save_latent,
+    saved_latent,
+    saved_tensor,
+    text_to_video,
+)
+from tests.support.host import Host, PromptRejected
+from tests.support.parity import assert_parity
 
 KIND, CPU = "CogVideoX-5B", torch.device("cpu")
 Core = Callable[[str], CogVideoXPipeline]

@@ -12,10 +12,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from graphs import Graph, node
-from host import ExecutionFailed, History, Host
 from PIL import Image
-from workflow_files import TITLES, api_workflow
+
+from tests.support.graphs import Graph, node
+from tests.support.host import ExecutionFailed, History, Host
+from tests.support.workflow_files import TITLES, api_workflow
 
 TONE = 440.0  # hertz
 

@@ -8,8 +8,9 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from host import PACK_NAME, Host
-from words import DOCS, INTERFACE, LANGUAGES, documented, help_file, help_text
+
+from tests.support.host import PACK_NAME, Host
+from tests.support.words import DOCS, INTERFACE, LANGUAGES, documented, help_file, help_text
 
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from browser import Canvas
-    from host import Host
+    from tests.support.browser import Canvas
+    from tests.support.host import Host
 
 
 LEAVE_SUBGRAPH = "() => { if (app.canvas.graph !== app.rootGraph) app.canvas.setGraph(app.rootGraph) }"
@@ -18,7 +18,7 @@ LEAVE_SUBGRAPH = "() => { if (app.canvas.graph !== app.rootGraph) app.canvas.set
 @pytest.fixture(scope="module")
 def shared_canvas(chromium: Any, host: Host) -> Iterator[Canvas]:
     """One page for all tests of a module: opening it takes longer than most of them."""
-    from browser import Canvas
+    from tests.support.browser import Canvas
 
     page = Canvas(chromium, host)
     yield page

@@ -10,10 +10,11 @@ from typing import Any
 
 import av
 import pytest
-from browser import EMPTY, Canvas
-from host import Host
 from playwright.sync_api import Locator, Page, TimeoutError
-from workflow_files import BLUEPRINT_NAMES, api_workflow, by_title, canvas_workflow
+
+from tests.support.browser import EMPTY, Canvas
+from tests.support.host import Host
+from tests.support.workflow_files import BLUEPRINT_NAMES, api_workflow, by_title, canvas_workflow
 
 every_blueprint = pytest.mark.parametrize("name", BLUEPRINT_NAMES)
 STEPS = 2

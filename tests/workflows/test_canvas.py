@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from browser import EMPTY, Canvas
-from host import PACK_NAME, Host
 from PIL import Image
-from workflow_files import (
+
+from tests.support.browser import EMPTY, Canvas
+from tests.support.host import PACK_NAME, Host
+from tests.support.workflow_files import (
     FILE_TITLES,
     TITLE_BAR,
     TITLES,

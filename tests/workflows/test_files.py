@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from workflow_files import (
+
+from cogvideox_core.models.variants import VARIANTS
+from tests.support.workflow_files import (
     BLUEPRINT_FOLDER,
     BLUEPRINT_NAMES,
     DEMO_TITLES,
@@ -30,8 +32,6 @@ from workflow_files import (
     overlapping,
     thumbnail_file,
 )
-
-from cogvideox_core.models.variants import VARIANTS
 
 PACKAGE = "cogvideox-nodes"
 READABLE_KEY = re.compile(r"[a-z][a-z0-9_]+")

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Canvas
-from foreign import (
+
+from cogvideox_core.demo import DEMO_MODELS
+from tests.support.browser import Canvas
+from tests.support.foreign_graphs import (
     CFG,
     HEIGHT,
     IMAGE_FOLDER,
@@ -25,10 +27,8 @@ from foreign import (
     stub_of_the_wrapper,
     text_to_video,
 )
-from graphs import Graph, node
-from host import Host
-
-from cogvideox_core.demo import DEMO_MODELS
+from tests.support.graphs import Graph, node
+from tests.support.host import Host
 
 TOASTS = "[...document.querySelectorAll('.p-toast-message')].map((one) => one.innerText)"
 MISSING = (

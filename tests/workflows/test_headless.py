@@ -14,13 +14,15 @@ import av
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint, random_text_encoder
-from forms import blocks_in_safetensors
-from graphs import save_latent, saved_latent
-from host import PACK_NAME, Host, PromptRejected
-from lora_forms import pairs_of, peft
 from safetensors.torch import load_file
-from workflow_files import (
+
+from cogvideox_core import load_transformer
+from tests.support.checkpoints import make_checkpoint, random_text_encoder
+from tests.support.graphs import save_latent, saved_latent
+from tests.support.host import PACK_NAME, Host, PromptRejected
+from tests.support.lora_forms import pairs_of, peft
+from tests.support.weight_forms import blocks_in_safetensors
+from tests.support.workflow_files import (
     BLUEPRINT_NAMES,
     DEMO_TITLES,
     FILE_TITLES,
@@ -33,8 +35,6 @@ from workflow_files import (
     downloads,
     thumbnail_file,
 )
-
-from cogvideox_core import load_transformer
 
 WIDTH, HEIGHT, FRAMES, FPS = 96, 96, 17, 8
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from browser import Canvas
-from host import Host
-from words import help_text, locale
+
+from tests.support.browser import Canvas
+from tests.support.host import Host
+from tests.support.words import help_text, locale
 
 NODES = ("CogVideoXLoadModel", "CogVideoXSampler", "CogVideoXVideoPlayer")
 

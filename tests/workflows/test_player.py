@@ -10,10 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import EMPTY, Canvas
-from host import Host
 from PIL import Image
-from player_page import FIRST_VIDEO, FPS, FRAMES, HEIGHT, OTHER_VIDEO, STEPS, WIDTH, PlayerPage, graph_node
+
+from tests.support.browser import EMPTY, Canvas
+from tests.support.host import Host
+from tests.support.player_page import (
+    FIRST_VIDEO,
+    FPS,
+    FRAMES,
+    HEIGHT,
+    OTHER_VIDEO,
+    STEPS,
+    WIDTH,
+    PlayerPage,
+    graph_node,
+)
 
 SCRUB_SECONDS = 30
 SIDE_PANEL = "Comfy.RightSidePanel.IsOpen"

@@ -7,9 +7,10 @@ from itertools import count
 from typing import Any
 
 import pytest
-from browser import Canvas
 from playwright.sync_api import Locator
-from workflow_files import TITLES, api_workflow, canvas_workflow
+
+from tests.support.browser import Canvas
+from tests.support.workflow_files import TITLES, api_workflow, canvas_workflow
 
 PREVIEW = 'img[alt="Live preview"], img[alt="Live sampling preview"]'  # ours on the classic canvas, the frontend's own
 SEEDS = count(time.time_ns() % 2**31)  # another one each time, or the result comes from the cache

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import av
-from browser import Canvas
-from walk import SCRUB_TO, TEMPLATE, Walk
-from workflow_files import api_workflow
+
+from tests.support.browser import Canvas
+from tests.support.walk import SCRUB_TO, TEMPLATE, Walk
+from tests.support.workflow_files import api_workflow
 
 
 def test_a_newcomer_gets_a_video_and_its_workflow_back(open_page: Canvas, tmp_path: Path):

@@ -1,7 +1,7 @@
 """The diffusion transformer: one attention over text and video, an expert adaptive LayerNorm per modality.
 
 Module names are the published state-dict names, so official files load unrenamed. Every layer with weights comes from
-`operations`, so that a host can bring layers that stream, cast or quantise; nothing here looks at `.weight`.
+`operations`, so that a host can bring layers that stream, cast or quantize; nothing here looks at `.weight`.
 
 In the joint sequence text stands first: [text L | video N]. In a modulation vector the video chunks stand first.
 
@@ -55,7 +55,7 @@ class FinalLayerNorm(nn.Module):
 
 
 class JointAttention(nn.Module):
-    """Attention over [text | video]; q and k normalised per head, then turned by their place in the video."""
+    """Attention over [text | video]; q and k normalized per head, then turned by their place in the video."""
 
     def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Where a token is: rotary tables, the additive sine-cosine table, and the sinusoidal code of a timestep.
 
-Grids are (T, H, W) in tokens, and tokens run w fastest, then h, then t. Golden values: tests/core/test_positions.py.
+Grids are (T, H, W) in tokens; w is the fastest axis, then h, then t.
 """
 
 from __future__ import annotations

@@ -1,0 +1,331 @@
+"""INT8: products against exact integers, models against their 16 bits, memory counted, bad input as one sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cogvideox_core import load_lora, load_pipeline, load_text_encoder, load_transformer
+from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL
+from cogvideox_core.kernels import layers
+from cogvideox_core.kernels.int8 import int8_linear, multiplies_int8, round_rows
+from cogvideox_core.models.config import TransformerConfig
+from cogvideox_core.models.text_encoder import t5_model
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from cogvideox_core.weights import int8
+from cogvideox_core.weights.int8 import Int8Linear, becomes_small, made_small, quantize_model
+from cogvideox_core.weights.packed_weight import PackedWeight, is_large, quantize
+from tests.provision import REPO
+from tests.support.checkpoints import OFFICIAL, random_transformer, toy_transformer_config
+from tests.support.lora_forms import pairs_of, save, to_peft
+from tests.support.parity import assert_parity, relative_difference, snr_db
+from tests.support.weight_forms import QUANTIZED, prefixed
+
+METHODS = ["int8", "llm.int8"]
+T5_XXL = dict(vocab_size=32_128, d_model=4096, d_kv=64, d_ff=10_240, num_heads=64, num_layers=24)
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return random_transformer(toy_transformer_config("CogVideoX1.5-5B", text_embed_dim=64)).state_dict()
+
+
+@pytest.fixture(scope="module")
+def base(state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prefixed("")(state, tmp_path_factory.mktemp("base"))
+
+
+def run(model: CogVideoXTransformer3D) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    latents, prompt = torch.randn(2, 16, 4, 6, 8, generator=generator), torch.randn(2, 7, 64, generator=generator)
+    dtype = model.proj_out.weight.dtype
+    with torch.no_grad():
+        return model(latents.to(dtype), prompt.to(dtype), torch.tensor([300, 900]))
+
+
+# --- Products ---------------------------------------------------------------------------------------------------------
+
+
+def exact(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """What the integers stand for, multiplied in float64."""
+    numbers, by_row = round_rows(x.flatten(0, -2))
+    y = F.linear(numbers.double() * by_row.double(), weight.double() * scale.double())
+    y = y if bias is None else y + bias.double()
+    return y.unflatten(0, x.shape[:-1])
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 4e-3)])
+def test_a_product_is_that_of_the_rounded_numbers(dtype: torch.dtype, bound: float, with_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 400, 96, generator=generator).to(dtype)  # more rows than are taken at a time
+    x[0, 3] = 0
+    weight = quantize(torch.randn(200, 96, generator=generator), "int8").stored
+    bias = torch.randn(200, generator=generator).to(dtype) if with_bias else None
+    wanted = exact(x, weight["data"], weight["scale"], bias)
+    found = int8_linear(x, weight["data"], weight["scale"], bias)
+    assert found.dtype == dtype
+    assert_parity(found, wanted, bound, f"int8, {dtype}")
+    gelu = int8_linear(x, weight["data"], weight["scale"], bias, gelu=True)
+    assert_parity(gelu, F.gelu(wanted, approximate="tanh"), bound, f"int8 with GELU, {dtype}")
+
+
+def test_rows_are_rounded_to_127_steps_of_their_largest() -> None:
+    numbers, scale = round_rows(torch.tensor([[1.0, -2.0, 0.5, 0.004], [0.0, 0.0, 0.0, 0.0]]))
+    assert numbers.tolist() == [[64, -127, 32, 0], [0, 0, 0, 0]]
+    assert scale[0].item() == pytest.approx(2 / 127)
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    weight = quantize(torch.eye(16), "int8").stored
+    for bad in (float("nan"), float("inf")):
+        x = torch.ones(20, 16)
+        x[4, 2] = bad
+        finite = int8_linear(x, weight["data"], weight["scale"], None).isfinite().all(dim=1)
+        assert not finite[4] and finite[:4].all() and finite[5:].all()
+
+
+def test_a_layer_decodes_where_8_bits_are_not_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(96, 200).requires_grad_(False)
+    layer = Int8Linear(96, 200, device="meta")
+    layer.weight, layer.bias = nn.Parameter(quantize(plain.weight, "int8"), requires_grad=False), plain.bias
+    decoded = F.linear(torch.ones(3, 96), layer.weight.dequantize(), plain.bias)  # type: ignore[operator]
+    x = torch.ones(3, 96, requires_grad=True)
+    assert_parity(layer(x), decoded, 1e-6, "with gradients")
+    layer(x).sum().backward()
+    assert x.grad is not None
+    monkeypatch.setattr(int8, "multiplies_int8", lambda *_: False)
+    assert_parity(layer(x.detach()), decoded, 1e-6, "decoded")
+    assert_parity(layers.linear_gelu(layer, x.detach()), F.gelu(decoded, approximate="tanh"), 1e-6, "decoded, GELU")
+
+
+def test_a_cpu_without_the_instructions_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = torch.ones(20, 16), torch.ones(8, 16, dtype=torch.int8)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    assert not multiplies_int8(x, weight)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    assert multiplies_int8(x, weight)
+    with torch.enable_grad():
+        assert not multiplies_int8(x.requires_grad_(), weight)
+
+
+def test_the_kernels_of_a_gpu_compute_the_same_when_interpreted() -> None:
+    """By Triton's interpreter, on the CPU, in a process of its own."""
+    pytest.importorskip("triton")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(REPO), "PYTHONWARNINGS": "ignore"}
+    told = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert told.returncode == 0, told.stderr
+
+
+INTERPRETED = """
+import torch
+from cogvideox_core import int8_product
+from cogvideox_core.kernels import integers
+from cogvideox_core.weights.packed_weight import quantize
+
+generator = torch.Generator().manual_seed(0)
+for rows, inner, columns, dtype, bound in ((150, 96, 264, torch.float32, 1e-6), (33, 200, 64, torch.bfloat16, 1e-2)):
+    x = torch.randn(rows, inner, generator=generator).to(dtype)
+    x[3] = 0
+    weight = quantize(torch.randn(columns, inner, generator=generator), "int8").stored
+    bias = torch.randn(columns, generator=generator).to(dtype)
+    for given in (bias, None):
+        for gelu in (False, True):
+            arguments = (x, weight["data"], weight["scale"], given)
+            found = integers.int8_linear(*arguments, gelu=gelu).float()
+            wanted = int8_product.int8_linear(*arguments, gelu=gelu).float()
+            assert (found - wanted).abs().max() <= bound * wanted.abs().max(), (rows, given is None, gelu)
+x = torch.ones(20, 16)
+x[4, 2], x[5, 1] = float("nan"), float("inf")
+finite = integers.round_rows(x)[1].isfinite().flatten()
+assert finite.sum() == 18 and not finite[4] and not finite[5]
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("rows", "columns", "tokens"), [(64, 96, 40), (3072, 768, 4036), (96, 64, 16), (60, 96, 40)])
+def test_a_gpu_multiplies_the_same_integers(rows: int, columns: int, tokens: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(tokens, columns, generator=generator)
+    layer = Int8Linear(columns, rows, device="meta")
+    weight = quantize(torch.randn(rows, columns, generator=generator), "int8")
+    bias = torch.randn(rows, generator=generator)
+    for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
+        layer.weight = nn.Parameter(weight.to("cuda", dtype), requires_grad=False)
+        layer.bias = nn.Parameter(bias.to("cuda", dtype), requires_grad=False)
+        there = x.to("cuda", dtype)
+        stored = weight.stored
+        taken = multiplies_int8(there, layer.weight.stored["data"])  # type: ignore[union-attr]
+        assert taken == (tokens > 16 and rows % 8 == 0)
+        rounded = exact(there.cpu(), stored["data"], stored["scale"], bias.to(dtype))
+        decoded = F.linear(there.cpu().double(), weight.dequantize().double(), bias.to(dtype).double())
+        wanted = rounded if taken else decoded
+        assert_parity(layer(there).cpu(), wanted, bound, f"int8 on a GPU, {dtype}")
+        gelu = F.gelu(wanted, approximate="tanh")
+        assert_parity(layers.linear_gelu(layer, there).cpu(), gelu, bound, f"int8 with GELU on a GPU, {dtype}")
+
+
+# --- Models -----------------------------------------------------------------------------------------------------------
+
+
+def test_large_matrices_become_small_and_sensitive_layers_stay(base: Path, state: dict[str, Tensor]) -> None:
+    model = load_transformer(base, quantize="int8")
+    modulation = {key for key in state if key.split(".")[-3:-1] in (["norm1", "linear"], ["norm2", "linear"])}
+    for key, tensor in model.state_dict().items():
+        if key.endswith("weight") and (is_large(key) or key in modulation):
+            assert isinstance(tensor, PackedWeight), key
+            wanted = quantize(state[key], "int8").stored
+            assert all(torch.equal(tensor.stored[part], wanted[part]) for part in wanted), key
+        else:
+            assert not isinstance(tensor, PackedWeight) and torch.equal(tensor, state[key]), key
+    in_8_bits = {name for name, module in model.named_modules() if isinstance(module, Int8Linear)}
+    assert in_8_bits == {key.removesuffix(".weight") for key in state if is_large(key)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_transformer_computes_nearly_the_same(method: Any, dtype: str, base: Path) -> None:
+    wanted, found = run(load_transformer(base)), run(load_transformer(base, dtype=dtype, quantize=method))
+    assert 25 < snr_db(found, wanted) < 60
+
+
+def test_a_video_of_the_demo_model_comes_within_35_db() -> None:
+    asked: dict[str, Any] = {"num_inference_steps": 6, "guidance_scale": DEMO_GUIDANCE}
+    videos = [
+        load_pipeline(DEMO_MODEL, dtype="float32", device="cpu", quantize=method)(
+            "a red ball bouncing in front of a meadow", generator=torch.Generator().manual_seed(1), **asked
+        )
+        for method in ("none", "int8")
+    ]
+    error = (videos[0] - videos[1]).square().mean()
+    assert -10 * torch.log10(error) > 35
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_lora_goes_on_top(method: Any, base: Path, tmp_path: Path) -> None:
+    plain = load_transformer(base)
+    path = save(to_peft(pairs_of(plain)), tmp_path / "lora.safetensors")
+    before = run(plain)
+    load_lora(plain, path, 0.6)
+    wanted = run(plain)
+    assert relative_difference(wanted, before) > 0.05
+    model = load_transformer(base, quantize=method)
+    bare = run(model)
+    lora = load_lora(model, path, 0.6)
+    assert snr_db(run(model), wanted) > 22
+    lora.remove()
+    assert torch.equal(run(model), bare)
+
+
+def test_a_file_in_int8_multiplies_in_8_bits_when_asked(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = QUANTIZED["int8"][0](state, tmp_path)
+    decoded, asked = load_transformer(path, dtype="float32"), load_transformer(path, dtype="float32", quantize="int8")
+    assert not any(isinstance(module, Int8Linear) for module in decoded.modules())
+    assert sum(isinstance(module, Int8Linear) for module in asked.modules()) == sum(map(is_large, state))
+    assert 30 < snr_db(run(asked), run(decoded)) < 80
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_text_encoder_rounds_its_weights(method: Any, checkpoint: Callable[..., Path]) -> None:
+    folder, prompts = checkpoint("CogVideoX-5B"), ["a red circle", ""]
+    wanted = load_text_encoder(folder, dtype="float32")(prompts)
+    encoder = load_text_encoder(folder, dtype="float32", quantize=method)
+    assert 25 < snr_db(encoder(prompts), wanted) < 60
+    if method == "int8":
+        for name, module in encoder.model.named_modules():
+            if isinstance(module, nn.Linear):
+                assert isinstance(module.weight, PackedWeight) == is_large(f"{name}.weight"), name
+        half = load_text_encoder(folder, dtype="float16", quantize=method)
+        assert all(
+            module.weight.dtype == torch.float32 and isinstance(module.weight, PackedWeight)
+            for name, module in half.model.named_modules()
+            if name.endswith(".wo")
+        )
+        assert snr_db(half(prompts), wanted) > 25
+
+
+def test_what_is_small_already_stays_as_it_is(state: dict[str, Tensor]) -> None:
+    mixed = {key: quantize(tensor, "Q8_0") if "to_q.weight" in key else tensor for key, tensor in state.items()}
+    made = made_small(mixed, torch.bfloat16)
+    changed = {key for key in made if made[key] is not mixed[key]}
+    assert changed == {key for key in mixed if becomes_small(key, mixed[key], "int8")}
+    small = made["transformer_blocks.0.attn1.to_k.weight"]
+    assert isinstance(small, PackedWeight) and (small.codec, small.dtype) == ("int8", torch.bfloat16)
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+
+def bytes_of(model: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in {**dict(model.named_parameters()), **dict(model.named_buffers())}.values())
+
+
+@pytest.mark.parametrize("kind", OFFICIAL)
+def test_a_released_transformer_takes_little_more_than_half(kind: str) -> None:
+    known = TransformerConfig.__dataclass_fields__
+    config = TransformerConfig(**{key: value for key, value in OFFICIAL[kind].transformer.items() if key in known})
+    model = CogVideoXTransformer3D(config, device="meta", dtype=torch.bfloat16).requires_grad_(False)
+    plain = bytes_of(model)
+    quantize_model(model, "int8")
+    assert bytes_of(model) <= 0.55 * plain
+
+
+def test_t5_xxl_takes_little_more_than_half() -> None:
+    model = t5_model(T5_XXL | {"feed_forward_proj": "gated-gelu"}).to(torch.bfloat16)
+    plain = bytes_of(model)
+    quantize_model(model, "int8")
+    assert bytes_of(model) <= 0.55 * plain
+
+
+def test_matrices_are_rounded_one_at_a_time(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no more than one is ever held in the dtype it is loaded in."""
+    cast = []
+    original = Tensor.to
+
+    def watched(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
+        made = original(tensor, *args, **options)
+        if made.dtype == torch.bfloat16 and tensor.dtype != torch.bfloat16 and type(made) is Tensor:
+            cast.append(tuple(made.shape))
+        return made
+
+    monkeypatch.setattr(Tensor, "to", watched)
+    load_transformer(base, dtype=torch.bfloat16, quantize="int8")
+    assert cast and not {(512, 128), (128, 512)} & set(cast), "a feed-forward matrix was cast and kept"
+
+
+# --- Bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_method_is_told(base: Path, checkpoint: Callable[..., Path]) -> None:
+    for load in (load_transformer, load_text_encoder, load_pipeline):
+        with pytest.raises(ValueError, match=r"quantize='int4'; there are none, int8, llm\.int8"):
+            load(checkpoint("CogVideoX-5B"), quantize="int4")
+
+
+def test_a_missing_package_is_told(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn.modules", None)
+    with pytest.raises(ImportError, match=r"llm\.int8 needs the package bitsandbytes; install it \(pip install bits"):
+        load_transformer(base, quantize="llm.int8")
+
+
+@pytest.mark.parametrize(
+    ("form", "method", "codec"),
+    [("Q8_0.gguf", "int8", "Q8_0"), ("fp8_scaled", "int8", "fp8"), ("int8", "llm.int8", "int8")],
+)
+def test_a_transformer_in_few_bits_is_told(form: str, method: Any, codec: str, state: dict, tmp_path: Path) -> None:
+    path = QUANTIZED[form][0](state, tmp_path)
+    with pytest.raises(ValueError, match=f"{method} for .*, whose matrices are in {codec} already; take it as it is"):
+        load_transformer(path, quantize=method)

@@ -1,0 +1,1 @@
+"""What tests share: hosts, browsers, checkpoints, writers of weight forms, measures of parity."""

@@ -1,0 +1,294 @@
+"""CogVideoX weights in the forms people have them in, written from diffusers' state dicts.
+
+Each writer is the reverse of what the core reads, made from the published descriptions alone and with none of its code:
+SAT's key names, ComfyUI's, scaled 8-bit floats and integers, "GGUF" blocks in .safetensors, and true .gguf files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+State = dict[str, Tensor]
+Writer = Callable[[State, Path], Path]
+
+# --- Names --------------------------------------------------------------------------------------------------------
+
+
+def prefixed(prefix: str) -> Writer:
+    def write(state: State, folder: Path) -> Path:
+        return _save({prefix + key: tensor for key, tensor in state.items()}, folder / "prefixed.safetensors")
+
+    return write
+
+
+_COMFYUI = {
+    "transformer_blocks.": "blocks.",
+    ".attn1.to_q.": ".q.",
+    ".attn1.to_k.": ".k.",
+    ".attn1.to_v.": ".v.",
+    ".attn1.to_out.0.": ".attn_out.",
+    ".attn1.norm_": ".norm_",
+    ".ff.net.0.proj.": ".ff_proj.",
+    ".ff.net.2.": ".ff_out.",
+    "time_embedding.linear_": "time_embedding_linear_",
+    "ofs_embedding.linear_": "ofs_embedding_linear_",
+}
+
+
+def comfyui_name(key: str) -> str:
+    """What ComfyUI's own CogVideoX calls a weight."""
+    for old, new in _COMFYUI.items():
+        key = key.replace(old, new)
+    return key
+
+
+def comfyui(state: State, folder: Path) -> Path:
+    """The names of ComfyUI's own CogVideoX."""
+    return _save({comfyui_name(key): tensor for key, tensor in state.items()}, folder / "comfyui.safetensors")
+
+
+_SAT = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "ofs_embedding.linear_1": "ofs_embed.0",
+    "ofs_embedding.linear_2": "ofs_embed.2",
+    "patch_embed.proj": "mixins.patch_embed.proj",
+    "patch_embed.text_proj": "mixins.patch_embed.text_proj",
+    "norm_final": "transformer.final_layernorm",
+    "norm_out.norm": "mixins.final_layer.norm_final",
+    "norm_out.linear": "mixins.final_layer.adaLN_modulation.1",
+    "proj_out": "mixins.final_layer.linear",
+}
+_SAT_BLOCK = {
+    "norm1.norm": "transformer.layers.{}.input_layernorm",
+    "norm2.norm": "transformer.layers.{}.post_attention_layernorm",
+    "attn1.to_out.0": "transformer.layers.{}.attention.dense",
+    "ff.net.0.proj": "transformer.layers.{}.mlp.dense_h_to_4h",
+    "ff.net.2": "transformer.layers.{}.mlp.dense_4h_to_h",
+    "attn1.norm_q": "mixins.adaln_layer.query_layernorm_list.{}",
+    "attn1.norm_k": "mixins.adaln_layer.key_layernorm_list.{}",
+}
+
+
+def sat(state: State, folder: Path) -> Path:
+    """A folder as SAT trains: latest, and the states of 1000 steps."""
+    tensors: State = {}
+    count = len({key.split(".")[1] for key in state if key.startswith("transformer_blocks.")})
+    for leaf in ("weight", "bias"):
+        for ours, theirs in _SAT.items():
+            if f"{ours}.{leaf}" in state:
+                tensors[f"{theirs}.{leaf}"] = state[f"{ours}.{leaf}"]
+        for block in range(count):
+            own = f"transformer_blocks.{block}."
+            for ours, theirs in _SAT_BLOCK.items():
+                tensors[f"{theirs.format(block)}.{leaf}"] = state[f"{own}{ours}.{leaf}"]
+            qkv = [state[f"{own}attn1.to_{part}.{leaf}"] for part in "qkv"]
+            tensors[f"transformer.layers.{block}.attention.query_key_value.{leaf}"] = torch.cat(qkv)
+            first, second = (state[f"{own}norm{number}.linear.{leaf}"].chunk(6) for number in (1, 2))
+            video, text = first[:3] + second[:3], first[3:] + second[3:]
+            tensors[f"mixins.adaln_layer.adaLN_modulations.{block}.1.{leaf}"] = torch.cat(video + text)
+    width = len(state["norm_final.weight"])
+    tensors |= {f"mixins.pos_embed.freqs_{wave}": torch.zeros(9, 64) for wave in ("sin", "cos")}
+    # Learned by 5B-I2V, the sines of 2B, and in no other file; one too many must not matter.
+    tensors["mixins.pos_embed.pos_embedding"] = state.get("patch_embed.pos_embedding", torch.zeros(1, 30, width))
+    tensors["transformer.word_embeddings.weight"] = torch.zeros(1, width)
+    states = folder / "1000" / "mp_rank_00_model_states.pt"
+    states.parent.mkdir(parents=True)
+    torch.save({"module": {"model.diffusion_model." + key: tensor for key, tensor in tensors.items()}}, states)
+    (folder / "latest").write_text("1000")
+    return folder
+
+
+def sat_vae(state: State, folder: Path) -> Path:
+    """3d-vae.pt."""
+
+    def renamed(key: str) -> str:
+        if match := re.match(r"decoder\.up_blocks\.(\d)\.", key):
+            key = key.replace(match[0], f"decoder.up.{3 - int(match[1])}.")
+        key = re.sub(r"encoder\.down_blocks\.(\d)\.", r"encoder.down.\1.", key)
+        key = re.sub(r"mid_block\.resnets\.(\d)", lambda match: f"mid.block_{int(match[1]) + 1}", key)
+        key = re.sub(r"\.resnets\.(\d)", r".block.\1", key)
+        key = re.sub(r"\.(down|up)samplers\.0\.", r".\1sample.", key)
+        return key.replace("conv_shortcut", "nin_shortcut")
+
+    tensors = {renamed(key): tensor for key, tensor in state.items()}
+    tensors["loss.discriminator.weight"] = torch.zeros(3)
+    torch.save({"state_dict": tensors}, folder / "3d-vae.pt")
+    return folder / "3d-vae.pt"
+
+
+# --- Numbers ------------------------------------------------------------------------------------------------------
+
+
+def is_large(key: str) -> bool:
+    """The matrices of attention and feed-forward: what quantized files hold in few bits."""
+    return bool(re.search(r"\.(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2)\.weight$", key))
+
+
+def fp8(state: State, folder: Path) -> Path:
+    """Plain e4m3fn, everything, biases too."""
+    return _save({key: tensor.to(torch.float8_e4m3fn) for key, tensor in state.items()}, folder / "fp8.safetensors")
+
+
+def fp8_matrices(state: State, folder: Path) -> Path:
+    """Plain e4m3fn for the large matrices only."""
+    tensors = {key: tensor.to(torch.float8_e4m3fn) if is_large(key) else tensor for key, tensor in state.items()}
+    return _save(tensors, folder / "fp8_matrices.safetensors")
+
+
+def fp8_scaled(state: State, folder: Path) -> Path:
+    """ComfyUI's: a scale and a note beside each weight."""
+    tensors = dict(state)
+    for key in filter(is_large, state):
+        scale = state[key].float().abs().max() / 448
+        tensors[key] = (state[key].float() / scale).to(torch.float8_e4m3fn)
+        tensors[key.replace(".weight", ".weight_scale")] = scale
+        tensors[key.replace(".weight", ".comfy_quant")] = _note("float8_e4m3fn")
+    return _save(tensors, folder / "fp8_scaled.safetensors")
+
+
+def fp8_scaled_older(state: State, folder: Path) -> Path:
+    """ComfyUI's of before: `scale_weight`, and a marker for the file."""
+    tensors = {**state, "scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    for key in filter(is_large, state):
+        scale = state[key].float().abs().max() / 448
+        tensors[key] = (state[key].float() / scale).to(torch.float8_e4m3fn)
+        tensors[key.replace(".weight", ".scale_weight")] = scale.reshape(1)
+        tensors[key.replace(".weight", ".scale_input")] = torch.ones(1)
+    return _save(tensors, folder / "fp8_scaled_older.safetensors")
+
+
+def int8(state: State, folder: Path) -> Path:
+    """ComfyUI's int8_tensorwise, a scale for each row."""
+    tensors = dict(state)
+    for key in filter(is_large, state):
+        scale = state[key].float().abs().amax(dim=1, keepdim=True) / 127
+        tensors[key] = (state[key].float() / scale).round().to(torch.int8)
+        tensors[key.replace(".weight", ".weight_scale")] = scale
+        tensors[key.replace(".weight", ".comfy_quant")] = _note("int8_tensorwise")
+    return _save(tensors, folder / "int8.safetensors")
+
+
+def blocks_in_safetensors(name: str) -> Writer:
+    """The "GGUF" files of the CogVideoX wrapper: blocks under <module>.<name>_qweight."""
+
+    def write(state: State, folder: Path) -> Path:
+        tensors = dict(state)
+        for key in filter(is_large, state):
+            blocks = gguf.quants.quantize(tensors.pop(key).float().numpy(), gguf.GGMLQuantizationType[name])
+            tensors[key.replace(".weight", f".{name}_qweight")] = torch.from_numpy(blocks)
+        return _save(tensors, folder / f"{name}.safetensors")
+
+    return write
+
+
+def true_gguf(name: str, rename: Callable[[str], str] = lambda key: key, arch: str = "cogvideox") -> Writer:
+    """A .gguf file: large matrices in blocks or 16 bits, the rest in float32."""
+
+    def write(state: State, folder: Path) -> Path:
+        writer = gguf.GGUFWriter(folder / f"{name}.gguf", arch)
+        kind = gguf.GGMLQuantizationType[name]
+        for key, tensor in state.items():
+            numbers = tensor.float().numpy()
+            if is_large(key) or key.endswith(("wi_0.weight", "SelfAttention.q.weight", "shared.weight")):
+                writer.add_tensor(rename(key), gguf.quants.quantize(numbers, kind), raw_dtype=kind)
+            else:
+                writer.add_tensor(rename(key), np.ascontiguousarray(numbers))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return folder / f"{name}.gguf"
+
+    return write
+
+
+def k_blocks(name: str) -> Writer:
+    """A .gguf file whose rows of 256 numbers and more are in K-quants, which the gguf package only reads: random bits
+    with small scales."""
+    scales = {"Q4_K": (0, 2), "Q6_K": (208,)}[name]  # where a block has its 16-bit scales
+
+    def write(state: State, folder: Path) -> Path:
+        writer = gguf.GGUFWriter(folder / f"{name}.gguf", "cogvideox")
+        kind = gguf.GGMLQuantizationType[name]
+        block, nbytes = gguf.GGML_QUANT_SIZES[kind]
+        draw = np.random.default_rng(0)
+        for key, tensor in state.items():
+            if not is_large(key) or tensor.shape[1] % block:
+                writer.add_tensor(key, np.ascontiguousarray(tensor.float().numpy()))
+                continue
+            blocks = draw.integers(0, 256, (tensor.shape[0], tensor.shape[1] // block, nbytes), dtype=np.uint8)
+            for start in scales:
+                small = draw.uniform(1e-5, 1e-4, blocks.shape[:2]).astype(np.float16)
+                blocks[..., start : start + 2] = small[..., None].view(np.uint8)
+            writer.add_tensor(key, blocks.reshape(tensor.shape[0], -1), raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return folder / f"{name}.gguf"
+
+    return write
+
+
+_GGUF_T5 = {
+    "layer.0.layer_norm": "attn_norm",
+    "layer.0.SelfAttention.relative_attention_bias": "attn_rel_b",
+    **{f"layer.0.SelfAttention.{part}": f"attn_{part}" for part in "qkvo"},
+    "layer.1.layer_norm": "ffn_norm",
+    "layer.1.DenseReluDense.wi_0": "ffn_gate",
+    "layer.1.DenseReluDense.wi_1": "ffn_up",
+    "layer.1.DenseReluDense.wo": "ffn_down",
+}
+
+
+def gguf_t5_name(key: str) -> str:
+    """llama.cpp's name of a tensor of T5's encoder."""
+    key = key.replace("shared.", "token_embd.").replace("encoder.final_layer_norm.", "enc.output_norm.")
+    key = key.replace("encoder.block.", "enc.blk.")
+    for old, new in _GGUF_T5.items():
+        key = key.replace(old, new)
+    return key
+
+
+RENAMED: dict[str, Writer] = {
+    "prefix model.diffusion_model.": prefixed("model.diffusion_model."),
+    "prefix diffusion_model.": prefixed("diffusion_model."),
+    "prefix transformer.": prefixed("transformer."),
+    "prefix module.": prefixed("module."),
+    "comfyui": comfyui,
+    "sat": sat,
+}
+QUANTIZED: dict[str, tuple[Writer, float]] = {
+    # With the dB a whole model's output keeps at least, of random weights in two blocks.
+    "fp8": (fp8, 22),
+    "fp8_matrices": (fp8_matrices, 26),
+    "fp8_scaled": (fp8_scaled, 26),
+    "fp8_scaled_older": (fp8_scaled_older, 26),
+    "int8": (int8, 38),
+    "Q8_0 in safetensors": (blocks_in_safetensors("Q8_0"), 40),
+    "Q4_0 in safetensors": (blocks_in_safetensors("Q4_0"), 15),
+    "Q8_0.gguf": (true_gguf("Q8_0"), 40),
+    "Q5_0.gguf": (true_gguf("Q5_0"), 21),
+    "Q4_0.gguf": (true_gguf("Q4_0"), 15),
+    "F16.gguf": (true_gguf("F16"), 60),
+    "BF16.gguf": (true_gguf("BF16"), 42),
+}
+
+
+def _note(name: str) -> Tensor:
+    return torch.tensor(list(json.dumps({"format": name}).encode()), dtype=torch.uint8)
+
+
+def _save(tensors: State, path: Path) -> Path:
+    save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, path)
+    return path
