@@ -40,7 +40,7 @@ BF16 = torch.bfloat16
 
 # Activations of width D that stand at once, of every token: measured 8.0 for a guided step of 5B and of 1.5-5B.
 STANDING = 8
-TOLD = 2 * STANDING  # what the nodes tell ComfyUI (`_memory_usage_factor` in nodes/host/model.py)
+TOLD = 2 * STANDING  # what the nodes tell ComfyUI (`_memory_usage_factor` in nodes/host/types/model.py)
 RESERVED = 1.0 * GIB  # an estimate: CUDA's context and the screen, and 0.4 GiB that ComfyUI keeps free
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import CogVideoXControl, CogVideoXEmptyLatent, CogVideoXImageToVideo, CogVideoXInpaint
-from .foreign.door import open_door
-from .host.colours import teach_colours
-from .host.lora import teach_names
+from .host.features.installation import install_features
 from .loaders import CogVideoXLoadModel, CogVideoXLoadT5, CogVideoXLoadVAE
 from .lora import CogVideoXLoadLoRA
 from .quantize import CogVideoXQuantizeINT8
@@ -41,9 +39,7 @@ class CogVideoXExtension(ComfyExtension):
     """What ComfyUI asks of a pack."""
 
     async def on_load(self) -> None:
-        teach_names()
-        teach_colours()
-        open_door()
+        install_features()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -21,8 +21,8 @@ from ..cogvideox_core.pipeline.conditioning import (
     quadmask_videos,
     video_pixels,
 )
-from .host.model import cogvideox_model
-from .host.vae import cogvideox_vae
+from .host.types.model import cogvideox_model
+from .host.types.vae import cogvideox_vae
 from .sizes import checked_size, size_fault, size_inputs
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from comfy_api.latest import io
 
-from .host.clip import load_clip
-from .host.folders import choices, chosen, fault_of
-from .host.model import load_model
-from .host.vae import load_vae
+from .host.types.clip import load_clip
+from .host.types.folders import choices, chosen, fault_of
+from .host.types.model import load_model
+from .host.types.vae import load_vae
 
 _WEIGHT_DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .host.folders import chosen_lora, fault_of, lora_choices
-from .host.lora import add_lora
+from .host.types.folders import chosen_lora, fault_of, lora_choices
+from .host.types.lora import add_lora
 
 
 class CogVideoXLoadLoRA(io.ComfyNode):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from comfy_api.latest import io
 
-from .host.quantize import quantized
+from .host.types.quantize import quantized
 
 
 class CogVideoXQuantizeINT8(io.ComfyNode):

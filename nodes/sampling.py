@@ -13,9 +13,8 @@ from comfy_api.latest import io
 from ..cogvideox_core.models.noise import draw_latents
 from ..cogvideox_core.models.shapes import size_advice
 from ..cogvideox_core.sampling.approximation import Approximation
-from .host.approximation import accelerate
-from .host.model import CogVideoXModel, cogvideox_model, given_beside
-from .host.sampler import OfficialSampler
+from .host.types.model import CogVideoXModel, cogvideox_model, given_beside
+from .host.types.sampler import OfficialSampler
 
 logger = logging.getLogger("cogvideox")
 
@@ -222,6 +221,8 @@ class CogVideoXSpeed(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, cache_budget: float, teacache: float, guidance_until: float) -> io.NodeOutput:
+        from .host.features.speed import accelerate  # a feature: the other nodes are there without it
+
         return io.NodeOutput(accelerate(model, Approximation(cache_budget, teacache, guidance_until)))
 
 

@@ -6,7 +6,7 @@ import logging
 
 from comfy_api.latest import io
 
-from .host.clip import MAX_LENGTH, tokenize
+from .host.types.clip import MAX_LENGTH, tokenize
 
 logger = logging.getLogger("cogvideox")
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..cogvideox_core.models.shapes import VideoSize
 from ..cogvideox_core.models.vae.memory_plan import TILING_CHOICES, Plan, TilingChoice
 from ..cogvideox_core.models.vae.tiling import Tiling
-from .host.vae import CogVideoXVAE, Task, cogvideox_vae
+from .host.types.vae import CogVideoXVAE, Task, cogvideox_vae
 from .sizes import size_fault
 
 _FORMER = {"off": "exact"}  # what workflows of before say

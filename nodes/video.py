@@ -10,9 +10,9 @@ from comfy_api.latest import io, ui
 
 from ..cogvideox_core.models.shapes import VideoSize
 from ..cogvideox_core.pipeline.conditioning import video_pixels
-from .host.prompt_settings import read_settings
-from .host.video_checks import check
-from .host.video_file import encodable, has_sound, remove, save_reference, save_video
+from ..cogvideox_core.videos.checks import check
+from .host.player.prompt_settings import read_settings
+from .host.player.video_file import encodable, has_sound, remove, save_reference, save_video
 
 
 class CogVideoXVideoPlayer(io.ComfyNode):

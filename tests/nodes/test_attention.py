@@ -16,7 +16,7 @@ TEXT = 3  # tokens
 
 @pytest.fixture
 def host_attention(pack: ModuleType) -> Any:
-    return importlib.import_module(f"{pack.__name__}.nodes.host.transformer").HostAttention
+    return importlib.import_module(f"{pack.__name__}.nodes.host.types.transformer").HostAttention
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_cpu_has_the_fastest_exact_one(
     host_attention: Any, tokens: int, name: str, pack: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "attention_pytorch":
-        core = importlib.import_module(f"{pack.__name__}.cogvideox_core.cpu_attention")
+        core = importlib.import_module(f"{pack.__name__}.cogvideox_core.kernels.cpu_attention")
         monkeypatch.setattr(core, "HAS_ONEDNN", False)
     qkv = torch.randn(3, 2, 4, tokens, 16, generator=torch.Generator().manual_seed(0))
     assert chosen(host_attention, qkv) == name

@@ -23,12 +23,12 @@ REPO = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def host_model(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{pack.__name__}.nodes.host.model")
+    return importlib.import_module(f"{pack.__name__}.nodes.host.types.model")
 
 
 @pytest.fixture(scope="module")
 def host_clip(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{pack.__name__}.nodes.host.clip")
+    return importlib.import_module(f"{pack.__name__}.nodes.host.types.clip")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_void_is_conditioned_as_by_comfyuis_own_node(pack: ModuleType, folder: P
     """Both on 13 frames, which suit VOID's even number of latents without a leading one."""
     from comfy_extras.nodes_void import VOIDInpaintConditioning
 
-    vae = importlib.import_module(f"{pack.__name__}.nodes.host.vae").load_vae(folder)
+    vae = importlib.import_module(f"{pack.__name__}.nodes.host.types.vae").load_vae(folder)
     generator = torch.Generator().manual_seed(0)
     video = torch.rand(13, 64, 96, 3, generator=generator)
     mask = torch.randint(0, 4, (13, 64, 96), generator=generator) / 3
@@ -153,7 +153,7 @@ sys.path.insert(0, {repository!r})
 from tests.support.pack import load_pack
 pack = load_pack()
 import importlib
-clip_module = importlib.import_module(pack.__name__ + ".nodes.host.clip")
+clip_module = importlib.import_module(pack.__name__ + ".nodes.host.types.clip")
 clip = clip_module.load_clip({folder!r})
 tokens, _, _ = clip_module.tokenize(clip, "a red circle")
 print(*clip.encode_from_tokens_scheduled(tokens)[0][0][0, 0, :4].tolist())

@@ -300,41 +300,12 @@ def test_a_tiny_decoder_gets_the_latents_of_the_vae(pictures: ModuleType, tiny_d
 
 @pytest.fixture(scope="module")
 def preview(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{pack.__name__}.nodes.host.preview")
+    return importlib.import_module(f"{pack.__name__}.nodes.host.features.previews.sampling")
 
 
 @pytest.fixture(scope="module")
 def pictures(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{pack.__name__}.nodes.host.pictures")
-
-
-@pytest.fixture(scope="module")
-def colours(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{pack.__name__}.nodes.host.colours")
-
-
-def test_comfyuis_formats_get_colours_where_they_have_none(colours: ModuleType) -> None:
-    import comfy.latent_formats as formats
-
-    from cogvideox_core.videos.preview_colours import OFFICIAL_RGB
-
-    known = (formats.CogVideoX, formats.CogVideoX1_5)
-    before = [vars(known_format).copy() for known_format in known]
-    try:
-        colours.teach_colours()
-        z = torch.randn(7, 16)
-        expected = z @ torch.tensor(OFFICIAL_RGB.factors)
-        for known_format in known:
-            seen = known_format().process_in(z) @ torch.tensor(known_format.latent_rgb_factors)
-            torch.testing.assert_close(seen, expected)
-        formats.CogVideoX.latent_rgb_factors = mine = [[1.0, 2.0, 3.0]] * 16
-        colours.teach_colours()
-        assert formats.CogVideoX.latent_rgb_factors is mine
-    finally:
-        for known_format, had in zip(known, before, strict=True):
-            for name in ("latent_rgb_factors", "latent_rgb_factors_bias"):
-                if name not in had:
-                    delattr(known_format, name)
+    return importlib.import_module(f"{pack.__name__}.nodes.host.features.previews.pictures")
 
 
 def test_comfyuis_callback_goes_on_without_its_pictures(preview: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

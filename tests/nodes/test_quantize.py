@@ -155,7 +155,7 @@ def test_a_t5_in_8_bits_encodes_nearly_as_before(host: Host, toys: dict[str, Pat
 
 @pytest.fixture(scope="module")
 def module(pack: ModuleType) -> Callable[[str], Any]:
-    return lambda name: importlib.import_module(f"{pack.__name__}.nodes.host.{name}")
+    return lambda name: importlib.import_module(f"{pack.__name__}.nodes.host.types.{name}")
 
 
 def test_only_half_the_memory_is_taken(module: Callable[[str], Any], toys: dict[str, Path]) -> None:

@@ -166,7 +166,7 @@ def test_two_nodes_in_a_row_are_the_second(host: Host, toys: dict) -> None:
 
 
 def test_the_negative_conditioning_is_left_out_and_its_time_saved(pack: ModuleType, toys: dict) -> None:
-    names = (f"{pack.__name__}.nodes.host.{name}" for name in ("approximation", "model"))
+    names = (f"{pack.__name__}.nodes.host.{name}" for name in ("features.speed", "types.model"))
     approximation, host_model = map(importlib.import_module, names)
     patcher = host_model.load_model(toys["CogVideoX-5B"] / "transformer")
     sigmas = torch.cat([patcher.model.model_sampling.sigmas[[999, 749, 499, 249]], torch.zeros(1)])

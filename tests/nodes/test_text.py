@@ -43,7 +43,7 @@ def test_a_clip_of_type_sd3_is_asked_for_its_t5_alone(pack: ModuleType, text: st
     sd3 = importlib.import_module("comfy.text_encoders.sd3_clip")
     tokenizer = sd3.SD3Tokenizer()
     clip = SimpleNamespace(tokenizer=tokenizer, tokenize=tokenizer.tokenize_with_weights)
-    tokens, count, cut = importlib.import_module(f"{pack.__name__}.nodes.host.clip").tokenize(clip, text)
+    tokens, count, cut = importlib.import_module(f"{pack.__name__}.nodes.host.types.clip").tokenize(clip, text)
     assert (tokens["g"], tokens["l"], len(tokens["t5xxl"][0])) == ([], [], 226)
     assert (count > 226, cut.endswith("over the forest")) == (text != PROMPT,) * 2
     model = sd3.SD3ClipModel(clip_l=False, clip_g=False, t5=False)

@@ -209,7 +209,7 @@ def test_the_settings_of_a_headless_run_are_told(host: Host) -> None:
 
 @pytest.mark.parametrize("title", TITLES)
 def test_settings_are_found_in_every_workflow(pack: ModuleType, title: str) -> None:
-    read = importlib.import_module(f"{pack.__name__}.nodes.host.prompt_settings").read_settings
+    read = importlib.import_module(f"{pack.__name__}.nodes.host.player.prompt_settings").read_settings
     graph = api_workflow(title)
     *_, player = [name for name, one in graph.items() if one["class_type"] == "CogVideoXVideoPlayer"]
     assert {"model", "seed", "steps", "cfg", "sampler", "denoise", "positive"} <= read(graph, player).keys()
@@ -217,7 +217,7 @@ def test_settings_are_found_in_every_workflow(pack: ModuleType, title: str) -> N
 
 def test_settings_are_those_of_the_sampler_and_not_of_what_comes_after(pack: ModuleType) -> None:
     """SamplerCustomAdvanced, with LoRAs, a seed from a node of its own, and an upscaler behind the decoder."""
-    read = importlib.import_module(f"{pack.__name__}.nodes.host.prompt_settings").read_settings
+    read = importlib.import_module(f"{pack.__name__}.nodes.host.player.prompt_settings").read_settings
     graph = {
         "upscaler": node("UpscaleModelLoader", model_name="upscaler.pth"),
         "model": node("UNETLoader", unet_name="cog.safetensors"),

@@ -221,8 +221,8 @@ class ProbeBreakPreviews(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, broken):
-        (preview,) = [module for name, module in sys.modules.items() if name.endswith(".nodes.host.preview")]
-        (pictures,) = [module for name, module in sys.modules.items() if name.endswith(".nodes.host.pictures")]
+        (preview,) = [module for name, module in sys.modules.items() if name.endswith(".previews.sampling")]
+        (pictures,) = [module for name, module in sys.modules.items() if name.endswith(".previews.pictures")]
 
         def fail(*_):
             raise OSError("the encoder is broken")

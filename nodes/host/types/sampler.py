@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
-from ...cogvideox_core.models.noise import draw_latents
-from ...cogvideox_core.models.variants import SamplerName
-from ...cogvideox_core.sampling.guidance import DynamicBy, dynamic_scale, guide
-from ...cogvideox_core.sampling.noise_schedule import NoiseSchedule, Step
-from ...cogvideox_core.sampling.samplers import check_finite, make_sampler
+from ....cogvideox_core.models.noise import draw_latents
+from ....cogvideox_core.models.variants import SamplerName
+from ....cogvideox_core.sampling.guidance import DynamicBy, dynamic_scale, guide
+from ....cogvideox_core.sampling.noise_schedule import NoiseSchedule, Step
+from ....cogvideox_core.sampling.samplers import check_finite, make_sampler
 from .model import CogVideoXModel
 
 

@@ -13,15 +13,15 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...cogvideox_core.models.shapes import VideoSize
-from ...cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
-from ...cogvideox_core.models.vae.chunks import LATENTS_PER_CHUNK, frame_chunks
-from ...cogvideox_core.models.vae.memory import MEMORY, Task
-from ...cogvideox_core.models.vae.memory_plan import Plan, TilingChoice, make_plan
-from ...cogvideox_core.models.vae.tiling import Tiling
-from ...cogvideox_core.weights import empty_layers as layers
-from ...cogvideox_core.weights.load import fill, read_vae
-from .lending import lending
+from ....cogvideox_core.models.shapes import VideoSize
+from ....cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
+from ....cogvideox_core.models.vae.chunks import LATENTS_PER_CHUNK, frame_chunks
+from ....cogvideox_core.models.vae.memory import MEMORY, Task
+from ....cogvideox_core.models.vae.memory_plan import Plan, TilingChoice, make_plan
+from ....cogvideox_core.models.vae.tiling import Tiling
+from ....cogvideox_core.weights import empty_layers as layers
+from ....cogvideox_core.weights.load import fill, read_vae
+from .kernel_weights import lending
 
 
 class FirstStage(AutoencoderCausal3D):

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audience import Audience
+from ...types.sampling_wrappers import add_sampling_wrapper
+from .client import Audience
 from .pictures import Painter, animated_webp, as_frames, fitted, tiny_decoder_file
 
 logger = logging.getLogger("cogvideox")
@@ -32,6 +33,11 @@ _PATIENCE = 0.5  # seconds for the last preview to be on its way before the node
 _NO_TINY_DECODER = ("latent2rgb",)  # methods of ComfyUI that ask for another way than a tiny decoder
 
 Callback = Callable[[int, Tensor, Tensor, int], Any]
+
+
+def install() -> None:
+    """Show previews of every MODEL that is loaded from now on."""
+    add_sampling_wrapper("cogvideox_preview", preview_sampling)
 
 
 def preview_sampling(

@@ -7,33 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import comfy.conds
-import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.model_sampling
-import comfy.patcher_extension
 import comfy.supported_models_base
 import torch
 from torch import Tensor
 
-from ...cogvideox_core.models.config import TransformerConfig
-from ...cogvideox_core.models.shapes import VideoSize, check_size
-from ...cogvideox_core.models.transformer.model import CogVideoXTransformer3D
-from ...cogvideox_core.models.variants import Conditioning, Variant
-from ...cogvideox_core.pipeline.conditioning import ImageScale, image_latent_factor
-from ...cogvideox_core.sampling.noise_schedule import NoiseSchedule
-from ...cogvideox_core.videos.preview_colours import OFFICIAL_RGB, LatentRGB
-from ...cogvideox_core.weights import empty_layers as layers
-from ...cogvideox_core.weights.diffusers_folder import folder_variant
-from ...cogvideox_core.weights.dtypes import named_dtype, weights_dtype
-from ...cogvideox_core.weights.int8 import Method, check_plain, made_small
-from ...cogvideox_core.weights.load import fill, read_transformer
-from .colours import colours_of, comfy_colours
-from .finite import refuse_unfinite
-from .leading_frames import pad_sampling, pad_to, spread_image_latents
-from .preview import preview_sampling
-from .small_numbers import check_int8, fill_small, holds_small_numbers, operations_for, stored_blocks
+from ....cogvideox_core.models.config import TransformerConfig
+from ....cogvideox_core.models.shapes import VideoSize, check_size
+from ....cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from ....cogvideox_core.models.variants import Conditioning, Variant
+from ....cogvideox_core.pipeline.conditioning import ImageScale, image_latent_factor
+from ....cogvideox_core.sampling.noise_schedule import NoiseSchedule
+from ....cogvideox_core.videos.preview_colours import OFFICIAL_RGB, LatentRGB
+from ....cogvideox_core.weights import empty_layers as layers
+from ....cogvideox_core.weights.diffusers_folder import folder_variant
+from ....cogvideox_core.weights.dtypes import named_dtype, weights_dtype
+from ....cogvideox_core.weights.int8 import Method, check_plain, made_small
+from ....cogvideox_core.weights.load import fill, read_transformer
+from .latent_format import CogVideoXLatentFormat, colours_of
+from .leading_frames import pad_to, spread_image_latents
+from .packed_weights import check_int8, fill_packed, holds_packed_weights, operations_for, stored_blocks
+from .sampling_wrappers import wrap_sampling
 from .transformer import HostTransformer
 
 # What a model may be given beside the prompt, in words, and the node that gives it.
@@ -61,20 +58,6 @@ class CogVideoXModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.m
         super().__init__()
         alphas = schedule.alphas_cumprod.clamp_min(TERMINAL_ALPHA)
         self.set_sigmas(((1 - alphas) / alphas) ** 0.5)
-
-
-class CogVideoXLatentFormat(comfy.latent_formats.LatentFormat):
-    """16 channels, one scale: a LATENT holds VAE-space z, the model sees z times `scale_factor`.
-
-    Previews, ours and ComfyUI's and other packs', take the colours of what the model sees from here.
-    """
-
-    latent_channels = 16
-    latent_dimensions = 3
-
-    def __init__(self, scale_factor: float, rgb: LatentRGB = OFFICIAL_RGB) -> None:
-        self.scale_factor = scale_factor
-        self.latent_rgb_factors, self.latent_rgb_factors_bias = comfy_colours(rgb, scale_factor)
 
 
 class CogVideoXModelConfig(comfy.supported_models_base.BASE):
@@ -220,7 +203,7 @@ def load_model(
     config, row, state_dict = read_transformer(path)
     model_config = CogVideoXModelConfig(config, folder_variant(row, path), colours_of(path))
     load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
-    supported, small = model_config.supported_inference_dtypes, method == "int8" or holds_small_numbers(state_dict)
+    supported, small = model_config.supported_inference_dtypes, method == "int8" or holds_packed_weights(state_dict)
     weight_dtype = dtype or mm.unet_dtype(
         model_params=sum(tensor.numel() for tensor in state_dict.values()),
         supported_dtypes=supported,
@@ -241,13 +224,10 @@ def load_model(
         check_plain(state_dict, method, path)
         state_dict = made_small(state_dict, compute_dtype, load_device)
     if small:
-        fill_small(model.diffusion_model, state_dict, dtype=compute_dtype, **options)
+        fill_packed(model.diffusion_model, state_dict, dtype=compute_dtype, **options)
     else:
         fill(model.diffusion_model, state_dict, dtype=weight_dtype, **options)
-    # Previews go around the leading frames, which they do not show.
-    wrappers = ("cogvideox_preview", preview_sampling), ("cogvideox", pad_sampling), ("cogvideox", refuse_unfinite)
-    for key, wrapper in wrappers:
-        patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, key, wrapper)
+    wrap_sampling(patcher)
     patcher.cached_patcher_init = (load_model, (path, dtype, method))
     return patcher
 

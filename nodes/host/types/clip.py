@@ -16,13 +16,13 @@ import torch
 from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 from transformers import T5TokenizerFast
 
-from ...cogvideox_core.models.text_encoder import MAX_LENGTH
-from ...cogvideox_core.weights.dtypes import weights_dtype
-from ...cogvideox_core.weights.errors import CheckpointError
-from ...cogvideox_core.weights.int8 import Method, made_small
-from ...cogvideox_core.weights.load import fill
-from ...cogvideox_core.weights.t5 import read_text_encoder, tokenizer_folder
-from .small_numbers import check_int8, fill_small, holds_small_numbers, operations_for
+from ....cogvideox_core.models.text_encoder import MAX_LENGTH
+from ....cogvideox_core.weights.dtypes import weights_dtype
+from ....cogvideox_core.weights.errors import CheckpointError
+from ....cogvideox_core.weights.int8 import Method, made_small
+from ....cogvideox_core.weights.load import fill
+from ....cogvideox_core.weights.t5 import read_text_encoder, tokenizer_folder
+from .packed_weights import check_int8, fill_packed, holds_packed_weights, operations_for
 
 NAME = "t5xxl"  # ComfyUI's name for a T5 among the encoders of a CLIP
 EOS, PAD = 1, 0
@@ -41,7 +41,7 @@ def load_clip(path: str | Path, method: Method = "none") -> comfy.sd.CLIP:
     if method == "int8":
         check_int8()
         state_dict = made_small(state_dict, dtype, comfy.model_management.text_encoder_device())
-    small = holds_small_numbers(state_dict)
+    small = holds_packed_weights(state_dict)
     like = comfy.text_encoders.t5.T5(_host_config(config), torch.float32, torch.device("meta"), torch.nn)
     # Started where it rests: on the device ComfyUI would fill it with memory that the mapped weights then replace.
     offload_device = comfy.model_management.text_encoder_offload_device()
@@ -51,7 +51,7 @@ def load_clip(path: str | Path, method: Method = "none") -> comfy.sd.CLIP:
 
     def take_weights(transformer: Any) -> None:
         if small:
-            fill_small(transformer, state_dict, dtype=dtype, device=offload_device, source=path, like=like)
+            fill_packed(transformer, state_dict, dtype=dtype, device=offload_device, source=path, like=like)
         else:
             fill(transformer, state_dict, source=path, like=like)
 

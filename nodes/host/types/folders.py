@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import folder_paths
 
-from ...cogvideox_core.demo import DEMO_LORAS, DEMO_MODELS
-from ...cogvideox_core.weights.diffusers_folder import ComponentName
-from ...cogvideox_core.weights.files import ENDINGS
+from ....cogvideox_core.demo import DEMO_LORAS, DEMO_MODELS
+from ....cogvideox_core.weights.diffusers_folder import ComponentName
+from ....cogvideox_core.weights.files import ENDINGS
 
 Found = dict[str, Path]
 

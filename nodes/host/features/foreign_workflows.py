@@ -13,11 +13,11 @@ from server import PromptServer
 
 import nodes
 
-from ..host.folders import choices, lora_choices
-from .drawing import Shape, Slot
-from .prompt import convert_prompt
-from .table import TABLE, ForeignNode
-from .workflow import convert_workflow
+from ...foreign.drawing import Shape, Slot
+from ...foreign.prompt import convert_prompt
+from ...foreign.table import TABLE, ForeignNode
+from ...foreign.workflow import convert_workflow
+from ..types.folders import choices, lora_choices
 
 logger = logging.getLogger("cogvideox")
 
@@ -26,7 +26,7 @@ _PACKAGE = "cogvideox-nodes"
 _VALUES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
-def open_door() -> None:
+def install() -> None:
     """Announce what carries the wrapper's workflows over. To be called while ComfyUI loads packs.
 
     The wrapper may be loaded after this pack: whether it is there is seen when all are loaded, as the server starts.

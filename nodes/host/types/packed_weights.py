@@ -17,10 +17,10 @@ import comfy.quant_ops
 import torch
 from torch import Tensor, nn
 
-from ...cogvideox_core.weights.codecs import CODECS
-from ...cogvideox_core.weights.dtypes import weights_dtype
-from ...cogvideox_core.weights.load import check_fit
-from ...cogvideox_core.weights.packed_weight import PackedWeight, is_large
+from ....cogvideox_core.weights.codecs import CODECS
+from ....cogvideox_core.weights.dtypes import weights_dtype
+from ....cogvideox_core.weights.load import check_fit
+from ....cogvideox_core.weights.packed_weight import PackedWeight, is_large
 
 _BLOCKS = "CogVideoXBlocks"
 # ComfyUI's names of the formats it computes in by itself.
@@ -37,7 +37,7 @@ def check_int8() -> None:
         )
 
 
-def holds_small_numbers(state_dict: Mapping[str, Tensor]) -> bool:
+def holds_packed_weights(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether any weight is stored in few bits."""
     return any(isinstance(tensor, PackedWeight) for tensor in state_dict.values())
 
@@ -80,7 +80,7 @@ def _emulated() -> set[str]:
     return set() if mm.supports_fp8_compute(mm.get_torch_device()) else {"float8_e4m3fn", "float8_e5m2"}
 
 
-def fill_small(
+def fill_packed(
     module: nn.Module,
     state_dict: Mapping[str, Tensor],
     *,

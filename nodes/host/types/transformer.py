@@ -11,11 +11,11 @@ import torch
 from comfy.cli_args import args
 from torch import Tensor, nn
 
-from ...cogvideox_core.kernels.cpu_attention import by_onednn, is_preferred
-from ...cogvideox_core.models.transformer.attention import AttentionFn
-from ...cogvideox_core.models.transformer.model import CogVideoXTransformer3D
-from ...cogvideox_core.models.transformer.positions import Rotary
-from .lending import lending
+from ....cogvideox_core.kernels.cpu_attention import by_onednn, is_preferred
+from ....cogvideox_core.models.transformer.attention import AttentionFn
+from ....cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from ....cogvideox_core.models.transformer.positions import Rotary
+from .kernel_weights import lending
 
 
 class HostTransformer(CogVideoXTransformer3D):

@@ -16,11 +16,15 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...cogvideox_core.sampling.approximation import ApproximateRun, Approximation, approximate
-from .model import CogVideoXModel, cogvideox_model
+from ....cogvideox_core.sampling.approximation import ApproximateRun, Approximation, approximate
+from ..types.model import CogVideoXModel, cogvideox_model
 
 _KEY = "cogvideox_speed"
 _ASK = "sampler_calc_cond_batch_function"  # where ComfyUI's guiders look for who answers
+
+
+def install() -> None:
+    """Nothing is added to ComfyUI: the node asks `accelerate` when it runs."""
 
 
 def accelerate(patcher: Any, approximation: Approximation) -> Any:

@@ -24,7 +24,7 @@ BLOCKS = ["Q8_0 in safetensors", "Q4_0 in safetensors", "Q8_0.gguf", "Q5_0.gguf"
 @pytest.fixture(scope="module")
 def host(pack: ModuleType) -> Any:
     def module(name: str) -> ModuleType:
-        return importlib.import_module(f"{pack.__name__}.nodes.host.{name}")
+        return importlib.import_module(f"{pack.__name__}.nodes.host.types.{name}")
 
     return module
 
@@ -73,7 +73,7 @@ def test_blocks_stay_blocks_in_memory_and_when_saved(form: str, host: Any, state
     path = QUANTIZED[form][0](state, tmp_path)
     patcher = host("model").load_model(path, torch.float32)
     layer = patcher.model.diffusion_model.transformer_blocks[0].ff.net[2]
-    assert host("small_numbers").is_block_tensor(layer.weight) and layer.weight.shape == (128, 512)
+    assert host("packed_weights").is_block_tensor(layer.weight) and layer.weight.shape == (128, 512)
     assert layer.weight.nbytes < 0.3 * 4 * 128 * 512
     tensors = patcher.model.diffusion_model.state_dict()
     saved = patcher.model.model_config.process_unet_state_dict_for_saving(tensors)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...cogvideox_core.pipeline.conditioning import pad_leading
+from ....cogvideox_core.pipeline.conditioning import pad_leading
 
 
 def spread_image_latents(z: Tensor, frames: int) -> Tensor:

@@ -9,8 +9,8 @@ import comfy.model_management
 import comfy.model_patcher
 from torch import nn
 
-from ...cogvideox_core.weights.int8 import check_method, check_plain, quantize_model
-from ...cogvideox_core.weights.load import read_transformer
+from ....cogvideox_core.weights.int8 import check_method, check_plain, quantize_model
+from ....cogvideox_core.weights.load import read_transformer
 from .model import cogvideox_model, load_model
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...cogvideox_core.kernels.layers import plain_weights
+from ....cogvideox_core.kernels.layers import plain_weights
 
 
 def lending(operations: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Live previews of the clip while it is sampled."""

@@ -1,0 +1,1 @@
+"""What the video player node writes, and the settings it shows."""
