@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,9 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
 class SafetensorsFile:
     """Tensors of one file. The header is read at once; a tensor's pages are read when it is used.
 
+    safetensors checks the file, whose offsets it offers under a name in its newest releases only: so the header, 8 bytes
+    of length and then JSON, is read here.
+
     Attributes:
         entries: every tensor, mapped when it is read; nothing is copied.
         metadata: free text the writer left in the header.
@@ -58,79 +60,96 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            file = safe_open(str(path), framework="pt", device="cpu")
-            headers = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no iterator)
+            with safe_open(str(path), framework="pt", device="cpu") as file:
+                self.metadata: dict[str, str] = file.metadata() or {}
+            header, data_start = _read_header(path)
         except SafetensorError as error:
             raise CheckpointError(f"{path} {_fault(path, error)}") from error
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error}); check that it is a file you may read") from error
-        dtypes = _known_dtypes(path, {key: part.get_dtype() for key, part in headers.items()})
-        self.metadata: dict[str, str] = file.metadata() or {}
+        if unknown := _unknown_dtypes(header):
+            raise CheckpointError(f"{path} {unknown}")
         # Every tensor gets a storage of its own, as from safetensors' get_tensor, which takes longer for each.
         self._bytes: Any = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
-        self.entries: dict[str, Entry] = {}
-        with path.open("rb") as raw:
-            start = 8 + int.from_bytes(raw.read(8), "little")
-        for key in file.offset_keys():  # as they lie in the file, which has no gaps
-            shape, dtype = tuple(headers[key].get_shape()), dtypes[key]
-            stop = start + math.prod(shape) * dtype.itemsize
-            self.entries[key] = Entry(shape, dtype, partial(self._read, start, stop, shape, dtype))
-            start = stop
+        self.entries = {
+            key: self._entry(part, data_start)
+            for key, part in sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+        }
+
+    def _entry(self, part: dict[str, Any], data_start: int) -> Entry:
+        """A tensor as the header describes it, at offsets that count from `data_start`."""
+        shape, dtype = tuple(part["shape"]), _DTYPES[part["dtype"]]
+        start, stop = (data_start + offset for offset in part["data_offsets"])
+        return Entry(shape, dtype, partial(self._read, start, stop, shape, dtype))
 
     def _read(self, start: int, stop: int, shape: Shape, dtype: torch.dtype) -> Tensor:
         return torch.empty(0, dtype=dtype).set_(self._bytes[start:stop]).view(shape)
 
 
-def _known_dtypes(path: Path, names: dict[str, str]) -> dict[str, torch.dtype]:
-    unknown = [f"{key} ({name})" for key, name in names.items() if name not in _DTYPES]
-    if unknown:
-        raise CheckpointError(
-            f"{path} holds number types that are not read: {listed(unknown)}; give weights in 16 or 32 bits"
-        )
-    return {key: _DTYPES[name] for key, name in names.items()}
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """What a valid file says of each tensor, and at which byte of it their numbers begin."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    if not all(isinstance(part, dict) for part in header.values()):  # safetensors takes lists of the values too
+        raise SafetensorError("it describes a tensor by something else than an object")
+    return header, 8 + length
+
+
+def _unknown_dtypes(header: dict[str, Any]) -> str:
+    """What is wrong with the tensors whose number type is not read; empty if there are none."""
+    dtypes = {key: part.get("dtype") for key, part in header.items() if isinstance(part, dict)}
+    unknown = [f"{key} ({name})" for key, name in dtypes.items() if isinstance(name, str) and name not in _DTYPES]
+    return f"holds number types that are not read: {listed(unknown)}; give weights in 16 or 32 bits" if unknown else ""
 
 
 def _fault(path: Path, error: SafetensorError) -> str:
     """Why safetensors refused the file, in words for whoever downloaded it."""
-    size, told = path.stat().st_size, shown(str(error))
+    size, reason = path.stat().st_size, shown(str(error))
     with path.open("rb") as file:
         head = file.read(32)
         # A header begins with its length in 8 bytes and a brace; the length may look like another file's beginning.
         if head[8:9] != b"{":
-            return _foreign(head, size, told)
+            return _foreign(head, size, reason)
         length = int.from_bytes(head[:8], "little")
         if 8 + length > size and length <= _LARGEST_HEADER:
             return _cut_short(size, f"{8 + length} bytes of header alone")
         file.seek(8)
-        data = _data_bytes(file.read(min(length, _LARGEST_HEADER)))
+        header = _parsed(file.read(min(length, _LARGEST_HEADER)))
+    data = _data_bytes(header)
     excess = size - 8 - length - data
     if data and excess < 0:
         return _cut_short(size, f"{size - excess} bytes")
     if data and excess > 0:
-        return f"holds {excess} bytes more than its header places; download or copy it again"
-    return f"has a damaged header ({told}); download or copy it again"
+        return f"holds {excess} bytes more than its header describes; download or copy it again"
+    return _unknown_dtypes(header) or f"has a damaged header ({reason}); download or copy it again"
 
 
-def _foreign(head: bytes, size: int, told: str) -> str:
+def _foreign(head: bytes, size: int, reason: str) -> str:
     """What a file is that does not begin like safetensors."""
     for beginning, what in _BEGINNINGS:
         if head.startswith(beginning):
             return what
     if size < 9:
         return f"holds {size} bytes and no weights; download or copy it again"
-    return f"is no safetensors file ({told}); download it again, or give another file"
+    return f"is no safetensors file ({reason}); download it again, or give another file"
 
 
 def _cut_short(size: int, needed: str) -> str:
     return f"is cut short: {size} bytes are there of {needed}; download or copy it again"
 
 
-def _data_bytes(header: bytes) -> int:
-    """Bytes of tensor data a header announces; 0 where it cannot be read."""
+def _parsed(header: bytes) -> dict[str, Any]:
+    """The object a header is, as far as it can be read; else an empty one."""
     try:
-        entries = json.loads(header)
+        return json.loads(header)
     except (ValueError, RecursionError):
-        return 0
-    offsets = [entry.get("data_offsets") for entry in entries.values() if isinstance(entry, dict)]
+        return {}
+
+
+def _data_bytes(header: dict[str, Any]) -> int:
+    """Bytes of tensor data a header announces; 0 where it does not say."""
+    offsets = [part.get("data_offsets") for part in header.values() if isinstance(part, dict)]
     ends = [pair[1] for pair in offsets if isinstance(pair, list) and len(pair) == 2]
     return max((end for end in ends if isinstance(end, int)), default=0)
