@@ -1,9 +1,16 @@
-"""Fixtures: a running ComfyUI (`host`, `start_host`), its canvas in Chromium (`canvas`, `open_canvas`), and the
-pack imported into this process (`pack`).
+"""Which tests run, and fixtures: a running ComfyUI (`host`, `start_host`), its canvas in Chromium (`canvas`,
+`open_canvas`), the pack imported into this process (`pack`), official weights (`official_weights`).
+
+Bare `pytest` runs the tests that need nothing but Python packages and little time. Each tier of TIERS is asked for with
+the option of its name; `tests/run_all.py` asks for all. Tests get the marks of most tiers from the fixtures they use.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -14,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import provision
+from tests.figures import BARE_SECONDS
 from tests.support.pack import load_pack
 
 if TYPE_CHECKING:  # what tests of the core alone need not have installed
@@ -25,22 +33,90 @@ pytest.register_assert_rewrite("tests.support.browser")  # so that a failing Can
 PROBES = Path(__file__).parent / "host_probes"
 
 
+TIERS = {
+    "slow": "sweeps of many sizes and variants, and training runs",
+    "comfy": "ComfyUI, started or imported",
+    "browser": "the canvas in Chromium",
+    "gpu": "a CUDA device; skipped without one",
+    "weights": "official weights: a folder of model folders in COGVIDEOX_WEIGHTS; skipped without it",
+}
+FIXTURES_OF_TIERS = {
+    "comfy": {"host", "start_host", "pack"},
+    "browser": {"chromium"},
+    "weights": {"official_weights"},
+}
+NOT_RUN = pytest.StashKey[Counter[str]]()
+STARTED = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("cogvideox", "tests that need more than Python packages")
+    for tier, needs in TIERS.items():
+        group.addoption(f"--{tier}", action="store_true", help=f"also run tests that need {needs}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STARTED] = time.monotonic()
+    for tier, needs in TIERS.items():
+        config.addinivalue_line("markers", f"{tier}: needs {needs}; runs with --{tier}")
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures they use, and run the quick ones first and the browser's last.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they use, leave out those of tiers not asked for, run the quick ones first.
 
     The browser's must be last for a second reason: Playwright leaves an event loop running in this thread, so
     asyncio.run() fails once it has started.
     """
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if fixtures & {"host", "start_host", "pack"}:
-            item.add_marker("comfy")
-        if "chromium" in fixtures:
-            item.add_marker("browser")
-        if item.get_closest_marker("gpu") and not has_gpu():
+        for tier, fixtures in FIXTURES_OF_TIERS.items():
+            if fixtures & set(getattr(item, "fixturenames", ())):
+                item.add_marker(tier)
+        if item.get_closest_marker("gpu") and config.getoption("--gpu") and not has_gpu():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    missing = {item.nodeid: missing_tier(item) for item in items}
+    config.stash[NOT_RUN] = Counter(tier for tier in missing.values() if tier)
+    left_out = [item for item in items if missing[item.nodeid]]
+    items[:] = [item for item in items if not missing[item.nodeid]]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
     items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("browser", "comfy")])
+
+
+def missing_tier(item: pytest.Item) -> str | None:
+    """The tier a test belongs to that was not asked for; None if it may run. --browser starts its ComfyUI itself."""
+    tiers = {tier for tier in TIERS if item.get_closest_marker(tier)}
+    if "browser" in tiers:
+        tiers.discard("comfy")
+    return next((tier for tier in sorted(tiers) if not item.config.getoption(f"--{tier}")), None)
+
+
+def is_bare(config: pytest.Config) -> bool:
+    """Whether all tests of no tier were asked for, and nothing else."""
+    narrowing = (*(f"--{tier}" for tier in TIERS), "collectonly", "keyword", "markexpr", "lf", "stepwise")
+    from_settings = config.args_source == pytest.Config.ArgsSource.TESTPATHS
+    return from_settings and not any(config.getoption(name, default=None) for name in narrowing)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how to run what was left out."""
+    for tier, count in config.stash.get(NOT_RUN, Counter()).items():
+        terminalreporter.write_line(f"{count} not run: {TIERS[tier]} (--{tier})")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Leave the time of a whole bare run for tests/figures.py: by the clock, and of the processor."""
+    whole = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldfail
+    if not whole or not is_bare(session.config):
+        return
+    times = os.times()
+    taken = {
+        "wall": time.monotonic() - session.config.stash[STARTED],
+        "processor": times.user + times.system + times.children_user + times.children_system,
+        "tests": session.testscollected,
+    }
+    BARE_SECONDS.parent.mkdir(parents=True, exist_ok=True)
+    BARE_SECONDS.write_text(json.dumps(taken), encoding="utf-8")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -136,3 +212,15 @@ def canvas(open_canvas: Callable[[Host], Canvas], host: Host) -> Canvas:
 def pack() -> ModuleType:
     """`load_pack()`, once."""
     return load_pack()
+
+
+@pytest.fixture(scope="session")
+def official_weights() -> Path:
+    """The folder that COGVIDEOX_WEIGHTS names: published model folders, or one of them."""
+    given = os.environ.get("COGVIDEOX_WEIGHTS")
+    if not given:
+        pytest.skip("COGVIDEOX_WEIGHTS names no folder of official weights")
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        pytest.fail(f"COGVIDEOX_WEIGHTS={given} is no folder", pytrace=False)
+    return folder

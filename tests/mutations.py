@@ -1,13 +1,16 @@
 """Breaks formulas on purpose, one at a time in a copy of the tree, and sees a test fail for each.
 
     python tests/mutations.py [WORD ...]      all of them, or those whose file or text holds a word
+    python tests/mutations.py --part 3/10     every tenth, beginning with the third
 
-A mutation that goes unnoticed is a hole in the tests: the script names it and exits with 1. Not part of the default
-run: each mutation starts pytest anew.
+A mutation that goes unnoticed is a hole in the tests: the script names it and exits with 1. Each mutation starts
+pytest again, so they are no part of the tests themselves; a job tries another tenth of them every night.
+`tests/test_mutations.py` holds the table to the code.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -22,7 +25,7 @@ CORE, TYPES, FEATURES = "cogvideox_core", "nodes/host/types", "nodes/host/featur
 
 
 class Mutation(NamedTuple):
-    """Replace `right` by `wrong` in `file`; the tests that must notice."""
+    """Replace `right`, which occurs once in `file`, by `wrong`; and the tests that must notice."""
 
     file: str
     right: str
@@ -56,7 +59,7 @@ CODECS = "tests/core/weights/test_codecs.py"
 LORA = "tests/core/weights/test_lora.py"
 CONVERT = "tests/core/weights/test_convert.py"
 DERIVED = "tests/nodes/test_derived.py"
-TYPES = "tests/nodes/test_host_types.py"
+HOST_TYPES = "tests/nodes/test_host_types.py"
 INT8 = "tests/core/weights/test_int8.py"
 QUANTIZE = "tests/nodes/test_quantize.py"
 PREVIEW = "tests/nodes/test_preview.py"
@@ -90,7 +93,7 @@ MUTATIONS = [
     Mutation(
         f"{CORE}/pipeline/conditioning.py", "video.masked_fill(mask > 0.5", "video.masked_fill(mask <= 0.5", DERIVED
     ),
-    Mutation(f"{CORE}/pipeline/conditioning.py", "known = 1.0 - mask", "known = mask", TYPES),
+    Mutation(f"{CORE}/pipeline/conditioning.py", "known = 1.0 - mask", "known = mask", HOST_TYPES),
     Mutation(
         f"{CORE}/pipeline/conditioning.py", "masks[: size.num_frames, :, top:bottom, left:right]", "masks", CONDITIONING
     ),
@@ -101,15 +104,19 @@ MUTATIONS = [
         f"{CORE}/pipeline/conditioning.py", "latents[:, :, :1].expand(-1", "latents[:, :, -1:].expand(-1", CONDITIONING
     ),
     Mutation(
-        f"{CORE}/models/transformer/model.py", "shift, scale, gate = per", "scale, shift, gate = per", TRANSFORMER
+        f"{CORE}/models/transformer/block_ops.py",
+        "(text, video), _by_part(modulation, runs)",
+        "(video, text), _by_part(modulation, runs)",
+        TRANSFORMER,
     ),
+    Mutation(f"{CORE}/models/transformer/block_ops.py", "(shift, scale, _) in", "(scale, shift, _) in", TRANSFORMER),
     Mutation(
         f"{CORE}/models/transformer/model.py", "shift, scale = per_token", "scale, shift = per_token", TRANSFORMER
     ),
     Mutation(f"{CORE}/kernels/layers.py", '"gelu", [], "tanh"', '"gelu", [], "none"', LAYERS),
     Mutation(f"{CORE}/kernels/layers.py", "and not (layer.additions or layer._forward_hooks)", "", LAYERS),
     Mutation(f"{CORE}/kernels/layers.py", "(layer.additions or layer._forward_hooks)", "layer._forward_hooks", LORA),
-    Mutation(f"{CORE}/kernels/layers.py", "not torch.compiler.is_compiling()", "True", COMPILATION),
+    Mutation(f"{CORE}/kernels/layers.py", "        not torch.compiler.is_compiling()\n", "        True\n", COMPILATION),
     Mutation(f"{CORE}/weights/lora.py", "if not isinstance(layer, Linear):", "if True:", COMPILATION),
     Mutation(
         f"{CORE}/models/transformer/adaln_table.py",
@@ -119,8 +126,10 @@ MUTATIONS = [
     ),
     Mutation(f"{CORE}/models/transformer/attention.py", "if apart > self.off_by:", "if False:", ATTENTION),
     Mutation(f"{CORE}/models/transformer/attention.py", "if not found.isfinite().all():", "if False:", ATTENTION),
-    Mutation(f"{CORE}/sampling/loop.py", "if attention.may_fall_back and not", "if False and not", ATTENTION),
-    Mutation(f"{CORE}/sampling/loop.py", "len(latents) if split else len(embeds)", "len(embeds)", STREAMING),
+    Mutation(f"{CORE}/sampling/predictor.py", "if self.attention.may_fall_back and not", "if False and not", ATTENTION),
+    Mutation(
+        f"{CORE}/sampling/predictor.py", "if self.split else [embeds[::-1]]", "if False else [embeds[::-1]]", STREAMING
+    ),
     Mutation(f"{CORE}/pipeline/offload.py", "slot = 1 - self._last", "slot = self._last", STREAMING),
     Mutation(
         f"{CORE}/pipeline/offload.py", "                bundle.put(bundle.own)", "                pass", STREAMING
@@ -175,8 +184,8 @@ MUTATIONS = [
     ),
     Mutation(f"{CORE}/models/vae/blocks.py", "F.pad(_frames(rows), (0, 1, 0", "F.pad(_frames(rows), (1, 0, 0", VAE),
     Mutation(f"{CORE}/models/vae/feature_maps.py", "num_frames > 1 and num_frames % 2 == 1", "False", VAE),
-    Mutation(f"{CORE}/models/vae/autoencoder.py", "LATENTS_PER_CHUNK = 2", "LATENTS_PER_CHUNK = 4", VAE),
-    Mutation(f"{CORE}/models/vae/blocks.py", "            x.let_go(stop)\n", "", VAE_MEMORY),
+    Mutation(f"{CORE}/models/vae/chunks.py", "LATENTS_PER_CHUNK = 2", "LATENTS_PER_CHUNK = 4", VAE),
+    Mutation(f"{CORE}/models/vae/blocks.py", "            x.let_go(band.stop)\n", "", VAE_MEMORY),
     Mutation(f"{CORE}/models/vae/causal_conv.py", "source, carry.device)", "source)", VAE_MEMORY),
     Mutation(f"{CORE}/models/vae/causal_conv.py", "if past is None or past.requires_grad", "if True", VAE_MEMORY),
     Mutation(f"{CORE}/models/vae/causal_conv.py", "else above[:, :, :, -2:]", "else above[:, :, :, -3:-1]", VAE),
@@ -191,9 +200,7 @@ MUTATIONS = [
     Mutation(
         f"{CORE}/sampling/noise_schedule.py", "shift + (1 - shift) * alphas", "1 + (shift - 1) * alphas", SCHEDULE
     ),
-    Mutation(
-        f"{CORE}/sampling/noise_schedule.py", "t - stride, self.alpha(t)", "t - stride - 1, self.alpha(t)", SCHEDULE
-    ),
+    Mutation(f"{CORE}/sampling/noise_schedule.py", "[timestep - stride for", "[timestep - stride - 1 for", SCHEDULE),
     Mutation(
         f"{CORE}/sampling/samplers.py",
         "            noise = self.draw(latents)\n            x0",
@@ -258,7 +265,18 @@ MUTATIONS = [
     Mutation(f"{TYPES}/leading_frames.py", "return drawn.to(noise)", "return 0 * drawn.to(noise)", SAMPLING),
     Mutation(f"{TYPES}/leading_frames.py", "z[:, :, :1], torch.zeros_like", "z[:, :, 1:2], torch.zeros_like", SAMPLING),
     Mutation(f"{TYPES}/vae.py", "carry_device=carry_device).mode()", "carry_device=carry_device).logvar", VAE_NODES),
-    Mutation(f"{TYPES}/vae.py", "VideoSize(tiling.tile_height, tiling.tile_width", "VideoSize(999, 999", VAE_NODES),
+    Mutation(
+        f"{TYPES}/vae.py",
+        '"decode", VideoSize(tiling.tile_height, tiling.tile_width',
+        '"decode", VideoSize(999, 999',
+        VAE_NODES,
+    ),
+    Mutation(
+        f"{TYPES}/vae.py",
+        '"encode", VideoSize(tiling.tile_height, tiling.tile_width',
+        '"encode", VideoSize(999, 999',
+        VAE_NODES,
+    ),
     Mutation(
         f"{CORE}/videos/preview_colours.py",
         "(red / scale,",
@@ -297,38 +315,80 @@ MUTATIONS = [
 ]
 
 
-def main(words: list[str]) -> int:
-    chosen = [m for m in MUTATIONS if not words or any(word in f"{m.file} {m.right}" for word in words)]
-    unnoticed = []
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Break formulas on purpose and see the tests notice.")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only mutations whose file or text holds one of these")
+    parser.add_argument("--part", metavar="K/N", help="every Nth mutation, beginning with the Kth, for example 3/10")
+    options = parser.parse_args(arguments)
+    chosen = part_of(chosen_by(options.words), options.part)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "repo"
         shutil.copytree(REPO, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "__pycache__", "*.egg-info"))
-        for number, mutation in enumerate(chosen, start=1):
-            start = time.monotonic()
-            noticed = _noticed(copy, mutation)
-            verdict = "noticed" if noticed else "NOT NOTICED"
-            label = f"{mutation.file}: {mutation.right.strip()!r} -> {mutation.wrong.strip()!r}"
-            print(f"{number}/{len(chosen)} {verdict} ({time.monotonic() - start:.0f} s) {label}", flush=True)
-            if not noticed:
-                unnoticed.append(label)
-    print(f"{len(chosen) - len(unnoticed)} of {len(chosen)} mutations were noticed")
-    return 1 if unnoticed else 0
+        broken = [tests for tests in dict.fromkeys(m.tests for m in chosen) if not _passes(copy, tests)]
+        for tests in broken:
+            print(f"{tests} fails without any mutation, so it can notice none", flush=True)
+        unnoticed = _try(copy, [mutation for mutation in chosen if mutation.tests not in broken])
+    tried = sum(mutation.tests not in broken for mutation in chosen)
+    print(f"{tried - len(unnoticed)} of {len(chosen)} mutations were noticed")
+    return 1 if unnoticed or broken else 0
+
+
+def chosen_by(words: list[str]) -> list[Mutation]:
+    """The mutations whose file or text holds one of the words; all where there are none."""
+    return [m for m in MUTATIONS if not words or any(word in f"{m.file} {m.right}" for word in words)]
+
+
+def part_of(mutations: list[Mutation], part: str | None) -> list[Mutation]:
+    """Every Nth of them, beginning with the Kth, for "K/N"; all for None.
+
+    Raises: ValueError for another form, or K outside 1 to N.
+    """
+    if part is None:
+        return mutations
+    first, slash, count = part.partition("/")
+    if not (slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        raise ValueError(f"--part {part}; it is K/N with K from 1 to N, for example 3/10")
+    return mutations[int(first) - 1 :: int(count)]
+
+
+def _try(copy: Path, mutations: list[Mutation]) -> list[str]:
+    """Try each in turn; the labels of those that no test noticed."""
+    unnoticed = []
+    for number, mutation in enumerate(mutations, start=1):
+        start = time.monotonic()
+        noticed = _noticed(copy, mutation)
+        verdict = "noticed" if noticed else "NOT NOTICED"
+        label = f"{mutation.file}: {mutation.right.strip()!r} -> {mutation.wrong.strip()!r}"
+        print(f"{number}/{len(mutations)} {verdict} ({time.monotonic() - start:.0f} s) {label}", flush=True)
+        if not noticed:
+            unnoticed.append(label)
+    return unnoticed
 
 
 def _noticed(copy: Path, mutation: Mutation) -> bool:
     """Whether a test fails with the mutation in place; the copy is mended afterwards."""
     path = copy / mutation.file
-    sound = path.read_text()
-    assert sound.count(mutation.right) >= 1, f"{mutation.file} does not hold {mutation.right!r} any more"
-    path.write_text(sound.replace(mutation.right, mutation.wrong))
+    sound = path.read_text(encoding="utf-8")
+    assert sound.count(mutation.right) == 1, f"{mutation.file} does not hold {mutation.right!r} once"
+    path.write_text(sound.replace(mutation.right, mutation.wrong), encoding="utf-8")
     try:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", mutation.tests]
-        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+        done = _run(copy, mutation.tests)
         return done.returncode == 1 and " failed" in done.stdout
     finally:
-        path.write_text(sound)
+        path.write_text(sound, encoding="utf-8")
+
+
+def _passes(copy: Path, tests: str) -> bool:
+    """Whether a file's tests pass as they are, and there are any."""
+    return _run(copy, tests).returncode == 0
+
+
+def _run(copy: Path, tests: str) -> subprocess.CompletedProcess[str]:
+    """pytest on one file of the copy, up to the first failure; tests of the canvas are left out."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--comfy", "--slow", tests]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
