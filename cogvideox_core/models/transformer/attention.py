@@ -40,6 +40,14 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
+def values_only(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Each token attends to itself alone, so its own value is the result; shapes as for `sdpa`.
+
+    This is the weakened attention that spatio-temporal guidance (arXiv 2411.18664) leads a sampler away from.
+    """
+    return v.transpose(1, 2).flatten(2)
+
+
 def cudnn_first(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """PyTorch's attention with cuDNN's kernel wherever it fits; shapes as for `sdpa`."""
     with sdpa_kernel(_CUDNN_FIRST, set_priority=True):
@@ -76,9 +84,9 @@ def _load_cudnn() -> AttentionFn:
 
 
 def _load_onednn() -> AttentionFn:
-    if not cpu_attention.is_at_hand():
+    if not cpu_attention.is_available():
         raise ImportError(f"this is {torch.__version__} for {platform.machine()}")
-    return cpu_attention.by_onednn
+    return cpu_attention.onednn_attention
 
 
 def _load_flash() -> AttentionFn:
@@ -161,7 +169,7 @@ class Attention:
 
 
 def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
-    """A backend by its name; "auto" takes oneDNN's products on a CPU (see `cpu_attention.is_preferred`), cuDNN's kernel
+    """A backend by its name; "auto" takes oneDNN's products on a CPU (see `cpu_attention.is_default`), cuDNN's kernel
     on Hopper GPUs, and PyTorch's own choice elsewhere.
 
     Raises: ValueError for an unknown name, or a device or dtype it does not take; ImportError if its package is not
@@ -191,7 +199,7 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
 
 
 def _best(device: torch.device, dtype: torch.dtype) -> str:
-    if device.type == "cpu" and cpu_attention.is_preferred(dtype):
+    if device.type == "cpu" and cpu_attention.is_default(dtype):
         return "onednn"
     return "cudnn" if _prefers_cudnn(device) else "sdpa"
 

@@ -22,7 +22,7 @@ from ..config import TransformerConfig
 from ..variants import Variant
 from .attention import AttentionFn, sdpa
 from .block_ops import Runs, gated, modulated, normed_heads, per_token
-from .positions import Grid, Rotary, rotary_table, sincos_table, timestep_embedding
+from .positions import TRAINED_AXES, Grid, Rotary, RotaryAxes, rotary_table, sincos_table, timestep_embedding
 
 OFS = 2.0  # the only offset CogVideoX1.5-I2V was trained with; SAT and diffusers fix the same constant
 
@@ -235,6 +235,7 @@ class CogVideoXTransformer3D(nn.Module):
         ofs: Tensor | None = None,
         *,
         attention: AttentionFn = sdpa,
+        axes: RotaryAxes = TRAINED_AXES,
     ) -> Tensor:
         """Predicted v.
 
@@ -243,6 +244,7 @@ class CogVideoXTransformer3D(nn.Module):
             prompt_embeds: [B, L, text_embed_dim].
             timestep: [B], 0 to 999.
             ofs: [B] or [1]; None means 2.0 where the model has an offset, and is ignored where it has none.
+            axes: changes to the rotary positions; ignored where the model has none.
         Returns: [B, out_channels, T, H, W] in the dtype of latents.
         Raises: ValueError if a shape does not fit the model.
         """
@@ -251,7 +253,7 @@ class CogVideoXTransformer3D(nn.Module):
         video, text = self.patch_embed(latents, prompt_embeds, grid)
         rotary = None
         if self.config.use_rotary_positional_embeddings:
-            rotary = rotary_table(grid, self.config, latents.device, text.shape[1])
+            rotary = rotary_table(grid, self.config, latents.device, text.shape[1], axes)
         for index, block in enumerate(self.transformer_blocks):
             video, text = self.run_block(index, block, video, text, temb, rotary, attention)
         tokens = self.proj_out(self.norm_out(self.norm_final(video), temb))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,24 @@ from ..config import TransformerConfig
 
 Grid = tuple[int, int, int]
 Rotary = tuple[Tensor, Tensor]
+
+
+class Axis(NamedTuple):
+    """A change to the rotary positions along one axis; the first token's position is the fixed point of the scale.
+
+    Attributes:
+        scale: of the distances between tokens.
+        shift: of all tokens, in positions.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+RotaryAxes = tuple[Axis, Axis, Axis]
+"""Time, rows, columns."""
+
+TRAINED_AXES: RotaryAxes = (Axis(), Axis(), Axis())
 
 _THETA = 10000.0
 
@@ -35,22 +54,29 @@ def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)  # what is kept must also serve a caller outside of that mode
 def rotary_table(
-    grid: Grid, config: TransformerConfig, device: torch.device | str = "cpu", text_length: int = 0
+    grid: Grid,
+    config: TransformerConfig,
+    device: torch.device | str = "cpu",
+    text_length: int = 0,
+    axes: RotaryAxes = TRAINED_AXES,
 ) -> Rotary:
     """Cosines and sines of the rotary position code, one column per pair of channels; kept, so not to be written to.
 
     A head's channels are split 1/4 time, 3/8 rows, 3/8 columns.
 
-    Args: text_length: rows in front that turn nothing.
+    Args:
+        text_length: rows in front that turn nothing.
+        axes: changes to the positions the model was trained with.
     Returns: (cos, sin), each [text_length + T * H * W, head_dim / 2], float32.
     Source: diffusers `get_3d_rotary_pos_embed`; its grids "linspace" for the 1.0 family, "slice" for 1.5.
     """
     head_dim = config.attention_head_dim
     sizes = (head_dim // 4, head_dim // 8 * 3, head_dim // 8 * 3)
     angles = []
-    for axis, (positions, size) in enumerate(zip(_rotary_positions(grid, config, device), sizes, strict=True)):
+    trained = _rotary_positions(grid, config, device)
+    for axis, (positions, change, size) in enumerate(zip(trained, axes, sizes, strict=True)):
         exponents = torch.arange(0, size, 2, dtype=torch.float32, device=device) / size
-        along_axis = torch.outer(positions, 1.0 / _THETA**exponents)
+        along_axis = torch.outer(_moved(positions, change), 1.0 / _THETA**exponents)
         shape = [1, 1, 1, -1]
         shape[axis] = len(positions)
         angles.append(along_axis.view(shape).expand(*grid, -1))
@@ -102,6 +128,11 @@ def _rotary_positions(grid: Grid, config: TransformerConfig, device: torch.devic
         torch.linspace(top, bottom * (rows - 1) / rows, rows, dtype=torch.float32, device=device),
         torch.linspace(left, right * (columns - 1) / columns, columns, dtype=torch.float32, device=device),
     )
+
+
+def _moved(positions: Tensor, axis: Axis) -> Tensor:
+    """Positions [n] after a change; to the bit as they are where there is none."""
+    return positions if axis == Axis() else positions[0] + (positions - positions[0]) * axis.scale + axis.shift
 
 
 def _fit_region(size: tuple[int, int], base: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -12,8 +12,9 @@ from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
 from torch import Tensor
 
 from cogvideox_core.models.config import TransformerConfig
-from cogvideox_core.models.transformer.attention import sdpa
+from cogvideox_core.models.transformer.attention import sdpa, values_only
 from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from cogvideox_core.models.transformer.positions import Axis, rotary_table
 from tests.support.checkpoints import OFFICIAL, random_transformer, toy_transformer_config
 from tests.support.parity import assert_parity, relative_difference
 
@@ -94,6 +95,53 @@ def test_a_forward_pass_equals_the_reference_at_every_timestep(
     with torch.no_grad():
         ours = pair.ours(latents, embeds, t)
     assert_parity(ours, run_reference(pair.reference, latents, embeds, t), BOUND, f"transformer {kind} t={timestep}")
+
+
+@pytest.mark.parametrize("kind", ["CogVideoX-5B", LEARNED, LATER[0]])
+def test_moved_rotary_axes_equal_the_reference_with_a_table_of_those_positions(
+    pairs: dict[str, Pair], kind: str
+) -> None:
+    pair, axes = pairs[kind], (Axis(0.5, 1.0), Axis(2.0, -4.0), Axis(1.5, 3.0))
+    latents, embeds = pair.inputs(*SIZES[kind][-1], batch=1)
+    grid = pair.ours.token_grid(latents, embeds)
+    table = [part.repeat_interleave(2, dim=-1) for part in rotary_table(grid, pair.config, axes=axes)]
+    t, frames_first = torch.tensor([500]), latents.transpose(1, 2)
+    with torch.no_grad():
+        ours = pair.ours(latents, embeds, t, axes=axes)
+        options = dict(image_rotary_emb=table, return_dict=False)
+        offset = None if pair.config.ofs_embed_dim is None else torch.full((1,), 2.0)
+        expected = pair.reference(frames_first, embeds, t, ofs=offset, **options)[0].transpose(1, 2)
+    assert_parity(ours, expected, BOUND, f"{kind} with moved axes")
+    assert relative_difference(ours, run_reference(pair.reference, latents, embeds, t)) > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_in_place_of_attention_equal_the_reference_with_such_a_processor(
+    pairs: dict[str, Pair], kind: str
+) -> None:
+    pair = pairs[kind]
+    latents, embeds = pair.inputs(*SIZES[kind][-1], batch=1)
+    t = torch.tensor([500])
+
+    class ValuesOnly:
+        """What spatio-temporal guidance makes of an attention: each token keeps its own value."""
+
+        def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **options: Any) -> tuple:
+            out = attn.to_out[0](attn.to_v(torch.cat([encoder_hidden_states, hidden_states], dim=1)))
+            text = encoder_hidden_states.shape[1]
+            return out[:, text:], out[:, :text]
+
+    plain = run_reference(pair.reference, latents, embeds, t)
+    processors = pair.reference.attn_processors
+    pair.reference.set_attn_processor(ValuesOnly())
+    try:
+        expected = run_reference(pair.reference, latents, embeds, t)
+    finally:
+        pair.reference.set_attn_processor(processors)
+    with torch.no_grad():
+        ours = pair.ours(latents, embeds, t, attention=values_only)
+    assert_parity(ours, expected, BOUND, f"{kind} with values in place of attention")
+    assert relative_difference(plain, expected) > 1e-3
 
 
 @pytest.mark.parametrize("kind", FIRST)

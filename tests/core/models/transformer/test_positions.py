@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers.models.embeddings import get_3d_rotary_pos_embed, get_3d_sincos_pos_embed
+from diffusers.models.embeddings import get_1d_rotary_pos_embed, get_3d_rotary_pos_embed, get_3d_sincos_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 
 from cogvideox_core.models.transformer.positions import (
+    Axis,
     Grid,
     apply_rotary,
     rotary_table,
@@ -123,6 +124,25 @@ def test_the_rotary_table_of_the_later_models_equals_the_reference(grid: Grid) -
     reference = get_3d_rotary_pos_embed(64, None, (rows, columns), frames, grid_type="slice", max_size=(150, 150))
     for name, ours, theirs in zip(("cos", "sin"), rotary_table(grid, CONFIG_15), reference, strict=True):
         assert_parity(ours.repeat_interleave(2, dim=1), theirs, 1e-6, f"rotary 1.5 {grid} {name}")
+
+
+@pytest.mark.parametrize(("config", "first"), [(CONFIG_5B, (0, 2, 0)), (CONFIG_15, (0, 0, 0))], ids=["1.0", "1.5"])
+def test_scaled_and_shifted_axes_move_every_token_from_the_first_one(config, first: tuple) -> None:  # noqa: ANN001
+    grid = (3, 24, 42)  # in 1.0 fitted into rows 2 to 28 and columns 0 to 45 of the training grid
+    last = (28, 45) if config.patch_size_t is None else grid[1:]
+    distance = (1, (last[0] * 23 / 24 - first[1]) / 23, (last[1] * 41 / 42 - first[2]) / 41)
+    axes = (Axis(2.0, 5.0), Axis(0.5, -3.0), Axis(1.5, 0.25))
+    cos, sin = rotary_table(grid, config, axes=axes)
+    expected = []
+    for axis, width in enumerate((16, 24, 24)):
+        places = [first[axis] + n * distance[axis] * axes[axis].scale + axes[axis].shift for n in range(grid[axis])]
+        part = torch.stack(get_1d_rotary_pos_embed(width, torch.tensor(places), use_real=True))[..., ::2]
+        shape = [2, 1, 1, 1, -1]
+        shape[1 + axis] = grid[axis]
+        expected.append(part.view(shape).expand(2, *grid, -1).flatten(1, 3))
+    for name, ours, theirs in zip(("cos", "sin"), (cos, sin), torch.cat(expected, dim=-1), strict=True):
+        assert_parity(ours, theirs, 1e-5, f"moved rotary {name}")
+    assert torch.equal(rotary_table(grid, config)[0], rotary_table(grid, config, axes=(Axis(), Axis(), Axis()))[0])
 
 
 def test_rotation_turns_a_pair_of_channels_by_its_angle() -> None:
