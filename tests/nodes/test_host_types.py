@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -134,6 +135,24 @@ def test_void_is_conditioned_as_by_comfyuis_own_node(pack: ModuleType, folder: P
     z = [vae.encode((pixels[0].movedim(0, -1) + 1) / 2) for pixels in shown]
     ours = quadmask_latents(*z, LatentSize(4, 8, 12, leading=0))
     assert_parity(ours, theirs["concat_latent_image"], 1e-5, "VOID's conditioning")
+
+
+def test_a_vae_has_what_a_later_comfyui_adds_to_its_own(
+    pack: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import comfy.sd
+
+    start = comfy.sd.VAE.__init__
+
+    def later_release(self: Any, *arguments: Any, **options: Any) -> None:
+        self.of_a_later_release = "its default"
+        start(self, *arguments, **options)
+
+    monkeypatch.setattr(comfy.sd.VAE, "__init__", later_release)
+    vae = importlib.import_module(f"{pack.__name__}.nodes.host.types.vae").load_vae(folder)
+    assert vae.of_a_later_release == "its default"
+    assert vae.model_size() == sum(weight.nbytes for weight in vae.first_stage_model.state_dict().values())
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 def test_the_text_encoder_needs_no_package_that_comfyui_does_not_need(folder: Path, tmp_path: Path) -> None:

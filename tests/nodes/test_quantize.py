@@ -191,19 +191,29 @@ def test_a_missing_package_is_told(
         module("quantize").quantized(model, "llm.int8")
 
 
-def test_a_host_that_is_too_old_says_so(
+def test_without_comfyuis_package_a_sentence_says_what_to_install(
     module: Callable[[str], Any], toys: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    packed_weights = module("packed_weights")
+    monkeypatch.setattr(packed_weights, "_block_layout", packed_weights._block_layout.__wrapped__)  # not a cached one
+    monkeypatch.setitem(sys.modules, "comfy_kitchen.tensor", None)
+    sentence = "quantized weights need the package comfy-kitchen .*; install ComfyUI's requirements.txt, or take the 16"
+    with pytest.raises(ValueError, match=sentence):
+        module("model").load_model(toys[KIND], method="int8")
+    with pytest.raises(ValueError, match=sentence):
+        module("clip").load_clip(toys[KIND] / "text_encoder", "int8")
+
+
+def test_llm_int8_keeps_what_is_on_the_model_but_the_loras(module: Callable[[str], Any], toys: dict[str, Path]) -> None:
     import comfy.model_patcher
-    import comfy.quant_ops
 
     model = module("model").load_model(toys[KIND])
-    with monkeypatch.context() as patch:
-        patch.delitem(comfy.quant_ops.QUANT_ALGOS, "int8_tensorwise")
-        with pytest.raises(ValueError, match="this ComfyUI does not know int8 weights; update it to 0.27 or newer"):
-            module("quantize").quantized(model, "int8")
-        with pytest.raises(ValueError, match="this ComfyUI does not know int8 weights; update it to 0.27 or newer"):
-            module("clip").load_clip(toys[KIND] / "text_encoder", "int8")
-    monkeypatch.delattr(comfy.model_patcher.ModelPatcher, "get_clone_model_override")
-    with pytest.raises(ValueError, match="this ComfyUI cannot change a MODEL's weights; update it to 0.27 or newer"):
-        module("quantize").quantized(model, "int8")
+    model.add_wrapper_with_key("outer_sample", "mine", print)
+    model.model_options["transformer_options"]["mine"] = 1
+    small = module("quantize").quantized(model, "llm.int8")
+    assert isinstance(small, comfy.model_patcher.ModelPatcher) and not small.is_dynamic()
+    assert small.get_wrappers("outer_sample", "mine") == [print]
+    assert small.model_options["transformer_options"]["mine"] == 1
+    assert type(small.clone()) is type(small) and small.clone().model is small.model
+    with pytest.raises(ValueError, match=r"a LoRA behind llm\.int8, whose weights take none"):
+        small.clone().add_patches({"diffusion_model.proj_out.weight": (torch.zeros(1),)})

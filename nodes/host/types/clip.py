@@ -22,7 +22,7 @@ from ....cogvideox_core.weights.errors import CheckpointError
 from ....cogvideox_core.weights.int8 import Method, made_small
 from ....cogvideox_core.weights.load import fill
 from ....cogvideox_core.weights.t5 import read_text_encoder, tokenizer_folder
-from .packed_weights import check_int8, fill_packed, holds_packed_weights, operations_for
+from .packed_weights import fill_packed, holds_packed_weights, operations_for
 
 NAME = "t5xxl"  # ComfyUI's name for a T5 among the encoders of a CLIP
 EOS, PAD = 1, 0
@@ -32,14 +32,14 @@ T5_VOCABULARY = 32128  # tokens of every released T5 v1.1, for which ComfyUI car
 def load_clip(path: str | Path, method: Method = "none") -> comfy.sd.CLIP:
     """A CLIP of a text_encoder folder with its tokenizer, or of a file with T5's own vocabulary.
 
-    Args: method: "int8" to make the large matrices small; those that are already stay as they are.
-    Raises: CheckpointError if it holds no T5 encoder; ValueError if this ComfyUI takes no weights of few bits.
+    Args: method: "int8" to quantize the large matrices; those of a quantized file stay as they are.
+    Raises: CheckpointError if it holds no T5 encoder; ValueError for quantized weights without ComfyUI's package for
+        them.
     """
     encoder = read_text_encoder(path)
     state_dict, config = encoder.state_dict, encoder.config
     dtype = weights_dtype(state_dict, None, path)
     if method == "int8":
-        check_int8()
         state_dict = made_small(state_dict, dtype, comfy.model_management.text_encoder_device())
     small = holds_packed_weights(state_dict)
     like = comfy.text_encoders.t5.T5(_host_config(config), torch.float32, torch.device("meta"), torch.nn)

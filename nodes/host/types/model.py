@@ -24,12 +24,12 @@ from ....cogvideox_core.sampling.noise_schedule import NoiseSchedule
 from ....cogvideox_core.videos.preview_colours import OFFICIAL_RGB, LatentRGB
 from ....cogvideox_core.weights import empty_layers as layers
 from ....cogvideox_core.weights.diffusers_folder import folder_variant
-from ....cogvideox_core.weights.dtypes import named_dtype, weights_dtype
 from ....cogvideox_core.weights.int8 import Method, check_plain, made_small
 from ....cogvideox_core.weights.load import fill, read_transformer
+from .dtypes import choose_dtypes, supported_dtypes
 from .latent_format import CogVideoXLatentFormat, colours_of
 from .leading_frames import pad_to, spread_image_latents
-from .packed_weights import check_int8, fill_packed, holds_packed_weights, operations_for, stored_blocks
+from .packed_weights import fill_packed, holds_packed_weights, operations_for, stored_blocks
 from .sampling_wrappers import wrap_sampling
 from .transformer import HostTransformer
 
@@ -70,9 +70,7 @@ class CogVideoXModelConfig(comfy.supported_models_base.BASE):
     def __init__(self, config: TransformerConfig, variant: Variant, rgb: LatentRGB = OFFICIAL_RGB) -> None:
         self.latent_format = lambda: CogVideoXLatentFormat(variant.vae.scaling_factor, rgb)
         super().__init__({"config": config, "variant": variant})
-        # In ComfyUI's order of preference; models trained in bfloat16 overflow in float16.
-        fits_float16 = named_dtype(variant.defaults.dtype) == torch.float16
-        self.supported_inference_dtypes = [torch.float16] * fits_float16 + [torch.bfloat16, torch.float32]
+        self.supported_inference_dtypes = supported_dtypes(variant)
         self.memory_usage_factor = _memory_usage_factor(config)
 
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -194,42 +192,50 @@ def load_model(
     Args:
         dtype: of the weights in memory; None lets ComfyUI choose for the device. What overflows in float16 computes
             in another one.
-        method: "int8" to make the large matrices small.
-        disable_dynamic: a plain patcher even where the host streams weights by itself.
-    Raises: CheckpointError if the weights do not make a known model; ValueError for int8 where the matrices are in few
-        bits already, or the host is too old for it.
+        method: "int8" to quantize the large matrices.
+        disable_dynamic: a plain patcher even where ComfyUI streams weights by itself.
+    Raises: CheckpointError if the weights do not make a known model; ValueError for int8 where the matrices are
+        quantized already, or for quantized weights without ComfyUI's package for them.
     """
-    mm = comfy.model_management
     config, row, state_dict = read_transformer(path)
-    model_config = CogVideoXModelConfig(config, folder_variant(row, path), colours_of(path))
-    load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
-    supported, small = model_config.supported_inference_dtypes, method == "int8" or holds_packed_weights(state_dict)
-    weight_dtype = dtype or mm.unet_dtype(
-        model_params=sum(tensor.numel() for tensor in state_dict.values()),
-        supported_dtypes=supported,
-        weight_dtype=weights_dtype(state_dict, None, path, otherwise=named_dtype(row.defaults.dtype)),
-    )
-    overflows = weight_dtype == torch.float16 and torch.float16 not in supported  # then they only lie in it
-    compute_dtype = mm.unet_manual_cast(None if small or overflows else weight_dtype, load_device, supported)
-    model_config.set_inference_dtype(weight_dtype, compute_dtype)
-    if small:
-        model_config.custom_operations = operations_for(compute_dtype)
-    # Layers for weights of few bits keep those where they were built; the others are built without memory.
-    model = CogVideoXModel(model_config, device=offload_device if small else torch.device("meta"))
-    patcher = _patcher_class(disable_dynamic)(model, load_device=load_device, offload_device=offload_device)
-    like = CogVideoXTransformer3D(config, device="meta", operations=layers)
-    options = {"device": offload_device, "source": path, "like": like}
+    variant = folder_variant(row, path)
     if method == "int8":
-        check_int8()
         check_plain(state_dict, method, path)
-        state_dict = made_small(state_dict, compute_dtype, load_device)
-    if small:
-        fill_packed(model.diffusion_model, state_dict, dtype=compute_dtype, **options)
-    else:
-        fill(model.diffusion_model, state_dict, dtype=weight_dtype, **options)
+    quantized = method == "int8" or holds_packed_weights(state_dict)
+    dtypes = choose_dtypes(state_dict, path, variant, dtype, quantized=quantized)
+    if method == "int8":
+        state_dict = made_small(state_dict, dtypes.compute, comfy.model_management.get_torch_device())
+    model_config = CogVideoXModelConfig(config, variant, colours_of(path))
+    model_config.set_inference_dtype(dtypes.weights, dtypes.compute)
+    patcher = _filled(model_config, state_dict, path, quantized, disable_dynamic)
     wrap_sampling(patcher)
     patcher.cached_patcher_init = (load_model, (path, dtype, method))
     return patcher
+
+
+def _filled(
+    model_config: CogVideoXModelConfig,
+    state_dict: dict[str, Tensor],
+    path: str | Path,
+    quantized: bool,
+    disable_dynamic: bool,
+) -> Any:
+    """A model with its weights, in a ModelPatcher."""
+    offload_device = comfy.model_management.unet_offload_device()
+    config, dtype = model_config.unet_config["config"], model_config.unet_config["dtype"]
+    like = CogVideoXTransformer3D(config, device="meta", operations=layers)
+    if quantized:
+        model_config.custom_operations = operations_for(model_config.manual_cast_dtype)
+        # ComfyUI's layers for quantized weights keep the device they are built on; all others start without memory.
+        model = CogVideoXModel(model_config, device=offload_device)
+        options = {"dtype": model_config.manual_cast_dtype, "device": offload_device}
+        fill_packed(model.diffusion_model, state_dict, source=path, like=like, **options)
+    else:
+        model = CogVideoXModel(model_config, device=torch.device("meta"))
+        fill(model.diffusion_model, state_dict, dtype=dtype, device=offload_device, source=path, like=like)
+    # CoreModelPatcher is replaced when ComfyUI starts to stream weights, so it is looked up here and not imported.
+    patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    return patcher_class(model, comfy.model_management.get_torch_device(), offload_device)
 
 
 def cogvideox_model(patcher: Any) -> CogVideoXModel:
@@ -238,12 +244,6 @@ def cogvideox_model(patcher: Any) -> CogVideoXModel:
     if not isinstance(model, CogVideoXModel):
         raise ValueError(f"a MODEL of type {type(model).__name__}; this node takes one from CogVideoX Load Model")
     return model
-
-
-def _patcher_class(disable_dynamic: bool) -> Any:
-    """ComfyUI swaps CoreModelPatcher when it streams weights, so it is looked up when it is needed."""
-    plain = comfy.model_patcher.ModelPatcher
-    return plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
 
 
 def _memory_usage_factor(config: TransformerConfig) -> float:

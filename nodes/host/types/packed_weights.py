@@ -1,7 +1,7 @@
-"""Weights of few bits on ComfyUI's layers: its own formats where it has them, and GGML's blocks as one more.
+"""Quantized weights on ComfyUI's layers: in its own formats where it has them, and GGML's blocks as one more.
 
-ComfyUI keeps such weights in its `QuantizedTensor`, which streams, moves and takes LoRA. What a tensor is stored in is
-a layout; `BlockLayout` is ours, and decodes with the core's codecs.
+ComfyUI keeps a quantized weight in its `QuantizedTensor`, which streams, moves between devices and takes LoRAs. A class
+that ComfyUI calls a layout says how such a tensor is stored; `BlockLayout` is ours, and decodes with the core's codecs.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import comfy.ops
 import comfy.quant_ops
 import torch
@@ -27,34 +29,20 @@ _BLOCKS = "CogVideoXBlocks"
 _NATIVE = {"int8": "int8_tensorwise", "fp8": "float8_e4m3fn"}
 
 
-def check_int8() -> None:
-    """Raises: ValueError if this ComfyUI is too old for weights in int8."""
-    known = getattr(comfy.quant_ops, "QUANT_ALGOS", {})
-    if _NATIVE["int8"] not in known or not hasattr(comfy.ops, "mixed_precision_ops") or _layouts() is None:
-        raise ValueError(
-            "this ComfyUI does not know int8 weights; update it to 0.27 or newer, and its package comfy-kitchen, or "
-            "take a file in another form"
-        )
-
-
 def holds_packed_weights(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether any weight is stored in few bits."""
+    """Whether any weight is quantized."""
     return any(isinstance(tensor, PackedWeight) for tensor in state_dict.values())
 
 
 def operations_for(compute_dtype: torch.dtype, *, weights_only: bool = False) -> Any:
-    """Layers that take weights of few bits beside ordinary ones.
+    """ComfyUI's layers for quantized and ordinary weights.
 
     Args:
-        compute_dtype: what ordinary weights are kept in, and small ones decoded to.
+        compute_dtype: what ordinary weights are kept in, and quantized ones decoded to.
         weights_only: decode weights and never round activations, also where the device multiplies in 8 bits.
-    Raises: ValueError if this ComfyUI has no such layers.
+    Raises: ValueError if the package that ComfyUI keeps quantized weights with is missing.
     """
-    if not hasattr(comfy.ops, "mixed_precision_ops") or _layouts() is None:
-        raise ValueError(
-            "this ComfyUI has no layers for weights of few bits; update it, and its package comfy-kitchen, or take "
-            "the 16-bit weights"
-        )
+    _block_layout()  # registered before the first layer is filled
     mixed = comfy.ops.mixed_precision_ops(
         {"mixed_ops": True}, compute_dtype, full_precision_mm=weights_only, disabled=_emulated()
     )
@@ -75,8 +63,7 @@ def operations_for(compute_dtype: torch.dtype, *, weights_only: bool = False) ->
 
 def _emulated() -> set[str]:
     """Formats this device does not multiply in, which ComfyUI then decodes."""
-    import comfy.model_management as mm
-
+    mm = comfy.model_management
     return set() if mm.supports_fp8_compute(mm.get_torch_device()) else {"float8_e4m3fn", "float8_e5m2"}
 
 
@@ -106,12 +93,10 @@ def fill_packed(
 
 
 def _host_parts(key: str, tensor: PackedWeight) -> dict[str, Tensor]:
-    """What ComfyUI's layers take for a matrix of few bits."""
+    """What ComfyUI's layers take for a quantized matrix."""
     data = tensor.stored["data"]
     if tensor.codec not in _NATIVE:
-        layouts = _layouts()
-        assert layouts is not None
-        params = layouts.Params(None, tensor.dtype, tuple(tensor.shape), tensor.codec)
+        params = _block_layout().Params(None, tensor.dtype, tuple(tensor.shape), tensor.codec)
         return {key: comfy.quant_ops.QuantizedTensor(data, _BLOCKS, params)}
     name = str(data.dtype).removeprefix("torch.") if tensor.codec == "fp8" else _NATIVE[tensor.codec]
     note: dict[str, Any] = {"format": name}
@@ -122,16 +107,16 @@ def _host_parts(key: str, tensor: PackedWeight) -> dict[str, Tensor]:
     return {
         key: data,
         f"{module}.weight_scale": scale,
-        f"{module}.comfy_quant": _noted(note),
+        f"{module}.comfy_quant": _as_note(note),
     }
 
 
-def _noted(note: Mapping[str, Any]) -> Tensor:
+def _as_note(note: Mapping[str, Any]) -> Tensor:
     return torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)
 
 
 def is_block_tensor(tensor: Any) -> bool:
-    """Whether a weight on a layer is stored in blocks."""
+    """Whether a layer's weight is stored in GGML's blocks."""
     return isinstance(tensor, comfy.quant_ops.QuantizedTensor) and tensor._layout_cls == _BLOCKS
 
 
@@ -142,9 +127,9 @@ def stored_blocks(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         module, _, leaf = key.rpartition(".")
         if leaf == "weight_format":
             continue
-        if leaf == "SCB":  # the largest of each row, which stands for 127
+        if leaf == "SCB":  # the largest absolute value of each row, which bitsandbytes stores as 127
             saved[f"{module}.weight_scale"] = tensor.float().reshape(-1, 1) / 127
-            saved[f"{module}.comfy_quant"] = _noted({"format": _NATIVE["int8"]})
+            saved[f"{module}.comfy_quant"] = _as_note({"format": _NATIVE["int8"]})
         elif is_block_tensor(tensor):
             saved[f"{key.removesuffix('.weight')}.{tensor._params.codec}_qweight"] = tensor._qdata
         else:
@@ -152,33 +137,27 @@ def stored_blocks(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return saved
 
 
-_found: Any = None
+@lru_cache(maxsize=1)
+def _block_layout() -> Any:
+    """Our layout, registered with ComfyUI's package for quantized tensors. Raises: ValueError without that package."""
+    try:
+        from comfy_kitchen.tensor import BaseLayoutParams, QuantizedLayout, register_layout_class
+    except ImportError as error:
+        raise ValueError(
+            f"quantized weights need the package comfy-kitchen ({error}); install ComfyUI's requirements.txt, or take "
+            "the 16-bit weights"
+        ) from error
 
-
-def _layouts() -> Any:
-    """Our layout, registered with ComfyUI's package when it is first needed; None where that is missing."""
-    global _found
-    if _found is None:
-        try:
-            from comfy_kitchen.tensor import BaseLayoutParams, QuantizedLayout, register_layout_class
-        except ImportError:
-            return None
-        _found = _block_layout(BaseLayoutParams, QuantizedLayout)
-        register_layout_class(_BLOCKS, _found)
-    return _found
-
-
-def _block_layout(params_class: Any, layout_class: Any) -> Any:
     @dataclass(frozen=True)
-    class BlockParams(params_class):
-        """`scale` is None: scales stand inside the blocks."""
+    class BlockParams(BaseLayoutParams):
+        """`scale` is None: the scales are inside the blocks."""
 
         codec: str = ""
 
         def _tensor_fields(self) -> list[str]:
             return []
 
-    class BlockLayout(layout_class):
+    class BlockLayout(QuantizedLayout):
         """Rows of blocks, as `codecs` describes them."""
 
         Params = BlockParams
@@ -199,4 +178,5 @@ def _block_layout(params_class: Any, layout_class: Any) -> Any:
         def state_dict_tensors(cls, qdata: Tensor, params: Any) -> dict[str, Tensor]:
             return {f".{params.codec}_qweight": qdata}
 
+    register_layout_class(_BLOCKS, BlockLayout)
     return BlockLayout

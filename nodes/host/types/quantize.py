@@ -1,4 +1,4 @@
-"""A MODEL in 8 bits: loaded anew from its file, with everything that was put on it."""
+"""A MODEL in 8 bits: loaded from its file again, with everything that was put on it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,10 @@ def quantized(patcher: Any, method: Literal["int8", "llm.int8"]) -> Any:
     """A MODEL like this one with its large matrices in 8 bits. The given one stays as it is.
 
     "int8" keeps LoRAs as patches on top; "llm.int8" has them in the weights it rounds.
-    Raises: ValueError if it is not our MODEL, in few bits already, or the host is too old; ImportError if bitsandbytes
-        is needed and missing.
+    Raises: ValueError if it is not our MODEL, or quantized already; ImportError if bitsandbytes is needed and missing.
     """
     cogvideox_model(patcher)
     check_method(method)
-    if not hasattr(patcher, "get_clone_model_override"):
-        raise ValueError(
-            "this ComfyUI cannot change a MODEL's weights; update it to 0.27 or newer, or load a file in int8, fp8 or "
-            "GGUF"
-        )
     if patcher.cached_patcher_init is None:
         raise ValueError("a MODEL in llm.int8 already; put CogVideoX Quantize INT8 once behind CogVideoX Load Model")
     path, dtype, *_ = patcher.cached_patcher_init[1]
@@ -38,14 +32,20 @@ def quantized(patcher: Any, method: Literal["int8", "llm.int8"]) -> Any:
     _merge(fresh.model, patcher.patches)
     quantize_model(fresh.model.diffusion_model, "llm.int8", dtype=fresh.model_dtype(), device=fresh.offload_device)
     fresh.cached_patcher_init = None  # the file alone does not make it again
-    made = _carried_over(patcher, fresh, disable_dynamic=True)
-    made.__class__ = _MergedPatcher
-    made.patches = {}
-    return made
+    return _MergedPatcher.like(_carried_over(patcher, fresh, disable_dynamic=True))
 
 
 class _MergedPatcher(comfy.model_patcher.ModelPatcher):
-    """Of weights that take no patches any more."""
+    """Of a model whose weights take no patches any more, because those it had are rounded into them."""
+
+    @classmethod
+    def like(cls, patcher: Any) -> _MergedPatcher:
+        """The same model with everything that is on a plain patcher, but for the patches of its weights."""
+        made = cls(patcher.model, patcher.load_device, patcher.offload_device)
+        for name, value in vars(patcher).items():
+            setattr(made, name, value)
+        made.patches = {}
+        return made
 
     def add_patches(self, *args: Any, **options: Any) -> NoReturn:
         raise ValueError(
@@ -54,9 +54,9 @@ class _MergedPatcher(comfy.model_patcher.ModelPatcher):
 
 
 def _carried_over(patcher: Any, fresh: Any, *, disable_dynamic: bool = False) -> Any:
-    """`patcher` with all that is on it, over the model of another."""
+    """What `patcher` has on it (LoRAs, wrappers, options), over the model of `fresh`."""
     clone = patcher.clone(disable_dynamic=disable_dynamic, model_override=fresh.get_clone_model_override())
-    clone.size = 0  # counted again
+    clone.size = 0  # has ComfyUI count it again
     clone.cached_patcher_init = fresh.cached_patcher_init
     clone.clone_base_uuid = fresh.clone_base_uuid
     return clone

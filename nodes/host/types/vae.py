@@ -11,6 +11,7 @@ import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
 from torch import Tensor
 
 from ....cogvideox_core.models.shapes import VideoSize
@@ -88,42 +89,56 @@ class FirstStage(AutoencoderCausal3D):
         return make_plan(task, "exact", self.config, size, like, free=int(free / max(batch, 1))).carry_device
 
 
-class CogVideoXVAE(comfy.sd.VAE):
-    """A `comfy.sd.VAE` that is told what it holds instead of guessing it.
+# Of the smallest VAE that ComfyUI builds: 32 channels, no level below the first.
+_STAND_IN = {
+    "embed_dim": 1,
+    "ddconfig": {
+        "double_z": True,
+        "z_channels": 1,
+        "resolution": 8,
+        "in_channels": 1,
+        "out_ch": 1,
+        "ch": 32,
+        "ch_mult": [1],
+        "num_res_blocks": 1,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    },
+}
 
-    LATENT keeps VAE-space z; the scaling factor belongs to the MODEL.
+
+class CogVideoXVAE(comfy.sd.VAE):
+    """A `comfy.sd.VAE` around a model that was built here.
+
+    `comfy.sd.VAE` recognizes its model by the weights it is given, and would take these for the VAE of ComfyUI's own
+    CogVideoX. It is therefore given a tiny one of another kind, so that every attribute it has, those of later
+    releases too, gets a value, and then ours in its place.
+    LATENT keeps z of the VAE; the scaling factor belongs to the MODEL.
     """
 
     def __init__(self, first_stage: FirstStage, dtype: torch.dtype) -> None:
         mm = comfy.model_management
+        super().__init__(sd=AutoencoderKL(**_STAND_IN).state_dict(), config={"params": _STAND_IN}, dtype=dtype)
+        self.first_stage_model = first_stage
+        patcher_class = comfy.model_patcher.CoreModelPatcher
+        self.patcher = patcher_class(first_stage, load_device=self.device, offload_device=mm.vae_offload_device())
+        mm.archive_model_dtypes(first_stage)
+        self.size = None  # counted again
+        self.working_dtypes = [torch.bfloat16, torch.float32]
+        self.crop_input, self.handles_tiling = True, True
+        self._set_shapes(first_stage)
+        self.memory_used_encode = lambda shape, dtype: self._memory("encode", _pixel_size(shape), dtype)
+        self.memory_used_decode = lambda shape, dtype: self._memory("decode", first_stage.video_size(shape), dtype)
+
+    def _set_shapes(self, first_stage: FirstStage) -> None:
+        """What ComfyUI's nodes ask to get from the shape of frames to that of latents, and back."""
         config = first_stage.config
         ratio_t, ratio = config.temporal_compression_ratio, config.spatial_compression_ratio
-        self.first_stage_model = first_stage
-        self.device = mm.vae_device()
-        self.output_device = mm.intermediate_device()
-        self.vae_dtype = dtype
-        self.working_dtypes = [torch.bfloat16, torch.float32]
         self.latent_channels, self.latent_dim = config.latent_channels, 3
-        self.output_channels, self.pad_channel_value = config.out_channels, None
-        self.process_input = lambda image: image * 2.0 - 1.0
-        self.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
+        self.output_channels = config.out_channels
         self.downscale_ratio = (lambda frames: max(0, (frames + ratio_t - 1) // ratio_t), ratio, ratio)
         self.upscale_ratio = (lambda latents: first_stage.video_size((1, 1, latents, 1, 1)).num_frames, ratio, ratio)
         self.downscale_index_formula = self.upscale_index_formula = (ratio_t, ratio, ratio)
-        self.memory_used_encode = lambda shape, dtype: self._memory("encode", _pixel_size(shape), dtype)
-        self.memory_used_decode = lambda shape, dtype: self._memory("decode", first_stage.video_size(shape), dtype)
-        self.crop_input, self.not_video, self.disable_offload = True, False, False
-        self.handles_tiling = True
-        self.size = self.extra_1d_channel = self.format_encoded = None
-        self.audio_sample_rate = 44100
-        patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-        self.patcher = patcher_class(first_stage, load_device=self.device, offload_device=mm.vae_offload_device())
-        if hasattr(mm, "archive_model_dtypes"):
-            mm.archive_model_dtypes(first_stage)
-
-    def model_size(self) -> int:
-        """Bytes of the weights."""
-        return comfy.model_management.module_size(self.first_stage_model)
 
     def plan(self, task: Task, choice: TilingChoice, size: VideoSize, tiles: Tiling) -> Plan:
         """How to decode or encode a clip, after ComfyUI has made what room it can for the exact picture."""
