@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import sys
 import pytest
 
 from tests import provision
-from tests.support.words import DOCS, INTERFACE, LANGUAGES, documented, help_file, help_text, locale, quoted, unsaid
+from tests.support.sentences import is_said, is_value, templates
+from tests.support.words import DOCS, INTERFACE, LANGUAGES, documented, help_file, help_text, locale, quoted
 
 PICTURE = re.compile(r"!\[[^\]]+\]\((images/[^)]+)\)")
 LARGEST_HELP = 1_500_000  # bytes of all pages and pictures
@@ -34,7 +36,7 @@ def test_a_node_has_a_page_about_all_its_inputs_with_a_picture(node_id: str, lan
 
 @every_page
 def test_a_page_quotes_what_the_code_says(node_id: str, language: str):
-    assert {sentence: unsaid(sentence) for sentence in quoted(help_text(node_id, language)) if unsaid(sentence)} == {}
+    assert [sentence for sentence in quoted(help_text(node_id, language)) if not is_said(sentence)] == []
 
 
 @pytest.mark.parametrize("node_id", INTERFACE)
@@ -53,12 +55,57 @@ def test_help_is_small_and_about_our_nodes_only():
 
 def test_the_table_of_troubles_quotes_what_the_code_says():
     assert len(quoted(TROUBLES)) > 30
-    assert {sentence: unsaid(sentence) for sentence in quoted(TROUBLES) if unsaid(sentence)} == {}
+    assert [sentence for sentence in quoted(TROUBLES) if not is_said(sentence)] == []
 
 
-def test_a_sentence_the_code_does_not_say_is_noticed():
-    assert unsaid("length=50; CogVideoX takes 8n+1 frames; use 49") == []
-    assert unsaid("length=50 is a bad number of frames for this model; try 49")
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "length=50; CogVideoX takes 8n+1 frames; use 49",
+        "length=50; CogVideoX takes 8n+1 frames",
+        "x.safetensors is a Wan model, not a CogVideoX transformer",
+        "x.safetensors is a Wan model, not a CogVideoX VAE; ComfyUI's Load Diffusion Model opens it, for its own nodes",
+    ],
+)
+def test_a_sentence_the_code_says_is_known(sentence: str):
+    assert is_said(sentence)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "length=50 is a bad number of frames for this model; try 49",
+        "length=50; CogVideoX takes 8n+1 frames; take 49",
+        "length=50; CogVideoX takes 8n+1",
+        "x.safetensors is a Wan model, not a CogVideoX VAE; give another one",
+        "x.safetensors is a Flan model, not a CogVideoX VAE",
+        "CogVideoX takes frames",
+    ],
+)
+def test_a_sentence_the_code_does_not_say_is_noticed(sentence: str):
+    assert not is_said(sentence)
+
+
+@pytest.mark.parametrize("text", ["49", "x.safetensors", "(1, 16, 7)", "CogVideoX-5B", "No such file or directory"])
+def test_values_that_stand_in_sentences(text: str):
+    assert is_value(text)
+    assert not is_value("the other one")
+
+
+def test_the_templates_of_a_file():
+    code = ast.parse('''
+"""A docstring is none."""
+def f(x):
+    """Nor is this."""
+    text = f"{x} holds `{f'nothing {x}' if x else 'letters'}`; " "give more" + y
+    return x["ab"]
+''')
+    assert set(templates(code)) == {
+        (None, " holds ", None, "; give more", None),
+        (None, " holds ", None, ""),
+        ("nothing ", None),
+        ("letters",),
+    }
 
 
 @pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
@@ -79,6 +126,7 @@ def test_a_locale_has_no_syntax_of_messages(language: str):
     assert [text for text in texts(locale(language)) if SYNTAX.search(text)] == []
 
 
+@pytest.mark.slow
 def test_the_page_on_memory_is_what_its_command_prints():
     command = [sys.executable, str(provision.REPO / "benchmarks" / "memory.py")]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
