@@ -29,8 +29,10 @@ from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from cogvideox_core.models.variants import SamplerName
 from cogvideox_core.pipeline.pipeline import Progress
 from cogvideox_core.sampling.approximation import EXACT, Approximation
-from cogvideox_core.sampling.loop import Guidance, denoise
+from cogvideox_core.sampling.guidance import Guidance
+from cogvideox_core.sampling.loop import denoise
 from cogvideox_core.sampling.noise_schedule import NoiseSchedule
+from cogvideox_core.sampling.predictor import Conditions, TransformerPredictor
 from cogvideox_core.sampling.samplers import make_sampler
 from cogvideox_core.training.demo_world.captions import prompt_of
 from cogvideox_core.training.demo_world.world import make_scene
@@ -145,16 +147,12 @@ def _random(
             latents = draw(torch.empty(1, config.out_channels, *size))
             embeds = draw(torch.empty(2, config.max_text_seq_length, config.text_embed_dim)).to(dtype)
             start = time.perf_counter()
-            latents = denoise(
-                transformer,
-                latents,
-                NoiseSchedule(variant.schedule).steps(steps),
-                make_sampler(sampler, draw),
-                embeds[:1],
-                embeds[1:],
-                guidance=Guidance(6.0),
-                approximation=approximation,
-            )
+            run_steps = NoiseSchedule(variant.schedule).steps(steps)
+            conditions = Conditions(embeds[:1], embeds[1:])
+            with TransformerPredictor(
+                transformer, run_steps, conditions, Guidance(6.0), approximation=approximation
+            ) as predictor:
+                latents = denoise(predictor, latents, run_steps, make_sampler(sampler, draw))
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             return Made(latents, None, sum(clips), time.perf_counter() - start)

@@ -28,7 +28,7 @@ from cogvideox_core.models.transformer.adaln_table import tabulated
 from cogvideox_core.models.transformer.attention import choose_attention
 from cogvideox_core.models.transformer.model import ExpertLayerNorm, FinalLayerNorm
 from cogvideox_core.pipeline.offload import Visitor
-from cogvideox_core.sampling.loop import TABULATED_STEPS
+from cogvideox_core.sampling.predictor import TABULATED_STEPS
 from cogvideox_core.weights.int8 import quantize_model
 
 TIMESTEPS = range(999, 19, -20)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cogvideox_core import load_pipeline
+from cogvideox_core import Request, load_pipeline
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODEL, DEMO_STEPS
 from cogvideox_core.kernels import layers
 from cogvideox_core.models.config import TransformerConfig, VAEConfig
@@ -280,7 +280,7 @@ class Whole:
 
         def call() -> Tensor:
             generator = torch.Generator().manual_seed(1)
-            return torch.cat([chunk.cpu() for chunk in pipeline.stream(generator=generator, **asked)], dim=2)
+            return torch.cat([chunk.cpu() for chunk in pipeline.stream(Request(generator=generator, **asked))], dim=2)
 
         return Run(call, None if low_memory else nn.ModuleList([transformer, vae]))
 

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from ..models.noise import draw_latents
+from ..models.noise import Generator, draw_latents
 from ..models.shapes import LatentSize, VideoSize, latent_size, size_advice
 from ..models.transformer.attention import choose_attention
 from ..models.transformer.model import CogVideoXTransformer3D
 from ..models.vae.autoencoder import AutoencoderCausal3D
 from ..models.vae.chunks import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
-from ..models.vae.memory_plan import Plan, make_plan
-from ..models.variants import Variant
-from ..sampling.guidance import fits_in_one
+from ..models.vae.memory_plan import Plan, TilingChoice, make_plan
+from ..models.variants import SamplerName, Variant
+from ..sampling.guidance import DynamicBy
 from ..sampling.loop import denoise
 from ..sampling.noise_schedule import NoiseSchedule
+from ..sampling.predictor import Conditions, TransformerPredictor
 from ..sampling.samplers import make_sampler
-from .conditioning import image_latent_factor, image_latents, image_pixels, pad_leading, video_pixels
-from .memory import free_memory
+from .conditioning import Fit, ImageScale, image_latent_factor, image_latents, image_pixels, pad_leading, video_pixels
+from .memory import fits_in_one, free_memory
 from .offload import Presences, Workplace, visiting
 from .request import Request
 
@@ -45,6 +46,7 @@ class Progress:
 
 
 Callback = Callable[[Progress], None]
+OutputType = Literal["video", "latent"]
 
 
 class PromptEncoder(Protocol):
@@ -96,21 +98,40 @@ class CogVideoXPipeline:
         """Where it works."""
         return self._workplace.device if self._workplace else next(self.transformer.parameters()).device
 
-    def check(self, *args: Any, **options: Any) -> VideoSize:
-        """The size of the video that calling the pipeline with these arguments would make.
-
-        Raises: ValueError that says what came, what fits and what to do.
-        """
-        return Request(*args, **options).check(self.transformer.config, self.variant)
-
     def __call__(
         self,
-        *args: Any,
-        output_type: Literal["video", "latent"] = "video",
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] = "",
+        image: Any = None,
+        last_image: Any = None,
+        video: Any = None,
+        strength: float = 0.8,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 6.0,
+        use_dynamic_cfg: bool = False,
+        sampler: SamplerName = "ddim",
+        generator: Generator = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        *,
+        output_type: OutputType = "video",
         callback: Callback | None = None,
-        **options: Any,
+        dynamic_cfg_by: DynamicBy = "timestep",
+        image_fit: Fit = "refuse",
+        image_scale: ImageScale = "diffusers",
+        sample_posterior: bool = True,
+        zero_negative_prompt: bool = False,
+        allow_any_size: bool = False,
+        vae_tiling: TilingChoice = "auto",
+        cache_budget: float = 0.0,
+        teacache: float = 0.0,
+        guidance_until: float = 1.0,
     ) -> Tensor:
-        """Make a video. Arguments are the fields of `Request`, in that order; besides:
+        """Make a video. `Request` explains every argument but these two:
 
         Args:
             output_type: "video", or "latent" for latents [B, 16, T, h, w], leading frames included.
@@ -118,22 +139,34 @@ class CogVideoXPipeline:
         Returns: video [B, 3, F, H, W] in [0, 1], float32.
         Raises: ValueError for input that does not fit; FloatingPointError for latents that are not finite.
         """
-        if output_type not in ("video", "latent"):
-            raise ValueError(f"output_type={output_type!r}; there are 'video' and 'latent'")
-        request, callback = Request(*args, **options), callback or _ignore
-        latents, size = self._latents(request, callback)
-        if output_type == "latent":
-            return latents
-        return torch.cat(list(self._decode(latents, size, request, callback)), dim=2)
+        given = locals()
+        request = Request(**{field.name: given[field.name] for field in fields(Request)})
+        return self.generate(request, output_type=output_type, callback=callback)
 
-    def stream(self, *args: Any, callback: Callback | None = None, **options: Any) -> Iterator[Tensor]:
-        """As calling the pipeline, but yields the video in chunks [B, 3, f, H, W] as they are decoded.
+    def check(self, request: Request) -> VideoSize:
+        """The size of the video that this request makes.
 
-        Blended tiles are decoded over all frames one by one, so their chunks come at the end.
+        Raises: ValueError that says what came, what fits and what to do.
         """
-        request, callback = Request(*args, **options), callback or _ignore
-        latents, size = self._latents(request, callback)
-        yield from self._decode(latents, size, request, callback)
+        return request.check(self.transformer.config, self.variant)
+
+    def generate(
+        self, request: Request, *, output_type: OutputType = "video", callback: Callback | None = None
+    ) -> Tensor:
+        """The video of a request, [B, 3, F, H, W] in [0, 1], or its latents; arguments and errors as of a call."""
+        if output_type not in get_args(OutputType):
+            raise ValueError(f"output_type={output_type!r}; there are 'video' and 'latent'")
+        if output_type == "latent":
+            return self._latents(request, callback or _ignore)[0]
+        return torch.cat(list(self.stream(request, callback=callback)), dim=2)
+
+    def stream(self, request: Request, *, callback: Callback | None = None) -> Iterator[Tensor]:
+        """As `generate`, but yields the video in chunks [B, 3, f, H, W] as they are decoded.
+
+        Blended tiles are decoded one after the other over all frames, so their chunks come at the end.
+        """
+        latents, size = self._latents(request, callback or _ignore)
+        yield from self._decode(latents, size, request, callback or _ignore)
 
     @torch.no_grad()
     def _latents(self, request: Request, callback: Callback) -> tuple[Tensor, LatentSize]:
@@ -151,23 +184,21 @@ class CogVideoXPipeline:
         def draw(like: Tensor) -> Tensor:
             return draw_latents(like.shape, request.generator, like.device, self.dtype).float()
 
+        sampler = make_sampler(request.sampler, draw)
         with self._presences.transformer():
             tokens = size.tokens(self.transformer.config) + prompt_embeds.shape[1]
             self.attention.probe(tokens, self.transformer.config.attention_head_dim, self.dtype, self.device)
-            latents = denoise(
+            predictor = TransformerPredictor(
                 self.transformer,
-                latents,
                 steps,
-                make_sampler(request.sampler, draw),
-                prompt_embeds,
-                negative_embeds,
-                guidance=request.guidance,
-                image_latents=image,
+                Conditions(prompt_embeds, negative_embeds, image),
+                request.guidance,
                 attention=self.attention,
                 approximation=request.approximation,
                 split=self._splits_guidance(request, tokens),
-                on_step=lambda done, latents: callback(Progress("sampling", done, len(steps), latents)),
             )
+            with predictor:
+                latents = denoise(predictor, latents, steps, sampler, _step_callback(callback, len(steps)))
         return latents, size
 
     def _splits_guidance(self, request: Request, tokens: int) -> bool:
@@ -274,3 +305,8 @@ class CogVideoXPipeline:
 
 def _ignore(progress: Progress) -> None:
     """The callback of a caller who gave none."""
+
+
+def _step_callback(callback: Callback, total: int) -> Callable[[int, Tensor, Tensor], None]:
+    """What `denoise` calls after each step."""
+    return lambda index, x0, latents: callback(Progress("sampling", index + 1, total, latents))

@@ -9,12 +9,15 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..models.transformer.model import CogVideoXTransformer3D
 from .step_cache import Budget, StepCache, teacache_plan
+
+if TYPE_CHECKING:
+    from ..models.transformer.model import CogVideoXTransformer3D
 
 logger = logging.getLogger("cogvideox")
 

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
-
-from ..models.config import TransformerConfig
-from ..pipeline.memory import free_memory
 
 DynamicBy = Literal["timestep", "step"]
 
-_WIDTHS_PER_TOKEN = 12
-"""Numbers a block holds for a token at its fullest, as multiples of the width, where every operation writes what it
-makes; with kernels that write less it is less."""
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly the prompt is followed. A scale of 1 or less runs without the negative prompt.
+
+    Attributes:
+        scale: the guidance scale g.
+        dynamic: vary the scale over the steps (see `dynamic_scale`).
+        dynamic_by: what goes into the formula of the dynamic scale.
+    """
+
+    scale: float = 6.0
+    dynamic: bool = False
+    dynamic_by: DynamicBy = "timestep"
+
+    @property
+    def active(self) -> bool:
+        """Whether the negative prompt is computed at all."""
+        return self.scale > 1.0
+
+    def at(self, timestep: int, index: int, count: int) -> float:
+        """The scale at `timestep`, which is step `index` of `count`."""
+        if not self.dynamic:
+            return self.scale
+        return dynamic_scale(
+            self.scale, timestep=timestep, step_index=index, num_inference_steps=count, by=self.dynamic_by
+        )
 
 
-def guide(v_uncond: Tensor, v_cond: Tensor, guidance_scale: float) -> Tensor:
-    """u + g (c - u), shapes alike."""
-    return v_uncond + guidance_scale * (v_cond - v_uncond)
+def guide(uncond: Tensor, cond: Tensor, guidance_scale: float) -> Tensor:
+    """u + g (c - u), for predictions with the negative prompt and with the prompt, both [B, C, T, H, W]."""
+    return uncond + guidance_scale * (cond - uncond)
 
 
 def dynamic_scale(
@@ -29,26 +50,10 @@ def dynamic_scale(
     """The guidance scale of one step: 1 + g (1 - cos(pi ((N - t) / N)^5)) / 2.
 
     Args:
-        by: "timestep" puts the raw timestep (0 to 999) for t, as the published code does (the scale then jumps about);
-            "step" puts the index of the step, which was evidently meant: it falls smoothly from 1 + g to 1.
+        by: "timestep" takes the raw timestep (0 to 999) as t, as the published code does (the scale then jumps about);
+            "step" takes the index of the step, as was evidently meant: it falls smoothly from 1 + g to 1.
     Source: diffusers `CogVideoXPipeline.__call__`, SAT `DynamicCFG`; huggingface/diffusers issue 9641.
     """
     position = timestep if by == "timestep" else step_index
     progress = ((num_inference_steps - position) / num_inference_steps) ** 5.0
     return 1 + guidance_scale * (1 - math.cos(math.pi * progress)) / 2
-
-
-def forward_nbytes(config: TransformerConfig, tokens: int, batch: int, dtype: torch.dtype) -> int:
-    """About the bytes a forward takes beyond the weights; `tokens` of text and video in each row of the batch."""
-    return _WIDTHS_PER_TOKEN * config.width * tokens * batch * dtype.itemsize
-
-
-def fits_in_one(config: TransformerConfig, tokens: int, batch: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a forward of both guidance halves, `batch` rows, fits into the free memory of a CUDA device.
-
-    Elsewhere memory can be swapped or is not told, and it is taken to fit.
-    """
-    if device.type != "cuda":
-        return True
-    free = free_memory(device)
-    return free is None or forward_nbytes(config, tokens, batch, dtype) <= free

@@ -1,11 +1,12 @@
 """How noisy each timestep is, and which timesteps a run visits.
 
-a(t) is the cumulative alpha after the SNR shift and the zero-terminal-SNR rescale, in that order; v-prediction.
+a(t), in code `alpha`, is the cumulative alpha after the SNR shift and the zero-terminal-SNR rescale, in that order.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,30 +81,31 @@ class NoiseSchedule:
             )
         timesteps = timesteps[num_inference_steps - kept :]
         stride = self.config.num_train_timesteps // num_inference_steps
-        back: list[int | None] = [None, *timesteps]
-        return [
-            Step(t, t - stride, self.alpha(t), self.alpha(t - stride), None if b is None else self.alpha(b))
-            for t, b in zip(timesteps, back, strict=False)
-        ]
+        return self.steps_between(timesteps, [timestep - stride for timestep in timesteps])
+
+    def steps_between(self, timesteps: Sequence[int], following: Sequence[int]) -> list[Step]:
+        """Steps from each of `timesteps` to the one at the same index of `following` (below 0: to the clean video)."""
+        steps = []
+        alpha_back = None
+        for timestep, after in zip(timesteps, following, strict=True):
+            alpha = self.alpha(timestep)
+            steps.append(Step(timestep, after, alpha, self.alpha(after), alpha_back))
+            alpha_back = alpha
+        return steps
 
     def alpha(self, timestep: int) -> float:
         """a(t); 1 below 0, where nothing is left but the video."""
         return float(self.alphas_cumprod[timestep]) if timestep >= 0 else 1.0
 
     def add_noise(self, latents: Tensor, noise: Tensor, timestep: int) -> Tensor:
-        """The latents as they are at `timestep`."""
+        """Clean latents [B, C, T, H, W] with noise of the same shape, mixed as they are at `timestep`."""
         alpha = self.alpha(timestep)
         return math.sqrt(alpha) * latents + math.sqrt(1 - alpha) * noise
 
 
 def predict_x0(latents: Tensor, v_pred: Tensor, alpha: float) -> Tensor:
-    """The clean latents that v_pred implies."""
+    """The clean latents that a predicted v implies; latents, v_pred and result [B, C, T, H, W]."""
     return math.sqrt(alpha) * latents - math.sqrt(1 - alpha) * v_pred
-
-
-def implied_v(latents: Tensor, x0: Tensor, alpha: float) -> Tensor:
-    """The v that implies these clean latents; the inverse of `predict_x0`."""
-    return (math.sqrt(alpha) * latents - x0) / math.sqrt(1 - alpha)
 
 
 def _zero_terminal_snr(alphas: Tensor) -> Tensor:

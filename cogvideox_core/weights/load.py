@@ -89,21 +89,49 @@ def load_transformer(
         missing.
     """
     check_method(quantize)
-    wanted = None if dtype is None else named_dtype(dtype)
-    config, variant, tensors = read_transformer(path)
-    check_plain(tensors, quantize, path)
-    model = CogVideoXTransformer3D(config, device="meta", operations=operations, variant=variant)
-    return fill(model, tensors, dtype=wanted, device=device, source=path, quantize=quantize)
+    dtype = None if dtype is None else named_dtype(dtype)
+    return build_transformer(
+        read_transformer(path), source=path, dtype=dtype, device=device, operations=operations, quantize=quantize
+    )
+
+
+def build_transformer(
+    weights: TransformerWeights,
+    *,
+    source: str | Path,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str = "cpu",
+    operations: Any = layers,
+    quantize: Method = "none",
+) -> CogVideoXTransformer3D:
+    """The transformer of weights that are open; `source` names them in messages, the rest is as for
+    `load_transformer`."""
+    check_method(quantize)
+    dtype = None if dtype is None else named_dtype(dtype)
+    check_plain(weights.state_dict, quantize, source)
+    model = CogVideoXTransformer3D(weights.config, device="meta", operations=operations, variant=weights.variant)
+    return fill(model, weights.state_dict, dtype=dtype, device=device, source=source, quantize=quantize)
 
 
 def load_vae(
     path: str | Path, *, dtype: torch.dtype | str | None = None, device: torch.device | str = "cpu"
 ) -> AutoencoderCausal3D:
     """The VAE at `path`, ready to run; arguments and errors as for `load_transformer`."""
-    wanted = None if dtype is None else named_dtype(dtype)
-    config, tensors = read_vae(path)
-    model = AutoencoderCausal3D(config, device="meta", operations=layers)
-    return fill(model, tensors, dtype=wanted, device=device, source=path)
+    dtype = None if dtype is None else named_dtype(dtype)
+    return build_vae(read_vae(path), source=path, dtype=dtype, device=device)
+
+
+def build_vae(
+    weights: VAEWeights,
+    *,
+    source: str | Path,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str = "cpu",
+) -> AutoencoderCausal3D:
+    """The VAE of weights that are open; arguments and errors as for `build_transformer`."""
+    dtype = None if dtype is None else named_dtype(dtype)
+    model = AutoencoderCausal3D(weights.config, device="meta", operations=layers)
+    return fill(model, weights.state_dict, dtype=dtype, device=device, source=source)
 
 
 def fill(

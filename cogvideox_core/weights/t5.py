@@ -50,19 +50,17 @@ def load_text_encoder(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str = "cpu",
     max_length: int = MAX_LENGTH,
-    widen: bool = True,
     quantize: Method = "none",
 ) -> TextEncoder:
     """The T5 encoder at `path`, ready to run.
 
     Args:
-        path: a whole CogVideoX folder, or its text_encoder folder with the tokenizer folder beside it.
+        path: a whole CogVideoX folder, or its text_encoder folder with the tokenizer folder next to it.
         dtype: of the weights; None keeps the file's, mapped and not copied (on the CPU). In float16 the output
             matrices of the feed-forward layers stay in float32, as transformers keeps them: they overflow.
         device: where the weights go.
         max_length: tokens of every prompt; 226 for the released models.
-        widen: without it, float16 stays float16 in all matrices, for weights that are cast before they are used.
-        quantize: "int8" or "llm.int8" for the large matrices in 8 bits; those that are small already stay. In "int8"
+        quantize: "int8" or "llm.int8" for the large matrices in 8 bits; quantized ones stay as they are. In "int8"
             only weights are rounded here: a T5 has activations that 8 bits do not hold.
     Raises:
         CheckpointError if the weights do not make a T5 encoder, or the tokenizer is missing or another's.
@@ -70,20 +68,28 @@ def load_text_encoder(
         ImportError if transformers, or what its tokenizer needs, is missing; bitsandbytes, if it is needed.
     """
     check_method(quantize)
-    wanted = None if dtype is None else named_dtype(dtype)
-    encoder = read_text_encoder(path)
-    tokenizer = load_tokenizer(encoder.folder, encoder.config["vocab_size"])
-    return TextEncoder(_load_t5(encoder, wanted, device, widen, quantize), tokenizer, max_length)
+    dtype = None if dtype is None else named_dtype(dtype)
+    return build_text_encoder(
+        read_text_encoder(path), dtype=dtype, device=device, max_length=max_length, quantize=quantize
+    )
 
 
-def text_encoder_width(path: str | Path) -> int:
-    """D of the encoder at `path`, read from the headers of its files: a check before anything is loaded.
+def build_text_encoder(
+    weights: TextEncoderWeights,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str = "cpu",
+    max_length: int = MAX_LENGTH,
+    widen: bool = True,
+    quantize: Method = "none",
+) -> TextEncoder:
+    """The T5 encoder of weights that are open, with its tokenizer; otherwise as `load_text_encoder`.
 
-    Raises: CheckpointError if there is no T5 encoder with a tokenizer.
+    Args: widen: False keeps float16 in all matrices, for weights that are cast before they are used.
     """
-    encoder = read_text_encoder(path)
-    tokenizer_folder(encoder.folder)
-    return encoder.config["d_model"]
+    wanted = None if dtype is None else named_dtype(dtype)
+    tokenizer = load_tokenizer(weights.folder, weights.config["vocab_size"])
+    return TextEncoder(_load_t5(weights, wanted, device, widen, quantize), tokenizer, max_length)
 
 
 def read_text_encoder(path: str | Path) -> TextEncoderWeights:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cogvideox_core import CogVideoXPipeline, latent_size
+from cogvideox_core import CogVideoXPipeline, Request, latent_size
 from tests.support.graphs import HEIGHT, LENGTH, NEGATIVE, PROMPT, SEED, WIDTH
 
 STEPS = 4
@@ -24,14 +24,16 @@ def run_core(pipeline: CogVideoXPipeline, **options) -> torch.Tensor:
         **options,
     }
     latents = pipeline(**settings, output_type="latent")
-    size = latent_size(pipeline.check(**settings), pipeline.transformer.config, pipeline.variant)
+    size = latent_size(pipeline.check(Request(**settings)), pipeline.transformer.config, pipeline.variant)
     return latents[:, :, size.leading :] / pipeline.variant.vae.scaling_factor
 
 
 def host_noise(pipeline: CogVideoXPipeline) -> torch.Tensor:
     """The noise of ComfyUI's own nodes for SEED, with what our model puts in front of it for whole patches."""
     size = latent_size(
-        pipeline.check("", height=HEIGHT, width=WIDTH, num_frames=LENGTH), pipeline.transformer.config, pipeline.variant
+        pipeline.check(Request("", height=HEIGHT, width=WIDTH, num_frames=LENGTH)),
+        pipeline.transformer.config,
+        pipeline.variant,
     )
     clip = torch.randn(size.without_leading().shape(1, 16), generator=torch.Generator().manual_seed(SEED))
     leading = torch.randn(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....cogvideox_core.sampling.samplers import not_finite
+from ....cogvideox_core.sampling.finite import not_finite
 
 
 def refuse_unfinite(executor: Any, *arguments: Any, **options: Any) -> Tensor:

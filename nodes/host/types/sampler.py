@@ -1,7 +1,7 @@
-"""SAMPLER: the official step rules under ComfyUI's guiders.
+"""SAMPLER: the official samplers under ComfyUI's guiders.
 
-ComfyUI's samplers work on x scaled by sqrt(1 + sigma^2) and are told x0. The official rules work on the
-variance-preserving x and on v; this class stands between the two, so that their numbers are the reference's.
+ComfyUI's models take x scaled by sqrt(1 + sigma^2); the official samplers work on the variance-preserving x. Both use
+x0, so the core's denoising loop runs here with a guider as its predictor, and gives the reference's numbers.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any
 import comfy.samplers
 import torch
 from torch import Tensor
-from tqdm.auto import trange
+from tqdm.auto import tqdm
 
 from ....cogvideox_core.models.noise import draw_latents
 from ....cogvideox_core.models.variants import SamplerName
-from ....cogvideox_core.sampling.guidance import DynamicBy, dynamic_scale, guide
+from ....cogvideox_core.sampling.finite import check_finite
+from ....cogvideox_core.sampling.guidance import DynamicBy, Guidance, guide
+from ....cogvideox_core.sampling.loop import denoise
 from ....cogvideox_core.sampling.noise_schedule import NoiseSchedule, Step
-from ....cogvideox_core.sampling.samplers import check_finite, make_sampler
+from ....cogvideox_core.sampling.samplers import make_sampler
 from .model import CogVideoXModel
 
 
@@ -52,38 +54,71 @@ class OfficialSampler(comfy.samplers.Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
+        """As of ComfyUI's samplers; noise, latents and result are [B, C, T, h, w], sigmas [steps + 1]."""
         model = _cogvideox(model_wrap.inner_model)
-        dtype = model.get_dtype_inference()
         latent_image = torch.zeros_like(noise) if latent_image is None else latent_image
         steps = steps_of(sigmas, model)
         if not steps:
             return latent_image if not sigmas.any() else noise * sigmas[0] + latent_image
-        rule = make_sampler(self.rule, _noise_source(noise, extra_args.get("seed"), dtype))
-        guidance = _DynamicGuidance(self.dynamic_by, len(steps))
-        options = guidance.add_to(extra_args["model_options"])
-
+        sampler = make_sampler(self.rule, _noise_source(noise, extra_args.get("seed"), model.get_dtype_inference()))
         denoiser = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
-        denoiser.noise = noise
-        denoiser.latent_image = latent_image
+        denoiser.noise, denoiser.latent_image = noise, latent_image
+        guidance = _DynamicGuidance(self.dynamic_by, len(steps))
+        options = {**extra_args, "model_options": guidance.add_to(extra_args["model_options"])}
+        predictor = _GuiderPredictor(denoiser, model, sigmas, denoise_mask, options, guidance)
         x = model.schedule.add_noise(latent_image, noise, steps[0].timestep)
         if not noise.any():  # a later stage: the latent is noisy already, and scaled as ComfyUI's samplers do
             x = latent_image / torch.sqrt(1 + sigmas[0] ** 2)
-        for index in trange(len(steps), disable=disable_pbar):
-            step = guidance.now(steps[index], index)
-            sigma = sigmas[index]
-            x0 = denoiser(
-                x * torch.sqrt(1 + sigma**2),
-                sigma.expand(len(x)),
-                denoise_mask,
-                model_options=options,
-                seed=extra_args.get("seed"),
-            )
-            x = rule.step(x, _v_pred(x, x0, sigma), step)
-            check_finite(x, step, dtype, model.diffusion_model)
-            if callback is not None:
-                callback(index, rule.x0_pred, x, len(steps))
+        with tqdm(total=len(steps), disable=disable_pbar) as bar:
+
+            def on_step(index: int, x0: Tensor, latents: Tensor) -> None:
+                bar.update()
+                if callback is not None:
+                    callback(index, x0, latents, len(steps))
+
+            x = denoise(predictor, x, steps, sampler, on_step)
         # A run that stops early hands its latent on as ComfyUI's samplers do: scaled by sqrt(1 + sigma^2).
         return x * torch.sqrt(1 + sigmas[-1] ** 2)
+
+
+class _GuiderPredictor:
+    """ComfyUI's guider as the `Predictor` of the core's denoising loop.
+
+    Args:
+        denoiser: ComfyUI's denoiser with the guider in it, for masks.
+        sigmas: of the run, [steps + 1].
+        options: the sampler's extra arguments: `model_options` and `seed`.
+        guidance: is told each step before the guider is asked.
+    """
+
+    def __init__(
+        self,
+        denoiser: Any,
+        model: CogVideoXModel,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None,
+        options: dict[str, Any],
+        guidance: _DynamicGuidance,
+    ) -> None:
+        self.denoiser, self.model, self.sigmas = denoiser, model, sigmas
+        self.denoise_mask, self.options, self.guidance = denoise_mask, options, guidance
+
+    def __call__(self, latents: Tensor, step: Step, index: int) -> Tensor:
+        """Guided x0 of latents, both [B, C, T, h, w]. Raises: FloatingPointError if it is not finite."""
+        self.guidance.now(step, index)
+        sigma = self.sigmas[index]
+        scaled = latents * torch.sqrt(1 + sigma**2)
+        x0 = self.denoiser(
+            scaled,
+            sigma.expand(len(latents)),
+            self.denoise_mask,
+            model_options=self.options["model_options"],
+            seed=self.options.get("seed"),
+        )
+        if step.alpha == 0.0:
+            x0 = _without_terminal_alpha(latents, x0, sigma)
+        check_finite(x0, step.timestep, self.model.get_dtype_inference(), self.model.diffusion_model)
+        return x0
 
 
 def steps_of(sigmas: Tensor, model: CogVideoXModel) -> list[Step]:
@@ -141,9 +176,9 @@ class _DynamicGuidance:
         self.step: Step | None = None
         self.index = 0
 
-    def now(self, step: Step, index: int) -> Step:
+    def now(self, step: Step, index: int) -> None:
+        """The step that is computed next."""
         self.step, self.index = step, index
-        return step
 
     def add_to(self, model_options: dict[str, Any]) -> dict[str, Any]:
         """The options of this run with the guidance put before other patches of the same kind."""
@@ -161,13 +196,7 @@ class _DynamicGuidance:
         cfg = args["cond_scale"]
         if self.by is None or self.step is None or cfg <= 1.0 or args["uncond_denoised"] is None:
             return args["denoised"]
-        scale = dynamic_scale(
-            cfg,
-            timestep=self.step.timestep,
-            step_index=self.index,
-            num_inference_steps=self.count,
-            by=self.by,
-        )
+        scale = Guidance(cfg, dynamic=True, dynamic_by=self.by).at(self.step.timestep, self.index, self.count)
         return guide(args["uncond_denoised"], args["cond_denoised"], scale)
 
 
@@ -190,7 +219,11 @@ def _noise_source(noise: Tensor, seed: int | None, dtype: torch.dtype) -> Any:
     return draw
 
 
-def _v_pred(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """The network's v, from the x0 that was computed with the a of this sigma."""
+def _without_terminal_alpha(latents: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
+    """x0 of the first timestep, whose a(t) is 0.
+
+    That has no finite sigma, so ComfyUI computes x0 = sqrt(a) x - sqrt(1 - a) v with a small a in its place. The
+    reference computes x0 = -v.
+    """
     alpha = 1.0 / (1.0 + float(sigma) ** 2)
-    return (math.sqrt(alpha) * x - x0) / math.sqrt(1.0 - alpha)
+    return (x0 - math.sqrt(alpha) * latents) / math.sqrt(1.0 - alpha)

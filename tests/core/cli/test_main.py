@@ -19,10 +19,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from cogvideox_core import CogVideoXPipeline, Progress, __version__, load_pipeline
+from cogvideox_core import CogVideoXPipeline, Progress, Request, __version__, load_pipeline
 from cogvideox_core.cli import main as cli
 from cogvideox_core.cli.progress_bars import ProgressBars
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
+from cogvideox_core.pipeline.folder import ModelFolder
 from cogvideox_core.videos.video_io import read_metadata, read_video, write_video
 from tests.provision import REPO
 
@@ -52,7 +53,7 @@ def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(cli, "load_pipeline", refuse)
+    monkeypatch.setattr(ModelFolder, "load", refuse)
 
 
 def copy_of(folder: Path, target: Path) -> Path:
@@ -222,6 +223,9 @@ def test_what_is_cut_from_a_long_prompt_is_told(tmp_path: Path, small: Path, cap
 # --- Defaults -------------------------------------------------------------------------------------------------------
 
 
+LOAD = ModelFolder.load
+
+
 class Spy:
     """Notes what the real pipeline is asked for; instead of fifty steps it then makes a grey video."""
 
@@ -230,14 +234,14 @@ class Spy:
         self.asked: dict[str, Any] = {}
         self.pipeline: Any = None
 
-    def load(self, path: Any, **options: Any) -> CogVideoXPipeline:
-        self.loaded = {"path": path, **options}
-        self.pipeline = load_pipeline(path, **options)
+    def load(self, folder: ModelFolder, **options: Any) -> CogVideoXPipeline:
+        self.loaded = {"path": folder.path, **options}
+        self.pipeline = LOAD(folder, **options)
         self.pipeline.stream = self.stream
         return self.pipeline
 
-    def stream(self, *, callback: Callable[[Progress], None], **request: Any) -> Iterator[torch.Tensor]:
-        self.asked = request
+    def stream(self, request: Request, *, callback: Callable[[Progress], None]) -> Iterator[torch.Tensor]:
+        self.asked = vars(request)
         callback(Progress("sampling", 1, 1))
         yield torch.full((1, 3, 5, 64, 96), 0.5)
 
@@ -245,7 +249,7 @@ class Spy:
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     spy = Spy()
-    monkeypatch.setattr(cli, "load_pipeline", spy.load)
+    monkeypatch.setattr(ModelFolder, "load", lambda folder, **options: spy.load(folder, **options))
     return spy
 
 
@@ -276,7 +280,7 @@ def test_loras_go_onto_the_model(tmp_path: Path, small: Path, spy: Spy) -> None:
     assert cli.main([*arguments, *loras]) == 0
     assert read_metadata(tmp_path / "out.mp4")["loras"] == {"one.safetensors": -0.5, "C:two.safetensors": 1.0}
     layer = spy.pipeline.transformer.transformer_blocks[0].attn1.to_q
-    assert len(layer.additions) == 2
+    assert len(layer.deltas) == 2
 
 
 @pytest.mark.parametrize(
@@ -505,7 +509,7 @@ def test_damaged_checkpoints_are_one_sentence(
         (
             "proj_out.weight",
             3e38,
-            r"at timestep 999, though float32 suits every model; take away sage attention, LoRAs",
+            r"at timestep 999, though float32 suits every model; remove sage attention, LoRAs",
         ),
     ],
 )
@@ -527,7 +531,7 @@ def test_latents_that_are_not_finite_name_their_cause(
 def test_a_full_disk_is_told_before_the_run(tmp_path: Path) -> None:
     """The kernel refuses files over 100 kB to this process."""
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({100_000},) * 2)\n"
-    script = limited + "import sys; from cogvideox_core.cli import main; sys.exit(main(['a cat', '-o', 'out.mp4']))"
+    script = limited + "import sys; from cogvideox_core.cli.main import main; sys.exit(main(['a cat', '-o', 'out.mp4']))"
     told = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
     )

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from cogvideox_core import CheckpointError
 from cogvideox_core.models.text_encoder import TextEncoder
-from cogvideox_core.weights.t5 import load_text_encoder, text_encoder_width
+from cogvideox_core.weights.t5 import load_text_encoder, read_text_encoder, tokenizer_folder
 from tests.provision import REPO
 from tests.support.parity import assert_parity
 
@@ -132,7 +132,7 @@ def test_shards_parts_and_single_files_load_alike(checkpoint: Checkpoint, folder
     one = checkpoint(KIND)
     paths = [folder, folder / "text_encoder", one / "text_encoder" / "model.safetensors", one / "transformer"]
     for path in paths:
-        assert text_encoder_width(path) == 32
+        assert read_text_encoder(path).config["d_model"] == 32
         assert torch.equal(load_text_encoder(path)(["a cat"]), wanted), path
     (folder / "model_index.json").unlink()
     alone = load_text_encoder(folder / "text_encoder")
@@ -207,7 +207,7 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
     shards(folder)[1].unlink()
     refuse(folder, "model-00002-of-.* is missing, though model.safetensors.index.json lists it; download it again")
     with pytest.raises(CheckpointError, match="is missing"):
-        text_encoder_width(folder)
+        read_text_encoder(folder)
 
 
 def test_a_truncated_shard_is_named(folder: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_text_encoder_without_tokenizer_is_told_so(folder: Path) -> None:
     (folder / "tokenizer" / "spiece.model").unlink()
     refuse(folder, "tokenizer holds no spiece.model or tokenizer.json; put the tokenizer folder of the model there")
     with pytest.raises(CheckpointError, match="holds no spiece.model"):
-        text_encoder_width(folder)
+        tokenizer_folder(read_text_encoder(folder).folder)
 
 
 def test_a_damaged_tokenizer_is_named(folder: Path) -> None:

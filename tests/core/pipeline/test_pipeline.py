@@ -19,8 +19,10 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
-from cogvideox_core import Progress, Tiling, load_pipeline
-from cogvideox_core.sampling.loop import Guidance, denoise
+from cogvideox_core import Progress, Request, Tiling, load_pipeline
+from cogvideox_core.sampling.guidance import Guidance
+from cogvideox_core.sampling.loop import denoise
+from cogvideox_core.sampling.predictor import Conditions, TransformerPredictor
 from cogvideox_core.sampling.samplers import make_sampler
 from tests.support.checkpoints import OFFICIAL
 from tests.support.parity import assert_parity, relative_difference
@@ -293,7 +295,7 @@ def test_a_seed_is_a_video(runs: Callable[[str], Runs]) -> None:
 def test_a_stream_gives_the_very_frames_of_a_call(runs: Callable[[str], Runs]) -> None:
     ours = runs("CogVideoX1.5-5B").ours
     common = request("CogVideoX1.5-5B", num_frames=FRAMES, num_inference_steps=1)
-    chunks = list(ours.stream(**common, generator=seeded()))
+    chunks = list(ours.stream(Request(**common, generator=seeded())))
     assert [chunk.shape[2] for chunk in chunks] == [9, 8]
     assert torch.equal(torch.cat(chunks, dim=2), ours(**common, generator=seeded()))
 
@@ -335,16 +337,10 @@ def test_latents_that_are_not_finite_stop_the_run_at_once(
 ) -> None:
     ours = runs("CogVideoX-5B").ours
     monkeypatch.setattr(ours.transformer.proj_out, "forward", lambda tokens: tokens[..., :64] * float("nan"))
-    with pytest.raises(FloatingPointError, match="timestep 999.*float32"):
-        denoise(
-            ours.transformer,
-            torch.zeros(1, 16, 3, 8, 12),
-            ours.schedule.steps(4),
-            make_sampler("ddim", torch.randn_like),
-            torch.zeros(1, 226, 32),
-            torch.zeros(1, 226, 32),
-            guidance=Guidance(6.0),
-        )
+    embeds, steps = torch.zeros(1, 226, 32), ours.schedule.steps(4)
+    predictor = TransformerPredictor(ours.transformer, steps, Conditions(embeds, embeds), Guidance(6.0))
+    with predictor, pytest.raises(FloatingPointError, match="timestep 999.*float32"):
+        denoise(predictor, torch.zeros(1, 16, 3, 8, 12), steps, make_sampler("ddim", torch.randn_like))
 
 
 def test_float16_runs_wider_on_a_cpu(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:

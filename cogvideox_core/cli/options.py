@@ -1,0 +1,127 @@
+"""The options of `cogvideox PROMPT`, in groups."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, BooleanOptionalAction
+from typing import Any, Protocol
+
+from ..models.transformer.attention import AUTO, BACKENDS
+from ..models.vae.memory_plan import TILING_CHOICES
+from ..pipeline.request import Request
+from ..sampling.samplers import SAMPLERS
+from ..weights.int8 import METHODS
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """All of them."""
+    parser.description = "Make a video with CogVideoX."
+    add = parser.add_argument
+    add("prompt", metavar="PROMPT", help="what the video shows, in English; long descriptions work best")
+    add(
+        "-o", "--output", metavar="FILE", help="mp4 to write (default: a free name, cogvideox.mp4 or one with a number)"
+    )
+    _add_model(parser.add_argument_group("model"))
+    _add_video(parser.add_argument_group("video"))
+    _add_sampling(parser.add_argument_group("sampling"))
+    _add_speed(parser.add_argument_group("speed, for a loss"))
+    _add_machine(parser.add_argument_group("machine"))
+
+
+class _Options(Protocol):
+    """A group of the parser's options."""
+
+    def add_argument(self, *names: str, **how: Any) -> Any: ...
+
+
+def _add_model(options: _Options) -> None:
+    add = options.add_argument
+    add(
+        "--model", metavar="PATH", help="whole CogVideoX folder in diffusers' layout (default: the built-in demo model)"
+    )
+    add(
+        "--lora",
+        metavar="FILE[:S]",
+        action="append",
+        default=[],
+        help="LoRA to put on the model, at strength S (default: 1); can be given several times",
+    )
+
+
+def _add_video(options: _Options) -> None:
+    add = options.add_argument
+    add("--negative-prompt", metavar="TEXT", default="", help="what it should not show")
+    add("--image", metavar="FILE", help="first frame, for an image-to-video model")
+    add("--last-image", metavar="FILE", help="last frame, together with --image")
+    add("--video", metavar="FILE", help="video to start from")
+    add("--strength", type=float, metavar="S", help="how much of --video is replaced, above 0 to 1 (default: 0.8)")
+    add("--fit", choices=("refuse", "crop", "stretch"), default="refuse", help="for pictures of another aspect ratio")
+    add("--frames", type=int, metavar="N", help="number of frames, 8n+1 (default: the model's, or those of --video)")
+    add("--height", type=int, metavar="H", help="pixels (default: the model's)")
+    add("--width", type=int, metavar="W", help="pixels (default: the model's)")
+    add("--fps", type=float, metavar="F", help="frames per second (default: the model's, or those of --video)")
+
+
+def _add_sampling(options: _Options) -> None:
+    add = options.add_argument
+    add("--steps", type=int, metavar="N", help="sampling steps (default: 50; 25 for the demo model)")
+    add(
+        "--guidance",
+        type=float,
+        metavar="G",
+        help="how closely to follow the prompt (default: 6; 3 for the demo model)",
+    )
+    add("--dynamic-cfg", action=BooleanOptionalAction, help="vary the guidance over the steps (default: the model's)")
+    add("--sampler", choices=tuple(SAMPLERS), help="default: the model's")
+    add("--seed", type=int, metavar="S", help="the same seed gives the same video (default: a random one)")
+
+
+def _add_speed(options: _Options) -> None:
+    add = options.add_argument
+    add(
+        "--cache-budget",
+        type=float,
+        metavar="E",
+        default=0.0,
+        help="predict steps while their estimated error, a mean over the run, stays below E (default: 0, compute all; "
+        "0.03 is usual)",
+    )
+    add(
+        "--teacache",
+        type=float,
+        metavar="T",
+        default=0.0,
+        help="TeaCache's rule with threshold T in place of a budget (default: 0, off; 0.1 is usual)",
+    )
+    add(
+        "--guidance-until",
+        type=float,
+        metavar="P",
+        default=1.0,
+        help="compute the negative prompt in this part of the steps only, above 0 to 1 (default: 1)",
+    )
+
+
+def _add_machine(options: _Options) -> None:
+    add = options.add_argument
+    add("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights)")
+    add(
+        "--quantize",
+        choices=tuple(METHODS),
+        default="none",
+        help="the large matrices of transformer and text encoder in 8 bits: int8, or bitsandbytes' llm.int8",
+    )
+    add(
+        "--vae-tiling",
+        choices=TILING_CHOICES,
+        default=Request.vae_tiling,
+        help="exact; blended: tiles as in diffusers, for less memory; auto: exact while that fits (default: auto)",
+    )
+    add("--low-memory", action="store_true", help="keep the model in CPU memory, stream it to the GPU while it works")
+    add(
+        "--attention",
+        choices=(AUTO, *BACKENDS),
+        default=AUTO,
+        help="flash and sage need packages of these names, and sage is approximate (default: auto, an exact one)",
+    )
+    add("--compile", action="store_true", help="torch.compile the model: a while at first, then faster")
