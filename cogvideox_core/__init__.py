@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .weights.lora import LoRA, load_lora
     from .weights.t5 import load_text_encoder
 
-__version__ = "0.1.0"
+    __version__: str
 
 _MODULES = {
     "models.config": ("ScheduleConfig", "TransformerConfig", "VAEConfig"),
@@ -91,8 +91,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name from its module, or one of the rooms."""
-    if name in _HOME:
+    """A public name from its module, one of the rooms, or the version."""
+    if name == "__version__":
+        value = _version()
+    elif name in _HOME:
         value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     elif name in _ROOMS:
         value = import_module(f".{name}", __name__)
@@ -102,5 +104,20 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def _version() -> str:
+    """The version in pyproject.toml for a checkout, which need not be installed; else that of the installed package.
+
+    It is written in that file alone: ComfyUI, its manager and its registry read it there.
+    """
+    import re
+    from importlib import metadata
+    from pathlib import Path
+
+    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    written = re.search(r'^name = "cogvideox-nodes"\nversion = "([^"]+)"$', text, re.MULTILINE)
+    return written[1] if written else metadata.version("cogvideox-nodes")
+
+
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__, *_ROOMS])
+    return sorted({*globals(), *__all__, *_ROOMS, "__version__"})

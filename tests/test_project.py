@@ -8,11 +8,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support.project import own_files
 
 if TYPE_CHECKING:
     from tests.support.browser import Canvas
@@ -23,7 +24,6 @@ CORE = REPO / "cogvideox_core"
 
 HOST_MODULES = re.compile(r"(comfy\w*|folder_paths|latent_preview|node_helpers|nodes|server|web)$")
 HEAVY_MODULES = ("accelerate", "av", "bitsandbytes", "diffusers", "imageio", "transformers")
-TOP_LEVEL = ("__init__.py", "LICENSE", "README.md", "cogvideox_core", "nodes", "pyproject.toml", "requirements.txt")
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")  # of Markdown, but for the part after a #
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home/(?!user\b)\w+|root|Users/\w+|work/\w+)/|\b[A-Z]:\\+Users\\+\w+")
 
@@ -41,15 +41,6 @@ def absolute_modules(node: ast.Import | ast.ImportFrom) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     return [node.module] if node.level == 0 and node.module else []
-
-
-def own_files() -> list[Path]:
-    """The files of the repository: tracked, or new and not ignored."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listing = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-    if listing.returncode:
-        pytest.skip("not a git checkout")
-    return [path for path in map(REPO.joinpath, listing.stdout.splitlines()) if path.is_file()]
 
 
 # ---- imports
@@ -94,34 +85,14 @@ def test_importing_core_loads_no_heavy_package():
     assert set(HEAVY_MODULES) & set(json.loads(result.stdout)) == set()
 
 
-# ---- packaging
+# ---- pages and files
 
 
-def test_package_metadata():
-    package = metadata.metadata("cogvideox-nodes")
-    assert package["Version"] == metadata.version("cogvideox-nodes")
-    assert package["Requires-Python"] == ">=3.10"
-    required = [line for line in metadata.requires("cogvideox-nodes") or [] if "extra ==" not in line]
-    names = {re.split(r"[<>=!~ ;\[]", line)[0].lower() for line in required}
-    assert {"torch", "safetensors", "transformers"} <= names
-    assert {"diffusers", "accelerate", "bitsandbytes"} & names == set(), "these are optional"
-
-
-def test_shell_command_is_declared():
-    commands = {entry.name: entry.value for entry in metadata.distribution("cogvideox-nodes").entry_points}
-    assert commands["cogvideox"] == "cogvideox_core.cli.main:main"
-
-
-def test_requirements_pin_nothing():
-    """A pack that pins what ComfyUI also needs breaks other people's installations."""
-    lines = [line.partition("#")[0].strip() for line in (REPO / "requirements.txt").read_text().splitlines()]
-    pinned = [line for line in lines if "==" in line or "<" in line]
-    assert pinned == []
-
-
-@pytest.mark.parametrize("name", TOP_LEVEL)
-def test_top_level_file_exists(name: str):
-    assert (REPO / name).exists()
+def test_the_tree_in_the_readme_is_the_repositorys():
+    text = (REPO / "README.md").read_text(encoding="utf-8").partition("## The tree")[2]
+    named = {line.split()[0].rstrip("/") for line in text.split("```")[1].strip().splitlines()}
+    folders = {path.relative_to(REPO).parts[0] for path in own_files() if path.parent != REPO}
+    assert named == {name for name in folders if not name.startswith(".")} | {"__init__.py"}
 
 
 def test_no_file_names_a_machine():

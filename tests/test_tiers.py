@@ -13,7 +13,7 @@ SAMPLE = "tests/test_project.py"  # it has tests of three tiers
 OF_COMFY, OF_BROWSER, OF_NONE = (
     "test_host_runs_a_prompt",
     "test_canvas_opens_without_an_error",
-    "test_package_metadata",
+    "test_core_imports_nothing_of_the_host",
 )
 
 
