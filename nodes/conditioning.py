@@ -25,6 +25,9 @@ from .host.types.model import cogvideox_model
 from .host.types.vae import cogvideox_vae
 from .sizes import checked_size, size_fault, size_inputs
 
+# What users search for in Chinese; written as escapes, as Windows reads Python files in its own encoding.
+_TEXT_TO_VIDEO = "\u6587\u751f\u89c6\u9891"
+
 
 class CogVideoXEmptyLatent(io.ComfyNode):
     @classmethod
@@ -42,7 +45,7 @@ class CogVideoXEmptyLatent(io.ComfyNode):
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="For a sampler.")],
-            search_aliases=["empty video", "text to video", "t2v", "文生视频", "EmptyHunyuanLatentVideo"],
+            search_aliases=["empty video", "text to video", "t2v", _TEXT_TO_VIDEO, "EmptyHunyuanLatentVideo"],
         )
 
     @classmethod

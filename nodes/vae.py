@@ -13,6 +13,8 @@ from ..cogvideox_core.models.vae.tiling import Tiling
 from .host.types.vae import CogVideoXVAE, Task, cogvideox_vae
 from .sizes import size_fault
 
+# What users search for in Chinese; written as escapes, as Windows reads Python files in its own encoding.
+_VIDEO_TO_VIDEO = "\u89c6\u9891\u751f\u89c6\u9891"
 _FORMER = {"off": "exact"}  # what workflows of before say
 
 
@@ -71,7 +73,7 @@ class CogVideoXVAEEncode(io.ComfyNode):
                 *_tiling_inputs(),
             ],
             outputs=[io.Latent.Output(tooltip="For a sampler with denoise below 1.")],
-            search_aliases=["video to video", "v2v", "vid2vid", "视频生视频"],
+            search_aliases=["video to video", "v2v", "vid2vid", _VIDEO_TO_VIDEO],
         )
 
     @classmethod

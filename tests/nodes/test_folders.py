@@ -55,9 +55,9 @@ def test_the_wrappers_downloads_are_found(host: Host, toys: dict[str, Path], sta
 def test_every_form_is_offered_and_runs(host: Host, toys: dict[str, Path], state: dict, tmp_path: Path) -> None:
     wanted = saved_latent(host, host.run(text_to_video(KIND)))
     folder = sat(state, tmp_path / "sat")
-    put(host, true_gguf("F16")(state, tmp_path), "diffusion_models/small/模型 F16.gguf")
+    put(host, true_gguf("F16")(state, tmp_path), "diffusion_models/small/\u6a21\u578b F16.gguf")
     put(host, folder / "1000" / "mp_rank_00_model_states.pt", "diffusion_models/states.pt")
-    for name, bound in (("small/模型 F16.gguf", 5e-3), ("states.pt", 1e-5)):
+    for name, bound in (("small/\u6a21\u578b F16.gguf", 5e-3), ("states.pt", 1e-5)):
         assert name in models(host)
         graph = text_to_video(KIND)
         graph["model"]["inputs"]["model_name"] = name

@@ -42,7 +42,12 @@ def files(host: Host, toys: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     bare = {key.removeprefix("transformer."): tensor for key, tensor in peft.items()}
     strange = {"transformer.other.lora_A.weight": torch.ones(2, 2), "transformer.other.lora_B.weight": torch.ones(2, 2)}
     made = {}
-    for name, tensors in {"peft": peft, "VideoX-Fun": kohya, "Ordner/bare 模型": bare, "strange": strange}.items():
+    for name, tensors in {
+        "peft": peft,
+        "VideoX-Fun": kohya,
+        "Ordner/bare \u6a21\u578b": bare,
+        "strange": strange,
+    }.items():
         made[name] = folder / f"{name}.safetensors"
         made[name].parent.mkdir(exist_ok=True)
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, made[name])
@@ -79,7 +84,7 @@ def with_lora(node_type: str, name: str, *strengths: float, **more: str) -> Grap
 
 
 @pytest.mark.parametrize("node_type", ["CogVideoXLoadLoRA", "LoraLoaderModelOnly"])
-@pytest.mark.parametrize("name", ["peft", "VideoX-Fun", "Ordner/bare 模型"])
+@pytest.mark.parametrize("name", ["peft", "VideoX-Fun", "Ordner/bare \u6a21\u578b"])
 def test_both_nodes_do_what_the_core_does(host: Host, files, wanted, node_type: str, name: str) -> None:
     latent = saved_latent(host, host.run(with_lora(node_type, name)))
     assert relative_difference(wanted(STRENGTH), wanted(0.0)) > 0.05
@@ -187,5 +192,5 @@ def test_a_lora_of_another_model_is_told_and_the_queue_goes_on(host: Host, files
 
 
 def test_names_with_backslashes_are_those_of_windows(host: Host, files, wanted) -> None:
-    graph = with_lora("CogVideoXLoadLoRA", "Ordner\\bare 模型")
+    graph = with_lora("CogVideoXLoadLoRA", "Ordner\\bare \u6a21\u578b")
     assert_parity(saved_latent(host, host.run(graph)), wanted(STRENGTH), 2e-5, "a workflow from Windows")

@@ -49,7 +49,7 @@ def test_new_files_are_offered_without_a_restart(host: Host, toys: dict[str, Pat
         return host.object_info("CogVideoXLoadModel")["input"]["required"]["model_name"][1]["options"]
 
     weights = toys["CogVideoX-5B"] / "transformer" / "diffusion_pytorch_model.safetensors"
-    name = "Ordner/mit Leerzeichen/模型.safetensors"
+    name = "Ordner/mit Leerzeichen/\u6a21\u578b.safetensors"
     assert name not in choices()
     target = host.folder / "models" / "diffusion_models" / name
     target.parent.mkdir(parents=True)

@@ -19,7 +19,7 @@ PROMPTS = {
     "plain": PROMPT,
     "empty": "",
     "brackets": "a (red:1.4) circle ((bright)) [blue] and a \\ backslash",
-    "accents": "Ein größerer Kreis – schön, naïve, 円",
+    "accents": "Ein größerer Kreis – schön, naïve, \u5186",
     "too long": "a red circle moves over the forest " * 60,
 }
 

@@ -27,6 +27,8 @@ from tests.support.player_page import (
 )
 
 SCRUB_SECONDS = 30
+# What a player without a video says in Chinese; escaped, as Windows reads Python files in its own encoding.
+CHINESE_EMPTY = "\u8fd0\u884c\u5de5\u4f5c\u6d41\u540e\uff0c\u89c6\u9891\u5c06\u663e\u793a\u5728\u8fd9\u91cc"
 SIDE_PANEL = "Comfy.RightSidePanel.IsOpen"
 
 GRAPH_SHAPE = """
@@ -182,7 +184,7 @@ def test_it_speaks_the_language_of_the_settings(host: Host, open_canvas: Callabl
             canvas.use_nodes_2(nodes_2)
             player = PlayerPage(canvas)
             player.build()
-            player.root.get_by_text("运行工作流后，视频将显示在这里").wait_for()
+            player.root.get_by_text(CHINESE_EMPTY).wait_for()
     finally:
         host.post(language, "en")
 

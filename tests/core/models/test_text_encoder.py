@@ -31,7 +31,7 @@ PROMPTS = {
     "empty": [""],
     "blank": [" \n\t "],
     "batch": ["a cat", "", "two gulls circle above the harbour; an old man plays"],
-    "not ASCII": ["ein rötlicher Kreis, Ａ 漢字 🎈 – “straße”"],
+    "not ASCII": ["ein rötlicher Kreis, \uff21 \u6f22\u5b57 \U0001f388 – “straße”"],
     "lines and specials": ["a red\ncircle </s> on <extra_id_3> <pad> blue", "it's  ...  <html>&amp;"],
     "long": [LONG],
     "long and short": [LONG, "a cat"],

@@ -117,7 +117,7 @@ def test_half_precision_and_values_beyond_the_range_are_written(tmp_path: Path) 
 
 def test_metadata_comes_back_whatever_characters_it_holds(tmp_path: Path) -> None:
     settings = {
-        "prompt": 'a "red"\ncircle; ünïcödé 漢字 🎈 = \\',
+        "prompt": 'a "red"\ncircle; ünïcödé \u6f22\u5b57 \U0001f388 = \\',
         "seed": 2**63,
         "guidance": 6.5,
         "video": None,
