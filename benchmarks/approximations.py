@@ -29,7 +29,6 @@ from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from cogvideox_core.models.variants import SamplerName
 from cogvideox_core.pipeline.pipeline import Progress
 from cogvideox_core.sampling.approximation import EXACT, Approximation
-from cogvideox_core.sampling.guidance import Guidance
 from cogvideox_core.sampling.loop import denoise
 from cogvideox_core.sampling.noise_schedule import NoiseSchedule
 from cogvideox_core.sampling.predictor import Conditions, TransformerPredictor
@@ -149,9 +148,7 @@ def _random(
             start = time.perf_counter()
             run_steps = NoiseSchedule(variant.schedule).steps(steps)
             conditions = Conditions(embeds[:1], embeds[1:])
-            with TransformerPredictor(
-                transformer, run_steps, conditions, Guidance(6.0), approximation=approximation
-            ) as predictor:
+            with TransformerPredictor(transformer, run_steps, conditions, approximation=approximation) as predictor:
                 latents = denoise(predictor, latents, run_steps, make_sampler(sampler, draw))
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

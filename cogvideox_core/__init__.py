@@ -52,7 +52,9 @@ _MODULES = {
     "weights.lora": ("LoRA", "load_lora"),
     "weights.t5": ("load_text_encoder",),
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_HOME: dict[str, str] = {}
+for _module, _names in _MODULES.items():
+    _HOME |= dict.fromkeys(_names, _module)
 _ROOMS = ("cli", "demo", "kernels", "models", "pipeline", "sampling", "training", "videos", "weights")
 
 __all__ = [

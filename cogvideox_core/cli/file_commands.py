@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -32,7 +33,8 @@ def _add_inspect(parser: ArgumentParser) -> None:
 
 
 def _inspect(options: Namespace) -> str:
-    return "\n".join(report(found) for path in options.paths for found in inspect(path))
+    found = chain.from_iterable(map(inspect, options.paths))
+    return "\n".join(map(report, found))
 
 
 def _add_convert(parser: ArgumentParser) -> None:

@@ -28,6 +28,7 @@ SUBCOMMANDS = {
     "inspect": "file_commands",
     "convert": "file_commands",
     "fit-preview": "file_commands",
+    "check-weights": "check_weights",
 }
 """The module of each; its COMMANDS holds, by the name, what the subcommand takes and what it does."""
 

@@ -191,8 +191,7 @@ class CogVideoXPipeline:
             predictor = TransformerPredictor(
                 self.transformer,
                 steps,
-                Conditions(prompt_embeds, negative_embeds, image),
-                request.guidance,
+                Conditions(prompt_embeds, negative_embeds, request.guidance, image),
                 attention=self.attention,
                 approximation=request.approximation,
                 split=self._splits_guidance(request, tokens),

@@ -23,16 +23,18 @@ TABULATED_STEPS = 64
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the transformer is given besides noisy latents.
+    """What a run follows: the prompt and how strongly, and images.
 
     Attributes:
         prompt_embeds, negative_prompt_embeds: [B, L, D] in the transformer's dtype; the negative ones are needed where
             guidance is active.
+        guidance: how strongly the prompt is followed.
         image_latents: [B, C, T, H, W], concatenated to the latents as channels.
     """
 
     prompt_embeds: Tensor
     negative_prompt_embeds: Tensor | None = None
+    guidance: Guidance = Guidance()
     image_latents: Tensor | None = None
 
 
@@ -52,7 +54,6 @@ class TransformerPredictor:
         transformer: CogVideoXTransformer3D,
         steps: Sequence[Step],
         conditions: Conditions,
-        guidance: Guidance,
         *,
         attention: Attention | None = None,
         split: bool = False,
@@ -60,13 +61,13 @@ class TransformerPredictor:
     ) -> None:
         self.transformer = transformer
         self.steps = steps
-        self.guidance = guidance
+        self.guidance = conditions.guidance
         self.attention = attention or Attention()
         self.split = split
         self.dtype = conditions.prompt_embeds.dtype
         self.image_latents = conditions.image_latents
         self.embeds = [conditions.prompt_embeds]
-        if guidance.active:
+        if self.guidance.active:
             assert conditions.negative_prompt_embeds is not None
             self.embeds.append(conditions.negative_prompt_embeds)
         self._run = None if approximation.exact else self._approximate(approximation)

@@ -1,599 +1,72 @@
-"""The command: real runs on toy checkpoints whose files are decoded again, and every bad input as one sentence."""
+"""The command's frame: subcommands, exit codes, one sentence for what does not fit, a traceback on request."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import av
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
 
-from cogvideox_core import CogVideoXPipeline, Progress, Request, __version__, load_pipeline
 from cogvideox_core.cli import main as cli
-from cogvideox_core.cli.progress_bars import ProgressBars
-from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
-from cogvideox_core.pipeline.folder import ModelFolder
-from cogvideox_core.videos.video_io import read_metadata, read_video, write_video
 from tests.provision import REPO
 
-Checkpoint = Callable[..., Path]
 Captured = pytest.CaptureFixture[str]
 
-COMMAND = [sys.executable, "-m", "cogvideox_core"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+
+def test_help_names_every_subcommand_and_each_has_help_of_its_own(capsys: Captured) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    for name in cli.SUBCOMMANDS:
+        assert f"cogvideox {name} --help" in " ".join(shown.split())
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([name, "--help"])
+        assert f"usage: cogvideox {name}" in capsys.readouterr().out
 
 
-@pytest.fixture
-def small(checkpoint: Checkpoint) -> Path:
-    """A toy of the 5B model whose default video is 64x96, 17 frames."""
-    return checkpoint("CogVideoX-5B", transformer=dict(sample_height=8, sample_width=12, sample_frames=17))
+def test_a_subcommand_imports_no_other() -> None:
+    """In a process of its own, where nothing is imported yet."""
+    script = "import sys, cogvideox_core.cli.main; print(*[name for name in sys.modules if name.startswith('torch')])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [], "the command's frame waits for PyTorch before it says anything"
 
 
-@pytest.fixture
-def i2v(checkpoint: Checkpoint) -> Path:
-    """A toy of the 5B-I2V model; its table holds 64x96, 17 frames."""
-    return checkpoint("CogVideoX-5B-I2V")
-
-
-@pytest.fixture
-def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail when a model is loaded."""
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr(ModelFolder, "load", refuse)
-
-
-def copy_of(folder: Path, target: Path) -> Path:
-    return Path(shutil.copytree(folder, target))
-
-
-def picture(path: Path, width: int = 96, height: int = 64) -> Path:
-    Image.linear_gradient("L").resize((width, height)).convert("RGB").save(path)
-    return path
-
-
-def clip(path: Path, num_frames: int = 17, fps: float = 24) -> Path:
-    frames = torch.linspace(0, 1, num_frames)[None, None, :, None, None].expand(1, 3, num_frames, 64, 96)
-    return write_video(path, frames, fps)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.iterdir())
-
-
-# --- Runs -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_prompt_becomes_an_mp4_with_the_demo_model(tmp_path: Path) -> None:
-    told = subprocess.run(
-        [*COMMAND, "a red circle", "--steps", "2", "--seed", "3", "-o", "out.mp4"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert told.returncode == 0, told.stderr
-    assert told.stdout == "out.mp4\n" and names(tmp_path) == ["out.mp4"]
-    lines = told.stderr.replace("\r", "\n").splitlines()
-    for stage, total, unit in (
-        ("text", 2, "prompt"),
-        ("sampling", 2, "step"),
-        ("decoding", 2, "chunk"),
-        ("writing", 17, "frame"),
-    ):
-        done = [line for line in lines if line.startswith(stage) and f"100%|{'█' * 30}| {total}/{total} [" in line]
-        assert done and done[-1].rstrip("\x1b[A").endswith(f"s/{unit}]"), told.stderr
-    assert any("<00:0" in line for line in lines if line.startswith("sampling  50%")), "no time left is told"
-    with av.open(str(tmp_path / "out.mp4")) as container:
-        stream = container.streams.video[0]
-        assert (stream.width, stream.height, stream.average_rate) == (96, 96, 8)
-        assert len(list(container.decode(video=0))) == 17
-    assert read_metadata(tmp_path / "out.mp4") == {
-        "software": f"cogvideox-nodes {__version__}",
-        "model": "demo",
-        "variant": "CogVideoX-5B",
-        "prompt": "a red circle",
-        "negative_prompt": "",
-        "width": 96,
-        "height": 96,
-        "num_frames": 17,
-        "fps": 8,
-        "num_inference_steps": 2,
-        "guidance_scale": 3.0,
-        "use_dynamic_cfg": True,
-        "sampler": "dpm",
-        "seed": 3,
-        "dtype": "float32",
-    }
-
-
-def test_the_file_holds_what_the_pipeline_makes(tmp_path: Path, small: Path, capsys: Captured) -> None:
-    options = (
-        "--steps 2 --seed 5 --guidance 3 --no-dynamic-cfg --sampler ddim --frames 9 --fps 12 --width 64 --height 64"
-    )
-    prompt = ["a cat", "--negative-prompt", "blurred", "--model", str(small), "--dtype", "float32"]
-    assert cli.main([*prompt, *options.split(), "-o", str(tmp_path / "shell.mp4")]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'shell.mp4'}\n"
-    video = load_pipeline(small, device="cpu")(
-        "a cat",
-        "blurred",
-        num_inference_steps=2,
-        guidance_scale=3.0,
-        sampler="ddim",
-        num_frames=9,
-        width=64,
-        height=64,
-        generator=torch.Generator().manual_seed(5),
-    )
-    metadata = read_metadata(tmp_path / "shell.mp4")
-    python = write_video(tmp_path / "python.mp4", video, 12, metadata)
-    assert (tmp_path / "shell.mp4").read_bytes() == python.read_bytes()
-    assert (metadata["model"], metadata["negative_prompt"], metadata["dtype"]) == (small.name, "blurred", "float32")
-
-
-def test_first_and_last_image_go_to_an_image_to_video_model(tmp_path: Path, i2v: Path) -> None:
-    first, last = picture(tmp_path / "first.png"), picture(tmp_path / "last.png", 192, 128)
-    images = ["--image", str(first), "--last-image", str(last)]
-    assert cli.main(["a cat", "--model", str(i2v), *images, "--steps", "1", "-o", str(tmp_path / "out.mp4")]) == 0
-    frames, _ = read_video(tmp_path / "out.mp4")
-    assert frames.shape == (1, 3, 17, 64, 96)
-    metadata = read_metadata(tmp_path / "out.mp4")
-    assert (metadata["image"], metadata["last_image"]) == ("first.png", "last.png"), "names, not where they lay"
-
-
-def test_an_image_alone_goes_to_the_demo_model_that_takes_one(tmp_path: Path, spy: Spy) -> None:
-    image = picture(tmp_path / "square.png", 96, 96)
-    assert cli.main(["a cat", "--image", str(image), "-o", str(tmp_path / "out.mp4")]) == 0
-    assert spy.loaded["path"] == DEMO_MODELS["image-to-video"]
-    assert spy.asked["num_inference_steps"] == DEMO_STEPS == 25
-    assert spy.asked["guidance_scale"] == DEMO_GUIDANCE == 3
-
-
-def test_a_video_is_made_anew_at_its_own_rate(tmp_path: Path, small: Path) -> None:
-    source = clip(tmp_path / "source.mp4", fps=24)
-    arguments = ["a cat", "--model", str(small), "--video", str(source), "--strength", "0.5", "--steps", "4"]
-    assert cli.main([*arguments, "--frames", "9", "-o", str(tmp_path / "out.mp4")]) == 0
-    frames, fps = read_video(tmp_path / "out.mp4")
-    assert frames.shape == (1, 3, 9, 64, 96) and fps == 24
-    metadata = read_metadata(tmp_path / "out.mp4")
-    assert (metadata["video"], metadata["strength"]) == ("source.mp4", 0.5)
-
-
-def test_a_lora_that_does_not_fit_is_told_before_any_model_is_loaded(
-    tmp_path: Path, small: Path, nothing_loaded: None, capsys: Captured
-) -> None:
-    save_file({"fc.weight": torch.ones(2)}, tmp_path / "else.safetensors")
-    for text, told in (
-        (str(tmp_path / "nowhere.safetensors"), "nowhere.safetensors does not exist; give a LoRA's"),
-        (str(tmp_path / "else.safetensors"), "else.safetensors holds no LoRA"),
-        (f"{tmp_path / 'else.safetensors'}:nan", "a strength is a number, such as 0.8"),
-    ):
-        assert cli.main(["a cat", "--model", str(small), "-o", str(tmp_path / "o.mp4"), "--lora", text]) == 2
-        assert told in capsys.readouterr().err
-
-
-def test_a_lora_strength_that_is_no_number_is_told(tmp_path: Path, small: Path, capsys: Captured) -> None:
-    told = "--lora nosuch.safetensors:abc; a strength is a number, such as 0.8"
-    refused(["a cat", "--model", str(small), "--lora", "nosuch.safetensors:abc"], told, tmp_path, capsys)
-
-
-def test_an_attention_backend_that_does_not_run_here_is_told(tmp_path: Path, small: Path, capsys: Captured) -> None:
-    output = ["-o", str(tmp_path / "out.mp4")]
-    arguments = ["a cat", "--model", str(small), "--device", "cpu", "--attention", "flash", *output]
-    assert cli.main(arguments) == 2
-    assert "--attention 'flash' runs on cuda and this is cpu; take 'sdpa' or 'auto'\n" in capsys.readouterr().err
-
-
-def test_a_single_file_is_no_whole_model(tmp_path: Path, small: Path, capsys: Captured) -> None:
-    file = small / "transformer" / "diffusion_pytorch_model.safetensors"
-    refused(["a cat", "--model", str(file)], "is a single file; give a whole CogVideoX folder", tmp_path, capsys)
-
-
-@pytest.mark.parametrize("command", ["inspect", "convert"])
-def test_a_command_without_its_path_asks_for_it(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as left:
-        cli.main([command])
-    assert left.value.code == 2 and names(tmp_path) == []
-    assert "the following arguments are required" in capsys.readouterr().err
-
-
-def test_what_is_cut_from_a_long_prompt_is_told(tmp_path: Path, small: Path, capsys: Captured) -> None:
-    prompt = "a " * 225 + "red circle"
-    assert cli.main([prompt, "--model", str(small), "--steps", "1", "-o", str(tmp_path / "out.mp4")]) == 0
-    assert "tokens and 226 fit; this part is cut off: red circle" in capsys.readouterr().err
-
-
-# --- Defaults -------------------------------------------------------------------------------------------------------
-
-
-LOAD = ModelFolder.load
-
-
-class Spy:
-    """Notes what the real pipeline is asked for; instead of fifty steps it then makes a grey video."""
-
-    def __init__(self) -> None:
-        self.loaded: dict[str, Any] = {}
-        self.asked: dict[str, Any] = {}
-        self.pipeline: Any = None
-
-    def load(self, folder: ModelFolder, **options: Any) -> CogVideoXPipeline:
-        self.loaded = {"path": folder.path, **options}
-        self.pipeline = LOAD(folder, **options)
-        self.pipeline.stream = self.stream
-        return self.pipeline
-
-    def stream(self, request: Request, *, callback: Callable[[Progress], None]) -> Iterator[torch.Tensor]:
-        self.asked = vars(request)
-        callback(Progress("sampling", 1, 1))
-        yield torch.full((1, 3, 5, 64, 96), 0.5)
-
-
-@pytest.fixture
-def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
-    spy = Spy()
-    monkeypatch.setattr(ModelFolder, "load", lambda folder, **options: spy.load(folder, **options))
-    return spy
-
-
-@pytest.mark.parametrize("method", ["int8", "llm.int8"])
-def test_the_model_can_be_in_8_bits(tmp_path: Path, small: Path, spy: Spy, method: str) -> None:
-    arguments = ["a cat", "--model", str(small), "--steps", "1", "--seed", "1", "-o", str(tmp_path / "out.mp4")]
-    assert cli.main([*arguments, "--quantize", method]) == 0
-    assert spy.loaded["quantize"] == read_metadata(tmp_path / "out.mp4")["quantize"] == method
-
-
-@pytest.mark.usefixtures("nothing_loaded")
-def test_a_method_that_does_not_run_is_told(
-    tmp_path: Path, small: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = ["a cat", "--model", str(small), "--quantize"]
-    monkeypatch.setitem(sys.modules, "bitsandbytes.nn.modules", None)
-    refused([*asked, "llm.int8"], "llm.int8 needs the package bitsandbytes", tmp_path, capsys)
-
-
-def test_loras_go_onto_the_model(tmp_path: Path, small: Path, spy: Spy) -> None:
-    key = "transformer.transformer_blocks.0.attn1.to_q.lora_{}.weight"
-    width = load_file(small / "transformer" / "diffusion_pytorch_model.safetensors")["norm_final.weight"].shape[0]
-    tensors = {key.format("A"): torch.ones(2, width), key.format("B"): torch.ones(width, 2)}
-    save_file(tensors, tmp_path / "one.safetensors")
-    save_file(tensors, tmp_path / "C:two.safetensors")
-    arguments = ["a cat", "--model", str(small), "-o", str(tmp_path / "out.mp4"), "--steps", "1"]
-    loras = ["--lora", f"{tmp_path / 'one.safetensors'}:-0.5", "--lora", str(tmp_path / "C:two.safetensors")]
-    assert cli.main([*arguments, *loras]) == 0
-    assert read_metadata(tmp_path / "out.mp4")["loras"] == {"one.safetensors": -0.5, "C:two.safetensors": 1.0}
-    layer = spy.pipeline.transformer.transformer_blocks[0].attn1.to_q
-    assert len(layer.deltas) == 2
+def test_a_sentence_of_the_core_names_the_option_that_was_typed() -> None:
+    assert cli._in_options("num_frames=50; use 49, or give image") == "--frames 50; use 49, or give --image"
 
 
 @pytest.mark.parametrize(
-    ("kind", "sampler", "dynamic", "fps"),
-    [("CogVideoX-2B", "ddim", False, 8), ("CogVideoX-5B", "dpm", True, 8), ("CogVideoX1.5-5B", "dpm", True, 16)],
-)
-def test_defaults_are_those_of_the_model(
-    tmp_path: Path, checkpoint: Checkpoint, spy: Spy, kind: str, sampler: str, dynamic: bool, fps: int
-) -> None:
-    output = tmp_path / "out.mp4"
-    assert cli.main(["a cat", "--model", str(checkpoint(kind)), "-o", str(output)]) == 0
-    expected = {
-        "prompt": "a cat",
-        "num_inference_steps": 50,
-        "guidance_scale": 6.0,
-        "sampler": sampler,
-        "use_dynamic_cfg": dynamic,
-        "height": None,
-        "width": None,
-        "num_frames": None,
-        "strength": 0.8,
-    }
-    assert {name: spy.asked[name] for name in expected} == expected
-    plain = {"quantize": "none", "attention": "auto", "compile": False, "low_memory": False}
-    assert spy.loaded == {"path": checkpoint(kind), "dtype": None, "device": None, **plain}
-    assert read_video(output)[1] == fps
-
-
-def test_options_reach_the_pipeline(tmp_path: Path, small: Path, spy: Spy) -> None:
-    options = "--frames 9 --height 128 --width 192 --steps 7 --guidance 1.5 --no-dynamic-cfg --sampler ddim --seed 0"
-    options += " --vae-tiling blended"
-    arguments = ["a cat", "--model", str(small), *options.split(), "--dtype", "fp32", "--device", "cpu"]
-    arguments += ["--attention", "sdpa", "--low-memory", "--compile", "--quantize", "int8"]
-    assert cli.main([*arguments, "-o", str(tmp_path / "out.mp4")]) == 0
-    expected = {"num_frames": 9, "height": 128, "width": 192, "num_inference_steps": 7, "guidance_scale": 1.5}
-    expected |= {"use_dynamic_cfg": False, "sampler": "ddim", "negative_prompt": "", "vae_tiling": "blended"}
-    assert {name: spy.asked[name] for name in expected} == expected
-    assert spy.asked["generator"].initial_seed() == 0
-    how = {"quantize": "int8", "attention": "sdpa", "compile": True, "low_memory": True}
-    assert spy.loaded == {"path": small, "dtype": "fp32", "device": "cpu", **how}
-
-
-def test_what_may_be_traded_for_speed_reaches_the_pipeline_and_the_file(tmp_path: Path, small: Path, spy: Spy) -> None:
-    output = tmp_path / "out.mp4"
-    arguments = ["a cat", "--model", str(small), "-o", str(output)]
-    assert cli.main([*arguments, "--cache-budget", "0.03", "--guidance-until", "0.8"]) == 0
-    expected = {"cache_budget": 0.03, "teacache": 0.0, "guidance_until": 0.8}
-    assert {name: spy.asked[name] for name in expected} == expected
-    assert {name: read_metadata(output)[name] for name in expected} == expected
-    assert cli.main([*arguments, "--teacache", "0.2"]) == 0
-    assert spy.asked["teacache"] == 0.2
-    assert cli.main(arguments) == 0
-    assert not set(read_metadata(output)) & set(expected), "an exact run does not speak of approximations"
-
-
-def test_seeds_differ_where_none_is_given(tmp_path: Path, small: Path, spy: Spy) -> None:
-    seeds = set()
-    for _ in range(3):
-        cli.main(["a cat", "--model", str(small), "-o", str(tmp_path / "out.mp4")])
-        seeds.add(read_metadata(tmp_path / "out.mp4")["seed"])
-        assert spy.asked["generator"].initial_seed() in seeds
-    assert len(seeds) == 3
-
-
-def test_a_file_that_is_there_is_not_overwritten_unasked(
-    tmp_path: Path, small: Path, spy: Spy, monkeypatch: pytest.MonkeyPatch, capsys: Captured
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("cogvideox.mp4", "cogvideox-2.mp4"):
-        assert cli.main(["a cat", "--model", str(small)]) == 0
-        assert capsys.readouterr().out == f"{name}\n"
-    assert names(tmp_path) == ["cogvideox-2.mp4", "cogvideox.mp4"]
-
-
-@pytest.mark.parametrize(
-    ("option", "shown"), [("--version", f"cogvideox {__version__}\n"), ("--help", "--negative-prompt")]
-)
-def test_what_it_is_and_can_is_told(option: str, shown: str, capsys: Captured) -> None:
-    with pytest.raises(SystemExit) as left:
-        cli.main([option])
-    assert left.value.code == 0 and shown in capsys.readouterr().out
-
-
-# --- Bad input ------------------------------------------------------------------------------------------------------
-
-
-def refused(arguments: list[str], message: str, folder: Path, capsys: Captured) -> None:
-    """One sentence, exit code 2, nothing on stdout and no file more than before."""
-    before = names(folder)
-    try:
-        code = cli.main(arguments)
-    except SystemExit as left:
-        code = left.code
-    told = capsys.readouterr()
-    assert (code, told.out) == (2, ""), told.err
-    assert told.err.startswith("cogvideox: ") and told.err.count("\n") == 1, told.err
-    assert message in told.err
-    assert names(folder) == before
-
-
-@pytest.mark.usefixtures("nothing_loaded")
-@pytest.mark.parametrize(
-    ("options", "message"),
+    ("error", "sentence"),
     [
-        ("--frames 16", "--frames 16; CogVideoX-5B takes 8n+1 frames up to 49; use 17"),
-        ("--frames 57", "--frames 57"),
-        ("--frames -7", "--frames -7"),
-        ("--height 90", "--height 90; CogVideoX-5B takes multiples of 16 up to 4096; use 96"),
-        ("--width 0", "--width 0"),
-        ("--steps 0", "--steps 0; a run takes 1 to 1000 steps"),
-        ("--steps many", "argument --steps: invalid int value: 'many'"),
-        ("--guidance nan", "--guidance nan; it must be a finite number"),
-        ("--strength 0.5", "--strength 0.5 without a video to start from"),
-        ("--fps 0", "fps=0; a video has more than 0"),
-        ("--seed -1", "--seed -1; a seed is a whole number from 0 to"),
-        (f"--seed {2**64}", "a seed is a whole number"),
-        ("--dtype float3", "dtype='float3'; models compute in"),
-        ("--device tpux", "--device tpux; there is no such kind; use cpu"),
-        ("--device cuda:99", "--device cuda:99; this machine, or this build of PyTorch, has no such device; use"),
-        ("--cache-budget -1", "--cache-budget -1.0; it is an error from 0, for none, to 1"),
-        ("--teacache 7", "--teacache 7.0; it is a threshold from 0, for off, to 1"),
-        ("--guidance-until 0", "--guidance-until 0.0; it is the part of the steps with guidance, above 0"),
-        ("--cache-budget 0.1 --teacache 0.1", "both decide which steps are computed; set one of them to 0"),
-        ("--sampler euler", "argument --sampler: invalid choice: 'euler'"),
-        ("--colour red", "unrecognized arguments: --colour red"),
-        ("-o TMP/out.gif", "videos are written as .mp4 only; use"),
-        ("-o TMP/absent/out.mp4", "absent; make it first"),
-        ("--model TMP/absent", "absent does not exist"),
-        ("--model TMP/notes.txt", "notes.txt"),
-        ("--model TMP", "holds no weights"),
-        ("--image TMP/absent.png", "absent.png: there is no such file"),
-        ("--image TMP/notes.txt", "notes.txt cannot be read as a picture"),
-        ("--image TMP/wide.png", "a picture of 200x50 for a video of 96x96: another aspect ratio"),
-        ("--last-image TMP/square.png", "no image; CogVideoX-5B-I2V makes a video from an image and a prompt"),
-        ("--video TMP/notes.txt", "notes.txt cannot be read as a video"),
-        ("--video TMP/clip.mp4 --frames 25 --fit crop", "a video of 17 frames for --frames 25"),
-        ("--video TMP/long.mp4 --fit crop", "long.mp4 has more frames than the 49 of CogVideoX-5B; ask for its"),
-        ("--video TMP/clip.mp4 --fit crop --strength 1.5", "--strength 1.5; it lies above 0 and at most at 1"),
-        ("--video TMP/clip.mp4 --fit crop --strength 0.1 --steps 4", "--strength 0.1 leaves 0 of 4 steps"),
+        (ValueError("num_frames=50; use 49"), "--frames 50; use 49"),
+        (FileNotFoundError("no such file"), "no such file"),
+        (ImportError("it needs a package"), "it needs a package"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), "the GPU's memory is full; .* or use --device cpu"),
+        (MemoryError(), "memory is full; ask for a smaller size or fewer frames"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory is full"),
     ],
 )
-def test_bad_input_is_one_sentence_before_any_model_is_loaded(
-    tmp_path: Path, options: str, message: str, capsys: Captured
+def test_what_does_not_fit_is_one_sentence_and_exit_code_2(
+    error: Exception, sentence: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "notes.txt").write_text("these are notes")
-    picture(tmp_path / "wide.png", 200, 50)
-    picture(tmp_path / "square.png", 96, 96)
-    if "--video" in options:
-        clip(tmp_path / "clip.mp4")
-        clip(tmp_path / "long.mp4", 60)
-    arguments = [option.replace("TMP", str(tmp_path)) for option in options.split()]
-    output = [] if "-o" in arguments else ["-o", str(tmp_path / "out.mp4")]
-    refused(["a cat", *arguments, *output], message, tmp_path, capsys)
+    from cogvideox_core.cli import file_commands
+
+    def broken(options: object) -> str:
+        raise error
+
+    monkeypatch.setitem(file_commands.COMMANDS, "inspect", (lambda parser: None, broken))
+    assert cli.main(["inspect"]) == 2
+    told = capsys.readouterr().err
+    assert re.fullmatch(f"cogvideox: {sentence}.*\n", told)
+    with pytest.raises(type(error)):
+        cli.main(["inspect", "--traceback"])
 
 
-def test_a_prompt_is_needed(tmp_path: Path, capsys: Captured) -> None:
-    refused([], "the following arguments are required: PROMPT; cogvideox --help", tmp_path, capsys)
+def test_a_subcommand_may_have_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cogvideox_core.cli import file_commands
 
-
-@pytest.mark.usefixtures("nothing_loaded")
-def test_pictures_go_only_to_models_that_take_them(tmp_path: Path, small: Path, i2v: Path, capsys: Captured) -> None:
-    image = str(picture(tmp_path / "image.png"))
-    output = ["-o", str(tmp_path / "out.mp4")]
-    wanted = "an image for CogVideoX-5B, which makes a video from a prompt alone"
-    refused(["a cat", "--model", str(small), "--image", image, *output], wanted, tmp_path, capsys)
-    wanted = "no image; CogVideoX-5B-I2V makes a video from an image and a prompt; give --image"
-    refused(["a cat", "--model", str(i2v), *output], wanted, tmp_path, capsys)
-    wanted = "learned position table"
-    refused(["a cat", "--model", str(i2v), "--image", image, "--frames", "9", *output], wanted, tmp_path, capsys)
-
-
-def _drop_shard(model: Path) -> None:
-    next((model / "transformer").glob("*-00002-of-*")).unlink()
-
-
-def _cut_vae(model: Path) -> None:
-    file = model / "vae" / "diffusion_pytorch_model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1000])
-
-
-def _pickle_vae(model: Path) -> None:
-    file = model / "vae" / "diffusion_pytorch_model.safetensors"
-    file.unlink()
-    file.with_suffix(".bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-
-
-def _swap(model: Path) -> None:
-    shutil.rmtree(model / "transformer")
-    shutil.copytree(model / "vae", model / "transformer")
-
-
-def _narrow_text(model: Path) -> None:
-    shutil.rmtree(model / "text_encoder")
-    shutil.copytree(model.parent / "narrow" / "text_encoder", model / "text_encoder")
-
-
-@pytest.mark.usefixtures("nothing_loaded")
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (_drop_shard, "is missing, though diffusion_pytorch_model.safetensors.index.json lists it"),
-        (_cut_vae, "is cut short"),
-        (_pickle_vae, "is a pickle that would run code"),
-        (_swap, "is a CogVideoX VAE, not a CogVideoX transformer"),
-        (_narrow_text, "makes embeddings 16 wide and its transformer takes 32"),
-        (lambda model: shutil.rmtree(model / "tokenizer"), "holds no spiece.model or tokenizer.json"),
-        (lambda model: shutil.rmtree(model / "text_encoder"), "has no folder text_encoder"),
-    ],
-    ids=["missing shard", "truncated", "pickle", "wrong component", "text width", "tokenizer", "text encoder"],
-)
-def test_damaged_checkpoints_are_one_sentence(
-    tmp_path: Path, checkpoint: Checkpoint, damage: Callable[[Path], None], message: str, capsys: Captured
-) -> None:
-    model = copy_of(checkpoint("CogVideoX-5B", sharded=True), tmp_path / "model")
-    if damage is _narrow_text:
-        copy_of(checkpoint("CogVideoX-5B", text_width=16), tmp_path / "narrow")
-    damage(model)
-    arguments = ["a cat", "--model", str(model), "--height", "64", "--width", "96", "--frames", "9"]
-    refused([*arguments, "-o", str(tmp_path / "out.mp4")], message, tmp_path, capsys)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "told"),
-    [
-        ("proj_out.bias", torch.inf, r"proj_out\.bias is damaged in its file; download it again"),
-        (
-            "proj_out.weight",
-            3e38,
-            r"at timestep 999, though float32 suits every model; remove sage attention, LoRAs",
-        ),
-    ],
-)
-def test_latents_that_are_not_finite_name_their_cause(
-    tmp_path: Path, small: Path, capsys: Captured, key: str, value: float, told: str
-) -> None:
-    model = copy_of(small, tmp_path / "model")
-    file = model / "transformer" / "diffusion_pytorch_model.safetensors"
-    tensors = load_file(file)
-    tensors[key][:] = value
-    save_file(tensors, file)
-    arguments = ["a cat", "--model", str(model), "--steps", "1", "-o", str(tmp_path / "out.mp4")]
-    assert cli.main(arguments) == 2
-    sentence = capsys.readouterr().err.splitlines()[-1]
-    assert sentence.startswith("cogvideox: latents became NaN or infinite") and re.search(told, sentence), sentence
-    assert names(tmp_path) == ["model"]
-
-
-def test_a_full_disk_is_told_before_the_run(tmp_path: Path) -> None:
-    """The kernel refuses files over 100 kB to this process."""
-    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({100_000},) * 2)\n"
-    script = limited + "import sys; from cogvideox_core.cli.main import main; sys.exit(main(['a cat', '-o', 'out.mp4']))"
-    told = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
-    )
-    assert (told.returncode, told.stdout) == (2, "")
-    assert told.stderr.startswith("cogvideox: Cannot write out.mp4: ") and told.stderr.count("\n") == 1, told.stderr
-    assert names(tmp_path) == []
-
-
-# --- Interruption ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "kill"])
-def test_an_interrupted_run_leaves_no_file(tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    with (tmp_path / "stderr").open("w+") as stderr:
-        process = subprocess.Popen(
-            [*COMMAND, "a cat", "--steps", "1000", "-o", "out.mp4"],
-            cwd=tmp_path,
-            env=ENVIRONMENT,
-            stderr=stderr,
-            # Tests that run in the background inherit a shell's deafness to Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        try:
-            deadline = time.monotonic() + 120
-            while "sampling   0%" not in (tmp_path / "stderr").read_text():
-                assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "stderr").read_text()
-                time.sleep(0.1)
-            process.send_signal(sent)
-            assert process.wait(60) == code
-        finally:
-            process.kill()
-    told = (tmp_path / "stderr").read_text()
-    assert "Traceback" not in told and names(tmp_path) == ["stderr"]
-    if sent == signal.SIGINT:
-        assert told.endswith("cogvideox: interrupted; no video was written\n")
-
-
-def test_an_interrupted_writing_leaves_no_half_file(
-    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
-) -> None:
-    update = ProgressBars.update
-    seen: list[str] = []
-
-    def interrupt(bars: ProgressBars, progress: Progress) -> None:
-        update(bars, progress)
-        if progress.stage == "decoding" and progress.step == 2:
-            seen.extend(names(tmp_path))
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(ProgressBars, "update", interrupt)
-    arguments = ["a cat", "--model", str(small), "--steps", "1", "-o", str(tmp_path / "out.mp4")]
-    assert cli.main(arguments) == 130
-    assert capsys.readouterr().err.endswith("cogvideox: interrupted; no video was written\n")
-    assert len(seen) == 1 and seen[0].endswith(".part.mp4"), "the file was half written"
-    assert names(tmp_path) == []
-
-
-def test_a_bug_keeps_its_traceback(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any, **__: Any) -> None:
-        raise TypeError("a bug")
-
-    monkeypatch.setattr(CogVideoXPipeline, "stream", broken)
-    with pytest.raises(TypeError, match="a bug"):
-        cli.main(["a cat", "--model", str(small), "-o", str(tmp_path / "out.mp4")])
-    assert names(tmp_path) == []
+    monkeypatch.setitem(file_commands.COMMANDS, "inspect", (lambda parser: None, lambda options: 1))
+    assert cli.main(["inspect"]) == 1

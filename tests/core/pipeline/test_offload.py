@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import Linear
 
 from cogvideox_core import CogVideoXPipeline, Progress, load_lora, load_pipeline
 from cogvideox_core.models.transformer.model import ExpertLayerNorm, FinalLayerNorm
@@ -183,10 +184,9 @@ class Chain(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Linear(8, width, dtype=dtype), nn.Tanh(), nn.Linear(width, 8, dtype=dtype))
-            for width in widths
+            nn.Sequential(Linear(8, width, dtype=dtype), nn.Tanh(), Linear(width, 8, dtype=dtype)) for width in widths
         )
-        self.last = nn.Linear(8, 8, dtype=dtype)
+        self.last = Linear(8, 8, dtype=dtype)
         self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -242,7 +242,7 @@ def test_weights_of_another_kind_are_refused(folder: Callable[[str], Path]) -> N
 
 def test_weights_on_a_device_are_refused() -> None:
     with pytest.raises(ValueError, match="weights on meta; for low memory the model is loaded on the CPU"):
-        Visitor(nn.Linear(2, 2, device="meta"), CPU)
+        Visitor(Linear(2, 2, device="meta"), CPU)
 
 
 # --- With a GPU ------------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from PIL import Image
 from torch import Tensor
 
 from cogvideox_core import Progress, Request, Tiling, load_pipeline
-from cogvideox_core.sampling.guidance import Guidance
 from cogvideox_core.sampling.loop import denoise
 from cogvideox_core.sampling.predictor import Conditions, TransformerPredictor
 from cogvideox_core.sampling.samplers import make_sampler
@@ -338,7 +337,7 @@ def test_latents_that_are_not_finite_stop_the_run_at_once(
     ours = runs("CogVideoX-5B").ours
     monkeypatch.setattr(ours.transformer.proj_out, "forward", lambda tokens: tokens[..., :64] * float("nan"))
     embeds, steps = torch.zeros(1, 226, 32), ours.schedule.steps(4)
-    predictor = TransformerPredictor(ours.transformer, steps, Conditions(embeds, embeds), Guidance(6.0))
+    predictor = TransformerPredictor(ours.transformer, steps, Conditions(embeds, embeds))
     with predictor, pytest.raises(FloatingPointError, match="timestep 999.*float32"):
         denoise(predictor, torch.zeros(1, 16, 3, 8, 12), steps, make_sampler("ddim", torch.randn_like))
 

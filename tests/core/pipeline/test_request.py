@@ -1,125 +1,63 @@
-"""What a request must be: every misfit is one sentence, before anything is computed."""
+"""A request: what follows from its fields, and that a pipeline's call has the same ones."""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from dataclasses import MISSING, fields
+from typing import get_type_hints
 
 import pytest
 import torch
-from PIL import Image
 
-from cogvideox_core import VARIANTS, Request
+from cogvideox_core import VARIANTS, CogVideoXPipeline, Request, VideoSize
 
-T2V, I2V = VARIANTS["CogVideoX-5B"], VARIANTS["CogVideoX-5B-I2V"]
-PICTURE = Image.new("RGB", (720, 480))
-EMBEDS = torch.zeros(1, 226, 4096)
+T2V = VARIANTS["CogVideoX-5B"]
 
 
-def refused(sentence: str, *, variant: Any = T2V, **request: Any) -> None:
-    request.setdefault("prompt", "a prompt")
-    with pytest.raises(ValueError, match=sentence):
-        Request(**request).check(variant.transformer, variant)
+def test_a_pipelines_call_shows_every_field_with_its_default_and_type() -> None:
+    shown = inspect.signature(CogVideoXPipeline.__call__).parameters
+    types = get_type_hints(Request)
+    for field in fields(Request):
+        assert field.default is not MISSING and shown[field.name].default == field.default, field.name
+        assert shown[field.name].annotation == field.type, field.name
+        assert field.name in types
+    others = set(shown) - {field.name for field in fields(Request)}
+    assert others == {"self", "output_type", "callback"}
 
 
-@pytest.mark.parametrize(
-    ("size", "sentence"),
-    [
-        ({"num_frames": 50}, r"num_frames=50; CogVideoX-5B takes 8n\+1 frames up to 49; use 49"),
-        ({"num_frames": 0}, "num_frames=0; .*; use 1"),
-        ({"num_frames": 57}, "num_frames=57; .* up to 49; use 49"),
-        ({"num_frames": 9.0}, "num_frames=9.0; it is a whole number"),
-        ({"height": 488}, "height=488; CogVideoX-5B takes multiples of 16 up to 4096; use 48[08]|496"),
-        ({"width": 0}, "width=0; .*; use 16"),
-        ({"width": 100_000}, "width=100000; CogVideoX-5B takes multiples of 16 up to 4096; use 4096"),
-    ],
-)
-def test_sizes(size: dict, sentence: str) -> None:
-    refused(sentence, **size)
+def test_positional_arguments_of_a_call_are_the_first_fields_in_their_order() -> None:
+    shown = inspect.signature(CogVideoXPipeline.__call__).parameters.values()
+    positional = [one.name for one in shown if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD][1:]
+    assert positional == [field.name for field in fields(Request)][: len(positional)]
+    assert positional[:6] == ["prompt", "negative_prompt", "image", "last_image", "video", "strength"]
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ({"prompt": None}, "give either prompt or prompt_embeds, one of the two"),
-        ({"prompt_embeds": EMBEDS}, "give either prompt or prompt_embeds, one of the two"),
-        ({"prompt": []}, "a prompt is a text or a list of texts"),
-        ({"prompt": ["a", 1]}, "a prompt is a text or a list of texts"),
-        ({"prompt": ["a", "b", "c"], "negative_prompt": ["x", "y"]}, "2 negative prompts for 3 prompts"),
-        ({"negative_prompt_embeds": EMBEDS}, "negative_prompt_embeds beside a prompt"),
-        ({"prompt": None, "prompt_embeds": EMBEDS}, "needs negative_prompt_embeds"),
-        ({"prompt": None, "prompt_embeds": EMBEDS[..., :64], "guidance_scale": 1.0}, r"takes \(1, 226, 4096\)"),
-        (
-            {"prompt": None, "prompt_embeds": EMBEDS, "negative_prompt_embeds": EMBEDS[:, :77]},
-            r"negative_prompt_embeds of shape \(1, 77, 4096\); this model takes \(1, 226, 4096\)",
-        ),
-    ],
-)
-def test_text(text: dict, sentence: str) -> None:
-    refused(sentence, **text)
+def test_one_negative_prompt_serves_every_prompt() -> None:
+    request = Request(["a cat", "a dog"], "blurred")
+    assert request.batch == 2
+    assert request.negative_prompts == ["blurred", "blurred"]
+    assert Request("a cat").prompts == ["a cat"]
+
+
+def test_one_generator_serves_every_prompt_in_turn() -> None:
+    generator = torch.Generator()
+    assert Request(["a cat", "a dog"], generator=generator).generators == [generator, generator]
+    several = [torch.Generator(), torch.Generator()]
+    assert Request(["a cat", "a dog"], generator=several).generators == several
+
+
+def test_the_batch_of_embeddings_counts_where_there_is_no_prompt() -> None:
+    assert Request(prompt_embeds=torch.zeros(3, 226, 8)).batch == 3
 
 
 @pytest.mark.parametrize(
-    ("pictures", "sentence"),
+    ("asked", "size"),
     [
-        ({}, "no image; CogVideoX-5B-I2V makes a video from an image and a prompt"),
-        ({"image": PICTURE.resize((512, 512))}, "a picture of 512x512 for a video of 720x480: another aspect ratio"),
-        ({"image": PICTURE, "last_image": PICTURE.resize((64, 480))}, "a picture of 64x480"),
-        ({"image": [PICTURE, PICTURE]}, "2 images for 1 prompts; give one, or one per prompt"),
-        ({"image": "portrait.png"}, "a str where a PIL image, a list of them or a tensor is expected"),
-        (
-            {"image": torch.zeros(3, 480, 720, dtype=torch.uint8)},
-            "a picture tensor of uint8 .* floating point from 0 to 1",
-        ),
-        ({"image": torch.full((3, 480, 720), 255.0)}, "values from 255 to 255; give floating point from 0 to 1"),
-        ({"image": torch.zeros(480, 720, 3)}, r"an image tensor of shape \(480, 720, 3\); give \[3, H, W\]"),
-        ({"image": PICTURE, "image_fit": "pad"}, "image_fit='pad'; there are 'refuse', 'stretch', 'crop'"),
-        ({"image": PICTURE, "image_scale": "z"}, "image_scale='z'; there are 'diffusers', 'sat', 'scaled'"),
-        ({"image": PICTURE, "video": [PICTURE] * 9}, "a video of 9 frames for num_frames=49"),
-        (
-            {"image": PICTURE, "video": torch.zeros(1, 3, 49, 480, 720), "latents": torch.zeros(1)},
-            "video and latents are both a place to start from",
-        ),
+        ({}, VideoSize(480, 720, 49)),
+        ({"height": 64, "num_frames": 9}, VideoSize(64, 720, 9)),
+        ({"video": torch.zeros(17, 3, 480, 720)}, VideoSize(480, 720, 17)),
+        ({"video": torch.zeros(17, 3, 480, 720), "num_frames": 9}, VideoSize(480, 720, 9)),
     ],
 )
-def test_pictures(pictures: dict, sentence: str) -> None:
-    refused(sentence, variant=I2V, **({"num_frames": 49} | pictures))
-
-
-def test_an_image_for_a_model_that_takes_none() -> None:
-    refused("an image for CogVideoX-5B, which makes a video from a prompt alone", image=PICTURE)
-
-
-def test_another_size_than_the_position_table() -> None:
-    refused("512x320; .* for 720x480 only; use width 720", variant=I2V, image=PICTURE, width=512, height=320)
-
-
-@pytest.mark.parametrize(
-    ("numbers", "sentence"),
-    [
-        ({"num_inference_steps": 0}, "num_inference_steps=0; a run takes 1 to 1000 steps"),
-        ({"strength": 0.0}, "strength=0.0; it lies above 0 and at most at 1"),
-        ({"guidance_scale": float("nan")}, "guidance_scale=nan; it must be a finite number"),
-        ({"sampler": "euler"}, "sampler='euler'; there are 'ddim', 'dpm'"),
-        ({"dynamic_cfg_by": "sigma"}, "dynamic_cfg_by='sigma'; there are 'timestep', 'step'"),
-        ({"generator": [torch.Generator()] * 2}, "2 generators for 1 prompts"),
-        (
-            {"latents": torch.zeros(1, 16, 1, 60, 90)},
-            r"latents of shape .*; a video of 720x480, 49 frames takes \(1, 16, 13",
-        ),
-    ],
-)
-def test_numbers(numbers: dict, sentence: str) -> None:
-    refused(sentence, **numbers)
-
-
-def test_limits_of_training_may_be_lifted_by_name() -> None:
-    size = Request("a prompt", num_frames=57, allow_any_size=True).check(T2V.transformer, T2V)
-    assert size.num_frames == 57
-
-
-def test_sound_requests_have_the_size_that_was_asked_for() -> None:
-    assert str(Request("a prompt").check(T2V.transformer, T2V)) == "720x480, 49 frames"
-    modern = VARIANTS["CogVideoX1.5-5B"]
-    assert str(Request("a prompt", num_frames=161).check(modern.transformer, modern)) == "1360x768, 161 frames"
-    video = [PICTURE] * 17
-    assert Request("a prompt", video=video).check(T2V.transformer, T2V).num_frames == 17
+def test_a_size_that_is_left_out_is_the_models_or_the_videos(asked: dict, size: VideoSize) -> None:
+    assert Request("a cat", **asked).size(T2V.transformer, T2V) == size

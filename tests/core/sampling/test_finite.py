@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch.nn import Linear
 
 from cogvideox_core.sampling.finite import check_finite
 from tests.support.schedules import SHAPE
@@ -17,7 +17,7 @@ def test_latents_that_are_not_finite_name_step_and_dtype() -> None:
 
 
 def test_a_damaged_weight_is_named() -> None:
-    model = nn.Linear(2, 2)
+    model = Linear(2, 2)
     with torch.no_grad():
         model.bias[1] = float("inf")
     with pytest.raises(FloatingPointError, match="bias is damaged in its file; download it again"):
