@@ -1,8 +1,8 @@
 """Video files outside ComfyUI: mp4 out, videos and pictures in.
 
-A video is written frame by frame as it is decoded, under a temporary name beside its goal, and renamed when it is
-complete: a run that fails leaves nothing behind. Videos are read and written through imageio's PyAV plug-in, imported
-where it is used.
+A video is written frame by frame as the VAE decodes it, to a temporary file in the same folder that is renamed when it
+is complete: a run that fails leaves nothing behind. PyAV writes, since imageio has no public way to set the encoder's
+quality and colour tags; imageio's PyAV plug-in reads. Both are imported where they are used.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ _ENCODER = {"crf": "17", "mbtree": "0"}
 _COLOUR = {"colorspace": "smpte170m", "color_primaries": "smpte170m", "color_trc": "smpte170m", "color_range": "tv"}
 _PIXELS = "yuv420p"
 _METADATA_TAG = "comment"  # one of the few tags every mp4 reader shows
+_LARGEST_DENOMINATOR = 65535  # of a frame rate as a fraction: 30000/1001 and the like
 _PROBE_BYTES = 1 << 18
 _REASONS = {
     errno.ENOSPC: "there is no space left on the disk; free some, or name a file on another disk",
@@ -154,21 +156,34 @@ def _encode(partial: Path, goal: Path, frames: Tensor | Iterable[Tensor], fps: f
     first = next(images, None)
     if first is None:
         raise ValueError(f"There is no frame to write to {goal}; give [1, 3, F, H, W] with F of 1 or more.")
-    with _writer(partial, goal) as file:
+    with _writer(partial, goal) as container:
         with _write_errors(goal):
-            file.init_video_stream("libx264", fps=fps, pixel_format=_PIXELS)
-            file.container_metadata[_METADATA_TAG] = tag
-            _set_encoder(file)
-        for image in chain([first], images):
+            container.metadata[_METADATA_TAG] = tag
+            stream = _add_stream(container, first.shape[0], first.shape[1], fps)
+        for number, image in enumerate(chain([first], images)):
             with _write_errors(goal):
-                file.write_frame(image)
+                container.mux(stream.encode(_frame(image, number, stream.codec_context.time_base)))
+        with _write_errors(goal):
+            container.mux(stream.encode(None))  # what the encoder holds back
 
 
-def _set_encoder(file: Any) -> None:
-    """Quality and colour tags, which the plug-in has no argument for; without its stream, x264's defaults stay."""
-    stream = getattr(file, "_video_stream", None)
-    if stream is not None:
-        stream.codec_context.options = _ENCODER | _COLOUR
+def _add_stream(container: Any, height: int, width: int, fps: float) -> Any:
+    """The H.264 stream of a new mp4, with our quality and colour tags."""
+    rate = Fraction(fps).limit_denominator(_LARGEST_DENOMINATOR)
+    stream = container.add_stream("libx264", rate=rate)
+    stream.codec_context.time_base = 1 / rate  # so that a frame's time is its number
+    stream.height, stream.width, stream.pix_fmt = height, width, _PIXELS
+    stream.codec_context.options = _ENCODER | _COLOUR
+    return stream
+
+
+def _frame(image: np.ndarray, number: int, time_base: Fraction) -> Any:
+    """Pixels [H, W, 3] as a frame for the encoder, which converts them to yuv420p."""
+    from av import VideoFrame
+
+    frame = VideoFrame.from_ndarray(image, format="rgb24")
+    frame.pts, frame.time_base = number, time_base
+    return frame
 
 
 def _images(frames: Tensor | Iterable[Tensor]) -> Iterator[np.ndarray]:
@@ -230,20 +245,20 @@ def _open_video(path: str | Path) -> Iterator[Any]:
 
 @contextmanager
 def _writer(partial: Path, goal: Path) -> Iterator[Any]:
-    """An mp4 to write to, closed in any case; what is buffered is written then, which may fail too."""
+    """An mp4 to write to. It is closed in any case; what is buffered is written then, which may fail too."""
+    import av
     from av.error import FFmpegError
-    from imageio.v3 import imopen
 
     with _write_errors(goal):
-        file = cast(Any, imopen)(partial, "w", plugin="pyav", options={"movflags": "+faststart"})
+        container = av.open(str(partial), "w", options={"movflags": "+faststart"})
     try:
-        yield file
-    except BaseException:  # Ctrl-C too: free the file so that it can be removed, and tell of the first error only
+        yield container
+    except BaseException:  # Ctrl-C too: close the file so that it can be removed, and report the first error only
         with suppress(OSError, FFmpegError):
-            file.close()
+            container.close()
         raise
     with _write_errors(goal):
-        file.close()
+        container.close()
 
 
 @contextmanager

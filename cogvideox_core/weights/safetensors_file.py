@@ -48,8 +48,8 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
 class SafetensorsFile:
     """Tensors of one file. The header is read at once; a tensor's pages are read when it is used.
 
-    safetensors checks the file, whose offsets it offers under a name in its newest releases only: so the header, 8 bytes
-    of length and then JSON, is read here.
+    safetensors checks the file. The offsets of its tensors come from the header itself (8 bytes of length, then JSON),
+    since releases before 0.6 do not offer them.
 
     Attributes:
         entries: every tensor, mapped when it is read; nothing is copied.

@@ -73,13 +73,16 @@ def test_colours_survive_and_are_tagged(tmp_path: Path) -> None:
         next(container.decode(video=0))
         context = container.streams.video[0].codec_context
         assert (int(context.colorspace), int(context.color_range)) == (6, 1)  # BT.601 of 525 lines, limited range
+        assert (int(context.color_primaries), int(context.color_trc)) == (6, 6)
 
 
 def test_quality_is_that_of_crf_17_and_not_the_encoders_default(tmp_path: Path) -> None:
     grey = torch.rand(1, 9, 64, 64, generator=torch.Generator().manual_seed(0))
     noise = torch.nn.functional.interpolate(grey, scale_factor=4, mode="bilinear").expand(3, -1, -1, -1)[None]
     path = write_video(tmp_path / "out.mp4", noise, 8)
-    assert b"crf=17.0" in path.read_bytes()  # x264 notes its settings in the stream
+    content = path.read_bytes()
+    assert b"crf=17.0" in content and b"mbtree=0" in content  # x264 notes its settings in the stream
+    assert 0 < content.index(b"moov") < content.index(b"mdat"), "players need the index first"
     assert psnr(read_video(path)[0], noise) > 35  # crf 23 would give 33
 
 
