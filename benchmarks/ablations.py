@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn import Linear
 
 from cogvideox_core import load_vae
 from cogvideox_core.demo import DEMO_MODEL
@@ -89,7 +90,7 @@ def _share_modulation(transformer: CogVideoXTransformer3D) -> None:
     """One adaLN for both modalities: text gets the shift, scale and gate that video gets."""
     for module in transformer.modules():
         if isinstance(module, ExpertLayerNorm):
-            linear = nn.Linear(module.linear.in_features, module.linear.out_features // 2)
+            linear = Linear(module.linear.in_features, module.linear.out_features // 2)
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
             module.linear = _Twice(linear)

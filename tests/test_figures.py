@@ -218,7 +218,7 @@ def test_a_change_of_another_package_is_found(text: str, what: str):
         "self.forward = faster",
         "import os\nos.environ['X'] = '1'",
         "import logging\nlogging.getLogger('cogvideox.vae').info('x')",
-        "import torch\nx = torch.nn.Linear(1, 1)\nx.weight = y",
+        "import torch\nx = torch.nn.Tanh()\nx.weight = y",
         "import comfy.sd\nclass Ours(comfy.sd.VAE):\n    def __init__(self):\n        super().__init__()",
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Linear
 from torch.nn import functional as F
 
 from ..models.shapes import LatentSize
@@ -113,7 +114,7 @@ class DiffusionObjective(Objective):
         if questions.weight and not 1 <= questions.after_block <= layers:
             raise ValueError(f"questions after block {questions.after_block} of {layers}; take one from 1 to {layers}")
         self.choices = list(clips.token_questions.values()) if questions.weight else []
-        self.answer = nn.Linear(transformer.config.width, sum(self.choices)) if self.choices else None
+        self.answer = Linear(transformer.config.width, sum(self.choices)) if self.choices else None
         self.seed = seed
         self.recompute = recompute
         self.write = write

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..models.transformer.attention import AttentionFn, sdpa
@@ -97,7 +97,7 @@ def _packed_rotary(
 
 
 def _float_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    with torch.autocast(q.device.type, enabled=False):
+    with autocast(q.device.type, enabled=False):
         return sdpa(q.float(), k.float(), v.float()).to(q.dtype)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Linear
 from torch.nn import functional as F
 
 from .clips import ClipSource
@@ -63,7 +64,7 @@ class TextObjective(Objective):
         self.write = write
         self.choices = [len(answers) for answers in clips.questions.values()]
         width: int = text_encoder.config.d_model  # type: ignore[assignment, union-attr]
-        self.answer = nn.Linear(width, sum(self.choices))
+        self.answer = Linear(width, sum(self.choices))
 
     def batch(self, step: int, slots: range, batch_size: int) -> tuple[Tensor, Tensor]:
         """Token ids [B, L], and the number of the right answer to each question [B, Q]."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.nn import Linear
 
 from cogvideox_core import load_transformer
 from tests.support.graphs import Graph, loaders, node, saved_latent, saved_tensor, text_to_video
@@ -177,7 +178,7 @@ def test_the_norms_matrices_round_no_activations(module: Callable[[str], Any], t
 def test_another_model_is_told(module: Callable[[str], Any]) -> None:
     import comfy.model_patcher
 
-    other = comfy.model_patcher.ModelPatcher(torch.nn.Linear(2, 2), torch.device("cpu"), torch.device("cpu"))
+    other = comfy.model_patcher.ModelPatcher(Linear(2, 2), torch.device("cpu"), torch.device("cpu"))
     with pytest.raises(ValueError, match="a MODEL of type Linear; this node takes one from CogVideoX Load Model"):
         module("quantize").quantized(other, "int8")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import Linear
 
 from cogvideox_core.weights.codecs import CODECS
 from cogvideox_core.weights.packed_weight import PackedWeight, joined_rows, quantize, written_codecs
@@ -73,7 +74,7 @@ def small(request: pytest.FixtureRequest) -> PackedWeight:
 
 
 def layer_of(weight: Tensor) -> nn.Linear:
-    layer = nn.Linear(64, 8, device="meta")
+    layer = Linear(64, 8, device="meta")
     layer.load_state_dict({"weight": weight, "bias": torch.arange(8.0).to(weight.dtype)}, assign=True)
     return layer.requires_grad_(False)
 
