@@ -27,7 +27,7 @@ from cogvideox_core import VARIANTS, CogVideoXTransformer3D
 from cogvideox_core.models.transformer.adaln_table import tabulated
 from cogvideox_core.models.transformer.attention import choose_attention
 from cogvideox_core.models.transformer.model import ExpertLayerNorm, FinalLayerNorm
-from cogvideox_core.pipeline.offload import Visitor
+from cogvideox_core.pipeline.offload import OffloadedModule
 from cogvideox_core.sampling.predictor import TABULATED_STEPS
 from cogvideox_core.weights.int8 import quantize_model
 
@@ -41,15 +41,15 @@ def main() -> int:
     device = torch.device(options.device)
     transformer = _transformer(options.form, options.layers)
     norms = [module for module in transformer.modules() if isinstance(module, ExpertLayerNorm | FinalLayerNorm)]
-    visitor = Visitor(
+    offloaded = OffloadedModule(
         transformer,
         device,
         blocks=transformer.transformer_blocks,
-        staying=[norm.linear for norm in norms],
+        resting=[norm.linear for norm in norms],
         pin=True,
     )
     step = _step(transformer, tuple(options.size), device)
-    streamed, streamed_peak = _measured(lambda: step(True), visitor.present, options.repeats, device)
+    streamed, streamed_peak = _measured(lambda: step(True), offloaded.on_device, options.repeats, device)
     for name, module in transformer.named_modules():
         if not name.endswith((".norm1.linear", ".norm2.linear")):
             for key, tensor in module._parameters.items():

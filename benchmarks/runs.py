@@ -25,7 +25,7 @@ from cogvideox_core.models.transformer.positions import rotary_table
 from cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
 from cogvideox_core.models.vae.tiling import Tiling
 from cogvideox_core.models.variants import VARIANTS
-from cogvideox_core.pipeline.offload import Workplace
+from cogvideox_core.pipeline.offload import Offload
 from cogvideox_core.pipeline.pipeline import CogVideoXPipeline
 from cogvideox_core.weights.int8 import Method, quantize_model
 from tests.support.checkpoints import OFFICIAL
@@ -274,8 +274,8 @@ class Whole:
         place = torch.device("cpu") if low_memory else device
         transformer = self.step.own(device, quantize).to(place)
         vae = self.video.own(device).to(place)
-        workplace = Workplace(device, self.step.dtype) if low_memory else None
-        pipeline = CogVideoXPipeline(transformer, vae, None, VARIANTS[self.step.kind], workplace=workplace)
+        offload = Offload(device, self.step.dtype) if low_memory else None
+        pipeline = CogVideoXPipeline(transformer, vae, None, VARIANTS[self.step.kind], offload=offload)
         asked = self.asked(device)
 
         def call() -> Tensor:

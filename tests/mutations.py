@@ -114,8 +114,8 @@ MUTATIONS = [
         f"{CORE}/models/transformer/model.py", "shift, scale = per_token", "scale, shift = per_token", TRANSFORMER
     ),
     Mutation(f"{CORE}/kernels/layers.py", '"gelu", [], "tanh"', '"gelu", [], "none"', LAYERS),
-    Mutation(f"{CORE}/kernels/layers.py", "and not (layer.additions or layer._forward_hooks)", "", LAYERS),
-    Mutation(f"{CORE}/kernels/layers.py", "(layer.additions or layer._forward_hooks)", "layer._forward_hooks", LORA),
+    Mutation(f"{CORE}/kernels/layers.py", "and not (layer.deltas or layer._forward_hooks)", "", LAYERS),
+    Mutation(f"{CORE}/kernels/layers.py", "(layer.deltas or layer._forward_hooks)", "layer._forward_hooks", LORA),
     Mutation(f"{CORE}/kernels/layers.py", "        not torch.compiler.is_compiling()\n", "        True\n", COMPILATION),
     Mutation(f"{CORE}/weights/lora.py", "if not isinstance(layer, Linear):", "if True:", COMPILATION),
     Mutation(
@@ -130,15 +130,15 @@ MUTATIONS = [
     Mutation(
         f"{CORE}/sampling/predictor.py", "if self.split else [embeds[::-1]]", "if False else [embeds[::-1]]", STREAMING
     ),
-    Mutation(f"{CORE}/pipeline/offload.py", "slot = 1 - self._last", "slot = self._last", STREAMING),
     Mutation(
-        f"{CORE}/pipeline/offload.py", "                bundle.put(bundle.own)", "                pass", STREAMING
+        f"{CORE}/pipeline/block_buffers.py", "buffer = 1 - self._last_used", "buffer = self._last_used", STREAMING
     ),
     Mutation(
-        f"{CORE}/pipeline/offload.py", "if _identities(found) != _identities(self._bundles)", "if False", STREAMING
+        f"{CORE}/pipeline/offload.py", "                group.assign(group.own)", "                pass", STREAMING
     ),
-    Mutation(f"{CORE}/pipeline/offload.py", "absent = _submodules(self._staying)", "absent = set()", STREAMING),
-    Mutation(f"{CORE}/pipeline/offload.py", "bundle.put(bundle.moved(CPU))", "pass", STREAMING),
+    Mutation(f"{CORE}/pipeline/offload.py", "if not same_tensors(found, self._block_groups)", "if False", STREAMING),
+    Mutation(f"{CORE}/pipeline/offload.py", "excluded = _submodules(self._resting)", "excluded = set()", STREAMING),
+    Mutation(f"{CORE}/pipeline/offload.py", "group.assign(group.copies_on(CPU))", "pass", STREAMING),
     Mutation(f"{CORE}/models/transformer/adaln_table.py", "sorted(set(timesteps))", "list(timesteps)", MODULATION),
     Mutation(f"{CORE}/kernels/triton_tokens.py", "normed * (1.0 + scale) + shift", "normed * scale + shift", KERNELS),
     Mutation(f"{CORE}/kernels/triton_tokens.py", "even * c - odd * s", "even * c + odd * s", KERNELS),
@@ -285,19 +285,20 @@ MUTATIONS = [
     ),
     Mutation(f"{FEATURES}/previews/pictures.py", "self.latent_format.process_out(x0[:1])", "x0[:1]", PREVIEW),
     Mutation(f"{FEATURES}/previews/pictures.py", "(pixels.movedim(-1, 1) + 1) / 2", "pixels.movedim(-1, 1)", PREVIEW),
-    Mutation(f"{FEATURES}/previews/sampling.py", "CellType(None) if", "cell if", PREVIEW),
-    Mutation(f"{FEATURES}/previews/sampling.py", 'audience.preview_method == "none"', "False", PREVIEW),
-    Mutation(f"{FEATURES}/previews/sampling.py", "0 if last else", "", PREVIEW),
+    Mutation(f"{FEATURES}/previews/sampling_wrapper.py", "self.bar is None or step + 1 == steps", "True", PREVIEW),
+    Mutation(f"{FEATURES}/previews/sampling_wrapper.py", "and host.left is not None", "and False", PREVIEW),
+    Mutation(f"{FEATURES}/previews/reports.py", 'client.preview_method == "none"', "False", PREVIEW),
+    Mutation(f"{FEATURES}/previews/film.py", "0 if last else", "", PREVIEW),
     Mutation(
-        f"{FEATURES}/previews/sampling.py",
+        f"{FEATURES}/previews/newest_only.py",
         "            except Exception as error:\n                self.failed",
         "            except KeyError as error:\n                self.failed",
         PREVIEW,
     ),
     Mutation(
         f"{FEATURES}/previews/client.py",
-        "(picture, dict(self.node)), self.client_id",
-        "(picture, dict(self.node)), None",
+        "await self.server.send_bytes(event, message, self.client_id)",
+        "await self.server.send_bytes(event, message, None)",
         PREVIEW,
     ),
     Mutation(

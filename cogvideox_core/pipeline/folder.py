@@ -25,7 +25,7 @@ from ..weights.load import (
 )
 from ..weights.packed_weight import codec_of
 from ..weights.t5 import TextEncoderWeights, build_text_encoder, read_text_encoder, tokenizer_folder
-from .offload import Workplace
+from .offload import Offload
 from .pipeline import CogVideoXPipeline
 
 _SETTINGS = (
@@ -120,7 +120,7 @@ class ModelFolder:
             text_encoder,
             self.variant,
             attention=attention,
-            workplace=Workplace(device, wanted) if low_memory else None,
+            offload=Offload(device, wanted) if low_memory else None,
         )
 
     def _default_dtype(self, device: torch.device) -> torch.dtype:

@@ -26,7 +26,7 @@ from ..sampling.predictor import Conditions, TransformerPredictor
 from ..sampling.samplers import make_sampler
 from .conditioning import Fit, ImageScale, image_latent_factor, image_latents, image_pixels, pad_leading, video_pixels
 from .memory import fits_in_one, free_memory
-from .offload import Presences, Workplace, visiting
+from .offload import ComponentContexts, Offload, offload_components
 from .request import Request
 
 logger = logging.getLogger("cogvideox")
@@ -63,10 +63,10 @@ class CogVideoXPipeline:
         text_encoder: None when only embeddings will be given.
         variant: the row whose schedule, scales and limits apply.
         attention: "auto", or a backend of `attention.BACKENDS`.
-        workplace: where to work with components that are all in CPU memory: they come one at a time, the text encoder
-            and the transformer block by block, and both halves of guidance are computed in turn. None works where the
-            components are.
-    Raises: ValueError or ImportError for a backend that is not there, or components that cannot be streamed.
+        offload: where to compute with components that are all in CPU memory: they go there one at a time, the text
+            encoder and the transformer block by block, and both halves of guidance are computed in turn. None computes
+            where the components are.
+    Raises: ValueError or ImportError for a backend that is not installed, or components that cannot be streamed.
     """
 
     def __init__(
@@ -77,26 +77,28 @@ class CogVideoXPipeline:
         variant: Variant,
         *,
         attention: str = "auto",
-        workplace: Workplace | None = None,
+        offload: Offload | None = None,
     ) -> None:
         self.transformer = transformer
         self.vae = vae
         self.text_encoder = text_encoder
         self.variant = variant
         self.schedule = NoiseSchedule(variant.schedule)
-        self._workplace = workplace
-        self._presences = visiting(transformer, vae, text_encoder, workplace) if workplace else Presences()
+        self._offload = offload
+        self._contexts = ComponentContexts()
+        if offload:
+            self._contexts = offload_components(transformer, vae, text_encoder, offload)
         self.attention = choose_attention(attention, self.device, self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
         """What the transformer computes in; text embeddings and image latents are cast to it."""
-        return self._workplace.dtype if self._workplace else next(self.transformer.parameters()).dtype
+        return self._offload.dtype if self._offload else next(self.transformer.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
         """Where it works."""
-        return self._workplace.device if self._workplace else next(self.transformer.parameters()).device
+        return self._offload.device if self._offload else next(self.transformer.parameters()).device
 
     def __call__(
         self,
@@ -185,7 +187,7 @@ class CogVideoXPipeline:
             return draw_latents(like.shape, request.generator, like.device, self.dtype).float()
 
         sampler = make_sampler(request.sampler, draw)
-        with self._presences.transformer():
+        with self._contexts.transformer():
             tokens = size.tokens(self.transformer.config) + prompt_embeds.shape[1]
             self.attention.probe(tokens, self.transformer.config.attention_head_dim, self.dtype, self.device)
             predictor = TransformerPredictor(
@@ -202,7 +204,7 @@ class CogVideoXPipeline:
 
     def _splits_guidance(self, request: Request, tokens: int) -> bool:
         """Whether the two halves of guidance go one after the other, for want of memory."""
-        if self._workplace is not None:
+        if self._offload is not None:
             return True
         batch = 2 * request.batch
         return not fits_in_one(self.transformer.config, tokens, batch, self.dtype, self.device)
@@ -211,7 +213,7 @@ class CogVideoXPipeline:
         embeds, negative = request.prompt_embeds, request.negative_prompt_embeds
         wants_negative = request.guidance.active and negative is None and not request.zero_negative_prompt
         total = (embeds is None) + wants_negative
-        with self._presences.text() if total else nullcontext():
+        with self._contexts.text() if total else nullcontext():
             if embeds is None:
                 embeds = self._embed(request.prompts)
                 callback(Progress("text", 1, total))
@@ -263,7 +265,7 @@ class CogVideoXPipeline:
 
     def _encode(self, pixels: Tensor, request: Request) -> Tensor:
         """z of clips [B, 3, F, H, W], one per prompt; each is encoded and drawn by itself, as in the reference."""
-        with self._presences.vae():
+        with self._contexts.vae():
             weight = next(self.vae.parameters())
             _, _, frames, height, width = pixels.shape
             plan = self._plan("encode", request, VideoSize(height, width, frames), batch=1)
@@ -279,7 +281,7 @@ class CogVideoXPipeline:
     @torch.no_grad()
     def _decode(self, latents: Tensor, size: LatentSize, request: Request, callback: Callback) -> Iterator[Tensor]:
         """The video of clean latents in chunks [B, 3, f, H, W], in [0, 1]."""
-        with self._presences.vae():
+        with self._contexts.vae():
             weight = next(self.vae.parameters())
             z = (latents[:, :, size.leading :] / self.variant.vae.scaling_factor).to(weight.device, weight.dtype)
             total = len(frame_chunks(z.shape[2], LATENTS_PER_CHUNK))

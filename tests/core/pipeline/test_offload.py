@@ -14,7 +14,7 @@ from torch.nn import Linear
 
 from cogvideox_core import CogVideoXPipeline, Progress, load_lora, load_pipeline
 from cogvideox_core.models.transformer.model import ExpertLayerNorm, FinalLayerNorm
-from cogvideox_core.pipeline.offload import Visitor, Workplace
+from cogvideox_core.pipeline.offload import Offload, OffloadedModule
 from cogvideox_core.weights.int8 import quantize_model
 from cogvideox_core.weights.packed_weight import PackedWeight
 from tests.support.checkpoints import OFFICIAL
@@ -203,9 +203,9 @@ def test_blocks_pass_through_two_buffers(count: int) -> None:
         block[2].register_forward_hook(
             lambda layer, inputs, output: buffers.add(layer.weight.untyped_storage().data_ptr())
         )
-    visitor = Visitor(chain, CPU, blocks=chain.blocks)
+    offloaded = OffloadedModule(chain, CPU, blocks=chain.blocks)
     for _ in range(2):
-        with visitor.present():
+        with offloaded.on_device():
             assert torch.equal(chain(x), wanted) and torch.equal(chain(x), wanted)
         assert len(buffers) == min(count, 2)
         buffers.clear()
@@ -215,7 +215,7 @@ def test_blocks_may_run_in_any_order_and_alone() -> None:
     chain, x = Chain([16, 4, 32, 8]), torch.randn(3, 8)
     order = [2, 0, 0, 3, 1, 2]
     wanted = [chain.blocks[index](x) for index in order]
-    with Visitor(chain, CPU, blocks=chain.blocks).present():
+    with OffloadedModule(chain, CPU, blocks=chain.blocks).on_device():
         found = [chain.blocks[index](x) for index in order]
     assert all(map(torch.equal, found, wanted))
 
@@ -225,8 +225,8 @@ def test_a_layer_that_stays_takes_no_room_in_the_buffers() -> None:
     wanted, sizes = chain(x), set()
     for block in chain.blocks:
         block[0].register_forward_hook(lambda layer, inputs, output: sizes.add(layer.weight.untyped_storage().nbytes()))
-    staying = [block[2] for block in chain.blocks]
-    with Visitor(chain, CPU, blocks=chain.blocks, staying=staying).present():
+    resting = [block[2] for block in chain.blocks]
+    with OffloadedModule(chain, CPU, blocks=chain.blocks, resting=resting).on_device():
         assert torch.equal(chain(x), wanted)
     assert sizes == {sum(tensor.nbytes for tensor in chain.blocks[2][0].parameters())}  # of the largest
 
@@ -235,14 +235,14 @@ def test_weights_of_another_kind_are_refused(folder: Callable[[str], Path]) -> N
     pytest.importorskip("bitsandbytes")
     pipeline = load(folder("CogVideoX-5B"))
     quantize_model(pipeline.transformer, "llm.int8")
+    offload = Offload(CPU, torch.float32)
     with pytest.raises(ValueError, match="weights of the kind Int8Params cannot be streamed; take int8, or do"):
-        workplace = Workplace(CPU, torch.float32)
-        CogVideoXPipeline(pipeline.transformer, pipeline.vae, None, pipeline.variant, workplace=workplace)
+        CogVideoXPipeline(pipeline.transformer, pipeline.vae, None, pipeline.variant, offload=offload)
 
 
 def test_weights_on_a_device_are_refused() -> None:
     with pytest.raises(ValueError, match="weights on meta; for low memory the model is loaded on the CPU"):
-        Visitor(Linear(2, 2, device="meta"), CPU)
+        OffloadedModule(Linear(2, 2, device="meta"), CPU)
 
 
 # --- With a GPU ------------------------------------------------------------------------------------------------------
@@ -269,9 +269,9 @@ def test_copies_wait_for_the_computation_and_it_for_them() -> None:
     device = torch.device("cuda")
     chain, x = Chain([200_000] * 12), torch.randn(2_000, 8, device=device)
     wanted = Chain([200_000] * 12).to(device)(x)
-    visitor = Visitor(chain, device, blocks=chain.blocks, pin=True)
+    offloaded = OffloadedModule(chain, device, blocks=chain.blocks, pin=True)
     for _ in range(3):
-        with visitor.present():
+        with offloaded.on_device():
             assert torch.equal(chain(x), wanted)
             assert torch.equal(chain(x), wanted)
 
@@ -282,12 +282,12 @@ def test_no_more_than_two_blocks_are_on_the_gpu() -> None:
     device = torch.device("cuda")
     chain, x = Chain([2_000_000] * 6), torch.randn(1, 8, device=device)
     block = sum(tensor.nbytes for tensor in chain.blocks[0].parameters())
-    visitor = Visitor(chain, device, blocks=chain.blocks, pin=True)
+    offloaded = OffloadedModule(chain, device, blocks=chain.blocks, pin=True)
     chain.last.to(device)(x)  # what PyTorch keeps for its own use is there before
     chain.last.to(CPU)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    with visitor.present():
+    with offloaded.on_device():
         chain(x)
     assert 2 * block <= torch.cuda.max_memory_allocated(device) - before < 2.5 * block
     assert torch.cuda.memory_allocated(device) <= before
