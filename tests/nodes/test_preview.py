@@ -33,6 +33,7 @@ from tests.support.graphs import (
 from tests.support.host import Events, ExecutionInterrupted, History, Host
 
 KIND = "CogVideoX-5B"
+PREVIEWS = "nodes.host.features.previews"
 LATENT_FRAMES = (LENGTH - 1) // 4 + 1
 SIZE = (WIDTH, HEIGHT)
 STEP_FIELDS = {
@@ -120,10 +121,32 @@ def test_the_client_sees_the_clip_move_while_it_is_sampled(host: Host, toys: dic
 
 
 @pytest.mark.parametrize("method", ["auto", "latent2rgb", "taesd", "default"])
-def test_comfyuis_own_preview_does_not_come_beside_ours(host: Host, toys: dict, method: str) -> None:
+def test_comfyuis_own_preview_comes_once_at_most_and_ours_after_it(host: Host, toys: dict, method: str) -> None:
     events, _ = watched(host, slowly(native_ksampler(KIND), 0.3), extra_data={"preview_method": method})
-    assert 2 <= len(events.previews) <= 6
-    assert {len(frames_of(file)) for _, file in events.previews} == {LATENT_FRAMES}
+    stills = [index for index, (_, file) in enumerate(events.previews) if not file.startswith(b"RIFF")]
+    moving = [file for _, file in events.previews if file.startswith(b"RIFF")]
+    assert 2 <= len(moving) <= 6
+    assert {len(frames_of(file)) for file in moving} == {LATENT_FRAMES}
+    assert stills == ([] if method == "default" else [len(events.previews) - 2])
+
+
+@pytest.mark.parametrize("is_last_reported", [True, False])
+def test_previews_leave_the_denoised_output_as_it_is(host: Host, toys: dict, is_last_reported: bool) -> None:
+    """SamplerCustom's second output is the x0 of the last step that the sampler reports, with or without previews."""
+    graph = custom(KIND)
+    if not is_last_reported:
+        graph["quiet"] = node("ProbeQuietSampler", sampler=["rule", 0])
+        graph["sampler"]["inputs"]["sampler"] = ["quiet", 0]
+    graph["decoded"] = node("CogVideoXVAEDecode", samples=["sampler", 1], vae=["vae", 0], tiling="exact")
+    denoised = []
+    for method in ("none", "latent2rgb"):
+        graph["show"] = node("ProbeSaveImages", images=["decoded", 0], name=f"denoised, previews {method}")
+        slow = slowly(graph, 0.001 * next(_seeds))  # another graph to ComfyUI, or the sampler would not run again
+        events, history = watched(host, slow, extra_data={"preview_method": method})
+        denoised.append(saved_tensor(history, "show"))
+    assert torch.equal(*denoised)
+    assert [step["step"] for step in events.of_type("cogvideox.step")] == [1, 2, 3, 4, 5, 6]
+    assert len(frames_of(events.previews[-1][1])) == LATENT_FRAMES
 
 
 def test_the_first_preview_comes_before_the_second_step_is_done(host: Host, toys: dict) -> None:
@@ -299,18 +322,20 @@ def test_a_tiny_decoder_gets_the_latents_of_the_vae(pictures: ModuleType, tiny_d
 
 
 @pytest.fixture(scope="module")
-def preview(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{pack.__name__}.nodes.host.features.previews.sampling")
+def newest_only(pack: ModuleType) -> type:
+    return importlib.import_module(f"{pack.__name__}.{PREVIEWS}.newest_only").NewestOnly
 
 
 @pytest.fixture(scope="module")
 def pictures(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{pack.__name__}.nodes.host.features.previews.pictures")
+    return importlib.import_module(f"{pack.__name__}.{PREVIEWS}.pictures")
 
 
-def test_comfyuis_callback_goes_on_without_its_pictures(preview: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comfyuis_callback_gets_the_last_step_alone(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.utils
     import latent_preview
+
+    HostCallback = importlib.import_module(f"{pack.__name__}.{PREVIEWS}.sampling_wrapper").HostCallback
 
     class Previewer:
         def decode_latent_to_preview_image(self, *_: Any) -> str:
@@ -321,16 +346,23 @@ def test_comfyuis_callback_goes_on_without_its_pictures(preview: ModuleType, mon
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *told, node_id: sent.append(told))
     kept: dict[str, Any] = {}
     model = type("Model", (), {"load_device": None, "model": type("Inner", (), {"latent_format": None})})
-    callback = latent_preview.prepare_callback(model, 2, kept)
+    host = HostCallback(latent_preview.prepare_callback(model, 3, kept), 3)
     x0 = torch.zeros(1)
-    callback(0, x0, x0, 2)
-    preview.without_pictures(callback)(1, x0 + 1, x0, 2)
-    assert sent == [(1, 2, "a picture"), (2, 2, None)] and kept["x0"] == 1
-    other = sent.append
-    assert preview.without_pictures(other) is other
+    for step in range(3):
+        assert kept == {}
+        host(step, x0 + step, x0, 3)
+        assert (host.left is None) == (step == 2)
+    assert sent[0] == (1, 3, None) and sent[-1] == (3, 3, "a picture") and kept["x0"] == 2
+    assert [told for told in sent if told[2]] == [(3, 3, "a picture")]
+
+    seen: list[int] = []
+    others = HostCallback(lambda step, *_: seen.append(step), 3)
+    for step in range(3):
+        others(step, x0, x0, 3)
+    assert seen == [0, 1, 2]
 
 
-def test_of_what_waits_only_the_newest_is_worked_on(preview: ModuleType) -> None:
+def test_of_what_waits_only_the_newest_is_worked_on(newest_only: type) -> None:
     started, go_on, done = threading.Event(), threading.Event(), []
 
     def work(thing: int) -> None:
@@ -338,7 +370,7 @@ def test_of_what_waits_only_the_newest_is_worked_on(preview: ModuleType) -> None
         started.set()
         go_on.wait(10)
 
-    desk = preview.NewestOnly(work, lambda error: None)
+    desk = newest_only(work, lambda error: None)
     desk.put(1)
     assert started.wait(10)
     for thing in (2, 3, 4):
@@ -348,7 +380,7 @@ def test_of_what_waits_only_the_newest_is_worked_on(preview: ModuleType) -> None
     assert done == [1, 4]
 
 
-def test_what_waits_is_dropped_when_nobody_has_patience(preview: ModuleType) -> None:
+def test_what_waits_is_dropped_when_nobody_has_patience(newest_only: type) -> None:
     started, go_on, done = threading.Event(), threading.Event(), []
 
     def work(thing: int) -> None:
@@ -356,7 +388,7 @@ def test_what_waits_is_dropped_when_nobody_has_patience(preview: ModuleType) -> 
         started.set()
         go_on.wait(10)
 
-    desk = preview.NewestOnly(work, lambda error: None)
+    desk = newest_only(work, lambda error: None)
     desk.put(1)
     assert started.wait(10)
     desk.put(2)
@@ -366,15 +398,16 @@ def test_what_waits_is_dropped_when_nobody_has_patience(preview: ModuleType) -> 
     assert done == [1] and not desk.thread.is_alive()
 
 
-def test_a_preview_goes_on_where_the_last_one_would_be(preview: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preview_goes_on_where_the_last_one_would_be(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    film_module = importlib.import_module(f"{pack.__name__}.{PREVIEWS}.film")
     now = 100.0
-    monkeypatch.setattr(preview.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(film_module.time, "perf_counter", lambda: now)
     vae = SimpleNamespace(spatial_compression_ratio=8, temporal_compression_ratio=4)
     variant = SimpleNamespace(vae=vae, defaults=SimpleNamespace(fps=8))
     brightness = {**COLOURLESS, "latent_rgb_factors": [[1.0, 1.0, 1.0], *[[0.0, 0.0, 0.0]] * 15]}
     model = SimpleNamespace(latent_format=SimpleNamespace(**brightness), variant=variant)
     patcher = SimpleNamespace(model=model, load_device=torch.device("cpu"))
-    film = preview._Film(SimpleNamespace(preview_method="latent2rgb"), patcher, lambda error: None)
+    film = film_module.Film(SimpleNamespace(preview_method="latent2rgb"), patcher, lambda error: None)
     x0 = torch.zeros(1, 16, 5, 2, 2)
     x0[:, 0] = torch.linspace(-1, 1, 5).view(5, 1, 1)  # ever brighter
 

@@ -17,7 +17,7 @@ class Feature(NamedTuple):
 
 
 FEATURES = (
-    Feature("previews.sampling", "live previews"),
+    Feature("previews.sampling_wrapper", "live previews"),
     Feature("speed", "CogVideoX Speed"),
     Feature("lora_names", "ComfyUI's own LoRA loaders"),
     Feature("foreign_workflows", "workflows of the CogVideoX wrapper"),

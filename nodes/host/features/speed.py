@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ....cogvideox_core.sampling.approximation import ApproximateRun, Approximation, approximate
 from ..types.model import CogVideoXModel, cogvideox_model
+from ..types.sampling_call import SamplingCall, by_name
 
 _KEY = "cogvideox_speed"
 _ASK = "sampler_calc_cond_batch_function"  # where ComfyUI's guiders look for who answers
@@ -37,36 +38,27 @@ def accelerate(patcher: Any, approximation: Approximation) -> Any:
     clone = patcher.clone()
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, _KEY)
     if not approximation.exact:
-        clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _KEY, _Sampling(approximation))
+        clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _KEY, _approximated(approximation))
     return clone
 
 
-class _Sampling:
-    """An OUTER_SAMPLE wrapper: each run gets answers of its own."""
+def _approximated(approximation: Approximation) -> Any:
+    """An OUTER_SAMPLE wrapper: each sampling gets answers of its own."""
 
-    def __init__(self, approximation: Approximation) -> None:
-        self.approximation = approximation
-
-    def __call__(
-        self,
-        executor: Any,
-        noise: Tensor,
-        latent_image: Tensor,
-        sampler: Any,
-        sigmas: Tensor,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Tensor:
+    @by_name
+    def sample(executor: Any, call: SamplingCall) -> Tensor:
         guider = executor.class_obj
         options = guider.model_options
-        answers = _Answers(self.approximation, sigmas, guider.cfg, options.get(_ASK, _ask_model))
+        answers = _Answers(approximation, call.sigmas, guider.cfg, options.get(_ASK, _ask_model))
         guider.model_options = {**comfy.model_patcher.create_model_options_clone(options), _ASK: answers}
         try:
-            samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            samples = call.run(executor)
         finally:
             guider.model_options = options
         answers.report()
         return samples
+
+    return sample
 
 
 class _Answers:

@@ -11,7 +11,7 @@ import comfy.ops
 import comfy.sd
 import comfy.utils
 import torch
-from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.taesd.taesd import TAESD
 from torch import Tensor
 
 from ....cogvideox_core.models.shapes import VideoSize
@@ -89,36 +89,18 @@ class FirstStage(AutoencoderCausal3D):
         return make_plan(task, "exact", self.config, size, like, free=int(free / max(batch, 1))).carry_device
 
 
-# Of the smallest VAE that ComfyUI builds: 32 channels, no level below the first.
-_STAND_IN = {
-    "embed_dim": 1,
-    "ddconfig": {
-        "double_z": True,
-        "z_channels": 1,
-        "resolution": 8,
-        "in_channels": 1,
-        "out_ch": 1,
-        "ch": 32,
-        "ch_mult": [1],
-        "num_res_blocks": 1,
-        "attn_resolutions": [],
-        "dropout": 0.0,
-    },
-}
-
-
 class CogVideoXVAE(comfy.sd.VAE):
     """A `comfy.sd.VAE` around a model that was built here.
 
     `comfy.sd.VAE` recognizes its model by the weights it is given, and would take these for the VAE of ComfyUI's own
-    CogVideoX. It is therefore given a tiny one of another kind, so that every attribute it has, those of later
-    releases too, gets a value, and then ours in its place.
+    CogVideoX. It is therefore given the weights of a tiny one, so that every attribute, those of later releases too,
+    gets a value, and then our model in place of the tiny one.
     LATENT keeps z of the VAE; the scaling factor belongs to the MODEL.
     """
 
     def __init__(self, first_stage: FirstStage, dtype: torch.dtype) -> None:
         mm = comfy.model_management
-        super().__init__(sd=AutoencoderKL(**_STAND_IN).state_dict(), config={"params": _STAND_IN}, dtype=dtype)
+        super().__init__(sd=TAESD().state_dict(), dtype=dtype)
         self.first_stage_model = first_stage
         patcher_class = comfy.model_patcher.CoreModelPatcher
         self.patcher = patcher_class(first_stage, load_device=self.device, offload_device=mm.vae_offload_device())

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.samplers
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
@@ -221,14 +222,39 @@ class ProbeBreakPreviews(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, broken):
-        (preview,) = [module for name, module in sys.modules.items() if name.endswith(".previews.sampling")]
+        (film,) = [module for name, module in sys.modules.items() if name.endswith(".previews.film")]
         (pictures,) = [module for name, module in sys.modules.items() if name.endswith(".previews.pictures")]
 
         def fail(*_):
             raise OSError("the encoder is broken")
 
-        preview.animated_webp = fail if broken else pictures.animated_webp
+        film.animated_webp = fail if broken else pictures.animated_webp
         return io.NodeOutput(model)
+
+
+class ProbeQuietSampler(io.ComfyNode):
+    """A SAMPLER that reports every step but the last."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeQuietSampler",
+            category="probes",
+            inputs=[io.Sampler.Input("sampler")],
+            outputs=[io.Sampler.Output()],
+        )
+
+    @classmethod
+    def execute(cls, sampler):
+        class Quiet(comfy.samplers.Sampler):
+            def sample(self, model_wrap, sigmas, extra_args, callback, noise, *rest, **options):
+                def reported(step, x0, x, steps):
+                    if step + 1 < steps:
+                        callback(step, x0, x, steps)
+
+                return sampler.sample(model_wrap, sigmas, extra_args, callback and reported, noise, *rest, **options)
+
+        return io.NodeOutput(Quiet())
 
 
 class ProbeForeign(io.ComfyNode):
@@ -300,6 +326,7 @@ class Probes(ComfyExtension):
             ProbePoisonLatent,
             ProbeSlowSteps,
             ProbeBreakPreviews,
+            ProbeQuietSampler,
             ProbeForeign,
             ProbeCutConditioning,
             ProbeBrokenModel,

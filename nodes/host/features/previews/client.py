@@ -1,33 +1,25 @@
-"""Who is told and shown how a node gets on: the client that queued the running prompt, and nobody else."""
+"""To whom previews go: the client that queued the prompt that is running, and nobody else."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import struct
 from dataclasses import dataclass
 from typing import Any
 
 from comfy_api import feature_flags
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
-from PIL import Image
 from protocol import BinaryEventTypes
 
 _WITH_METADATA = "supports_preview_metadata"  # the feature a client names if it takes a preview with its node
-
-
-class EncodedPicture(Image.Image):
-    """A picture file that ComfyUI's server can "save" without encoding anything in its event loop."""
-
-    def __init__(self, file: bytes) -> None:
-        super().__init__()
-        self.file = file
-
-    def save(self, fp: Any, format: str | None = None, **options: Any) -> None:
-        """Write the file as it is, whatever is asked for."""
-        fp.write(self.file)
+_JPEG = 1  # ComfyUI's number for the kind of a picture without metadata; browsers look at the bytes instead
+_MOMENT = 0.005  # seconds
 
 
 @dataclass(frozen=True)
-class Audience:
+class PreviewClient:
     """The client of the running prompt, as seen from the node that runs.
 
     Attributes:
@@ -42,8 +34,8 @@ class Audience:
     preview_method: str | None
 
     @classmethod
-    def present(cls) -> Audience | None:
-        """The audience of the node that runs in this thread; None outside a prompt, or if it was queued by nobody."""
+    def of_this_node(cls) -> PreviewClient | None:
+        """The client of the node that runs in this thread; None outside a prompt, or if no client queued it."""
         context = get_executing_context()
         if context is None:
             return None
@@ -63,26 +55,32 @@ class Audience:
         return cls(server, server.client_id, node, _preview_method(server, context.prompt_id))
 
     @property
-    def listens(self) -> bool:
-        """Whether the client is connected now."""
+    def is_connected(self) -> bool:
+        """Whether the client listens now."""
         return self.client_id in self.server.sockets
 
-    def tell(self, event: str, **data: Any) -> None:
+    def send(self, event: str, **data: Any) -> None:
         """Send a JSON message that names node and prompt. From any thread."""
         ids = {name: self.node[name] for name in ("node_id", "display_node_id", "prompt_id")}
         self.server.send_sync(event, {**ids, **data}, self.client_id)
 
-    def show(self, file: bytes) -> None:
-        """Send a picture file as ComfyUI's own preview message. From any thread.
-
-        ComfyUI names two types of pictures; browsers look at the bytes, which may be of any.
-        """
-        picture = ("JPEG", EncodedPicture(file), None)
+    def show(self, webp: bytes) -> None:
+        """Send a picture file as ComfyUI's own preview message, and wait until it is sent. Not from the event loop."""
         if feature_flags.supports_feature(self.server.sockets_metadata, self.client_id, _WITH_METADATA):
-            event = BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA
-            self.server.send_sync(event, (picture, dict(self.node)), self.client_id)
+            about = json.dumps({**self.node, "image_type": "image/webp"}).encode()
+            message = struct.pack(">I", len(about)) + about + webp
+            sending = self._send_bytes(BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA, message)
         else:
-            self.server.send_sync(BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, picture, self.client_id)
+            sending = self._send_bytes(BinaryEventTypes.PREVIEW_IMAGE, struct.pack(">I", _JPEG) + webp)
+        asyncio.run_coroutine_threadsafe(sending, self.server.loop).result()
+
+    async def _send_bytes(self, event: int, message: bytes) -> None:
+        """`send_sync` would encode a preview itself, so this goes past ComfyUI's queue, once that is empty: what was
+        sent before the picture arrives before it.
+        """
+        while not self.server.messages.empty():
+            await asyncio.sleep(_MOMENT)
+        await self.server.send_bytes(event, message, self.client_id)
 
 
 def _preview_method(server: Any, prompt_id: str) -> str | None:
