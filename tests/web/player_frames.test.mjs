@@ -41,14 +41,14 @@ test("times outside of the video are its ends", () => {
 
 test("every frame has the same width on the scrub bar", () => {
   const clip = { fps: 8, frames: 20 }
-  assert.equal(frames.frameAtPlace(0, 200, clip), 0)
-  assert.equal(frames.frameAtPlace(9.9, 200, clip), 0)
-  assert.equal(frames.frameAtPlace(10, 200, clip), 1)
-  assert.equal(frames.frameAtPlace(0.7 * 200, 200, clip), 14)
-  assert.equal(frames.frameAtPlace(200, 200, clip), 19)
-  assert.equal(frames.frameAtPlace(-5, 200, clip), 0)
+  assert.equal(frames.frameAtPosition(0, 200, clip), 0)
+  assert.equal(frames.frameAtPosition(9.9, 200, clip), 0)
+  assert.equal(frames.frameAtPosition(10, 200, clip), 1)
+  assert.equal(frames.frameAtPosition(0.7 * 200, 200, clip), 14)
+  assert.equal(frames.frameAtPosition(200, 200, clip), 19)
+  assert.equal(frames.frameAtPosition(-5, 200, clip), 0)
   for (const frame of all(clip)) {
-    assert.equal(frames.frameAtPlace(frames.placeOfFrame(frame, clip) * 200, 200, clip), frame)
+    assert.equal(frames.frameAtPosition(frames.positionOfFrame(frame, clip) * 200, 200, clip), frame)
   }
 })
 

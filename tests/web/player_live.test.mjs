@@ -3,8 +3,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 
-import { cancelRun } from "../../web/js/player/cancel.js"
-import { IDLE, afterEvent } from "../../web/js/player/live_state.js"
+import { afterEvent, IDLE } from "../../web/js/player/live_state.js"
 import { isUpstream, upstreamIds } from "../../web/js/player/upstream.js"
 
 const run = (...events) => events.reduce(afterEvent, IDLE)
@@ -104,22 +103,4 @@ test("a subgraph that is used twice has a player in each", () => {
   const inner = graphOf({ 7: [["in", 0]], 8: ["7"] })
   const graph = graphOf({ 1: [], 2: ["1"], 3: [] }, { 2: inner, 3: inner })
   assert.deepEqual(ids(graph, inner, 8), ["1", "2:7", "3:7"])
-})
-
-// ---- stopping
-
-async function cancelled(answers) {
-  const asked = []
-  const fetchApi = async (route, options) => {
-    asked.push([route, options.method, options.body])
-    return { ok: answers.shift() }
-  }
-  await cancelRun({ fetchApi }, "abc")
-  return asked
-}
-
-test("cancelling asks for the job, and an old server to interrupt just that prompt", async () => {
-  assert.deepEqual(await cancelled([true]), [["/jobs/abc/cancel", "POST", undefined]])
-  const asked = await cancelled([false, true])
-  assert.deepEqual(asked[1], ["/interrupt", "POST", '{"prompt_id":"abc"}'])
 })

@@ -2,12 +2,11 @@
 
 import assert from "node:assert/strict"
 import { test } from "node:test"
-
-import { badges, levelOf, runsText } from "../../web/js/player/badges.js"
+import { STRINGS, translator } from "../../web/js/parts/strings.js"
+import { badges, levelOf, rangesText } from "../../web/js/player/badges.js"
 import { actionOf, staysHere } from "../../web/js/player/keyboard.js"
 import { readResult, snapshotName, viewRoute } from "../../web/js/player/payload.js"
 import { settingsRows, settingsText } from "../../web/js/player/settings.js"
-import { STRINGS, translator } from "../../web/js/parts/strings.js"
 
 const t = translator("en")
 const NO_MODIFIER = { shiftKey: false, ctrlKey: false, altKey: false, metaKey: false }
@@ -71,7 +70,7 @@ test("black and frozen frames are counted from 1 and lead to the first of them",
       ["frozen 5–6", 4],
     ],
   )
-  assert.equal(runsText([[0, 0]]), "1")
+  assert.equal(rangesText([[0, 0]]), "1")
 })
 
 test("levels", () => {

@@ -30,6 +30,8 @@ from tests.support.foreign_graphs import (
 from tests.support.graphs import Graph, node
 from tests.support.host import Host
 
+DISABLED = "Comfy.Extension.Disabled"
+IS_LISTED = "([setting, name]) => app.extensionManager.setting.get(setting).includes(name)"
 TOASTS = "[...document.querySelectorAll('.p-toast-message')].map((one) => one.innerText)"
 MISSING = (
     "app.rootGraph.nodes.filter((node) => !(node.type in LiteGraph.registered_node_types)).map((node) => node.type)"
@@ -186,10 +188,16 @@ def test_nothing_is_done_while_the_wrapper_is_there(
 def test_comfyui_replaces_nodes_where_the_extension_is_off(
     start_host: Callable[..., Host], open_canvas: Callable[[Host], Canvas]
 ) -> None:
-    """What is left for the list of errors: single nodes, with the links and values that both have."""
-    page = open_canvas(start_host(settings={"Comfy.Extension.Disabled": ["CogVideoX.Foreign"]}))
+    """What is left for the list of errors: single nodes, with the links and values that both have.
+
+    The extension was switched off under its former name: by our script at first, by the frontend after a reload.
+    """
+    page = open_canvas(start_host(settings={DISABLED: ["CogVideoX.Foreign"]}))
     for nodes_2 in (False, True):
         page.use_nodes_2(nodes_2)
+        page.page.wait_for_function(IS_LISTED, arg=[DISABLED, "cogvideox.foreign"])
+        if nodes_2:
+            page.open()
         page.load_workflow(canvas_file(text_to_video(), page.host.object_info), "foreign")
         assert "CogVideoSampler" in page.evaluate(f"() => {MISSING}")
         page.page.get_by_role("button", name="View details").click()
@@ -205,3 +213,23 @@ def test_comfyui_replaces_nodes_where_the_extension_is_off(
             0,
         ]
     page.check()
+
+
+def test_while_the_server_does_not_answer_workflows_open_unchanged(
+    host: Host, open_canvas: Callable[[Host], Canvas]
+) -> None:
+    """It is said once, and asked again with the next workflow."""
+    page = open_canvas(host)
+    file = canvas_file(text_to_video(), host.object_info)
+    page.page.route("**/cogvideox/foreign", lambda route: route.fulfill(status=503, body="closed"))
+    said = "Workflows of the CogVideoX wrapper open unchanged"
+    for _ in range(2):
+        page.load_workflow(file, "foreign")
+        page.page.wait_for_function(f"(said) => {TOASTS}.some((text) => text.includes(said))", arg=said)
+        assert "CogVideoSampler" in page.evaluate(f"() => {MISSING}")
+    shown = [text for text in page.evaluate(f"() => {TOASTS}") if said in text]
+    assert len(shown) == 1 and "(503 Service Unavailable)" in shown[0]
+    page.page.unroute("**/cogvideox/foreign")
+    page.load_workflow(file, "foreign")
+    assert any("Carried over" in text for text in toasts(page))
+    assert page.evaluate(f"() => {MISSING}") == []

@@ -294,6 +294,11 @@ def test_nothing_plays_out_of_sight(player: PlayerPage):
     player.page.wait_for_function(paused, arg=[FIRST_VIDEO, True])
     player.page.evaluate("() => { app.canvas.ds.offset[0] += 5000; app.canvas.setDirty(true, true) }")
     player.page.wait_for_function(paused, arg=[FIRST_VIDEO, False])
+    # Another tab in front. Headless Chromium hides no page, so this one only says that it is hidden.
+    player.page.evaluate("() => Object.defineProperty(document, 'hidden', { configurable: true, value: true })")
+    player.page.wait_for_function(paused, arg=[FIRST_VIDEO, True])
+    player.page.evaluate("() => delete document.hidden")
+    player.page.wait_for_function(paused, arg=[FIRST_VIDEO, False])
 
 
 def test_collapsing_resizing_and_the_side_panel(shown: PlayerPage):

@@ -15,10 +15,9 @@ from tests.support.workflow_files import TITLES, api_workflow, canvas_workflow
 PREVIEW = 'img[alt="Live preview"], img[alt="Live sampling preview"]'  # ours on the classic canvas, the frontend's own
 SEEDS = count(time.time_ns() % 2**31)  # another one each time, or the result comes from the cache
 
-# Of a node in the graph that is open: names of its widgets that show pictures.
+# Of a node in the graph that is open: types of its widgets that show pictures.
 PICTURE_WIDGETS = """
-(id) => app.canvas.graph.getNodeById(id).widgets.map((widget) => widget.name)
-  .filter((name) => name === "cogvideox_preview" || name.startsWith("$$"))
+(id) => app.canvas.graph.getNodeById(id).widgets.filter(({name}) => name.startsWith("$$")).map(({type}) => type)
 """
 IS_IDLE = "async () => { const queue = await (await fetch('/queue')).json(); return !queue.queue_running.length }"
 
@@ -89,7 +88,7 @@ def test_one_preview_moves_on_the_sampler(open_page: Canvas, kind: str) -> None:
     assert picture.evaluate("(image) => [image.naturalWidth, image.naturalHeight]") == [96, 96]
     assert moves(picture)
     if not open_page.evaluate("() => LiteGraph.vueNodesMode"):
-        assert open_page.evaluate(PICTURE_WIDGETS, SAMPLER) == ["cogvideox_preview"]
+        assert open_page.evaluate(PICTURE_WIDGETS, SAMPLER) == ["cogvideox.preview"]
         assert open_page.page.get_by_text("Step 12 of 12", exact=True).count() == 1
     open_page.check()
 

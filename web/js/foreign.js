@@ -1,27 +1,43 @@
 /**
- * Workflows of the CogVideoX wrapper open with our nodes in place of its own. The server does the rewriting
- * (nodes/foreign/), so that the canvas and the API agree; here the graph is sent there before it is drawn, and what is
- * not carried over is said.
+ * Workflows of the CogVideoX wrapper open with our nodes in place of its own. The server converts them (nodes/foreign/),
+ * so that the canvas and the API agree. Here a workflow is sent to the server before it is drawn, and a notice says what
+ * was not carried over.
  */
 
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
-
-import { adopt, isForeign, notice } from "./parts/foreign_workflow.js"
+import { adopt, failure, isForeign, notice, unknownTypes } from "./parts/foreign_workflow.js"
+import { wasDisabled } from "./parts/former_names.js"
 import { translator } from "./parts/strings.js"
 
 const ROUTE = "/cogvideox/foreign"
 
-/** @type {Promise<{become: string[], muted: string[]}> | undefined} */
-let listed
+/** @typedef {{become: string[], muted: string[]}} Types */
 
-/** The types that the server rewrites, asked for until it has answered once; none where it does not. */
+/** @type {Promise<Types> | undefined} */
+let listed
+let complained = false
+
+/**
+ * The types that the server replaces. They are asked for until it has answered once; until then nothing is converted,
+ * and the user is told so once.
+ * @returns {Promise<Types>}
+ */
 function foreignTypes() {
-  listed ??= request().catch(() => {
+  listed ??= request().catch((error) => {
     listed = undefined
+    complain(error)
     return { become: [], muted: [] }
   })
   return listed
+}
+
+/** @param {Error} error */
+function complain(error) {
+  const toast = unknownTypes(error, words())
+  console.warn(`CogVideoX: ${toast.summary}. ${toast.detail}`)
+  if (!complained) app.extensionManager.toast.add(toast)
+  complained = true
 }
 
 /**
@@ -30,31 +46,38 @@ function foreignTypes() {
  */
 async function request(options) {
   const answer = await api.fetchApi(ROUTE, options)
-  const data = await answer.json()
-  if (!answer.ok) throw new Error(data.error)
-  return data
+  if (answer.ok) return answer.json()
+  const reason = await answer.json().catch(() => ({}))
+  throw new Error(reason.error ?? `${answer.status} ${answer.statusText}`)
 }
 
 /** @param {string} type */
 const isInstalled = (type) => type in LiteGraph.registered_node_types
 
-app.registerExtension({
-  name: "CogVideoX.Foreign",
+/** The words of this pack in the user's language. */
+function words() {
+  return translator(app.extensionManager.setting.get("Comfy.Locale"))
+}
 
-  /**
-   * Called before a workflow is put on the canvas; waits for its conversion.
-   * @param {object} workflow changed in place, as the frontend goes on with this object
-   */
-  async beforeConfigureGraph(workflow) {
-    if (!isForeign(workflow, await foreignTypes(), isInstalled)) return
-    const t = translator(app.extensionManager.setting.get("Comfy.Locale"))
-    try {
-      const body = JSON.stringify(workflow)
-      const converted = await request({ method: "POST", body, headers: { "Content-Type": "application/json" } })
-      adopt(workflow, converted.workflow)
-      app.extensionManager.toast.add(notice(converted.sentences, t))
-    } catch (error) {
-      app.extensionManager.toast.add(notice([], t, error))
-    }
-  },
-})
+if (!wasDisabled(app.extensionManager.setting, "cogvideox.foreign")) {
+  app.registerExtension({
+    name: "cogvideox.foreign",
+
+    /**
+     * Called before a workflow is put on the canvas; the frontend waits until it is converted.
+     * @param {ComfyWorkflow} workflow changed in place, as the frontend goes on with this object
+     */
+    async beforeConfigureGraph(workflow) {
+      if (!isForeign(workflow, await foreignTypes(), isInstalled)) return
+      const { toast } = app.extensionManager
+      try {
+        const body = JSON.stringify(workflow)
+        const converted = await request({ method: "POST", body, headers: { "Content-Type": "application/json" } })
+        adopt(workflow, converted.workflow)
+        toast.add(notice(converted.sentences, words()))
+      } catch (error) {
+        toast.add(failure(/** @type {Error} */ (error), words()))
+      }
+    },
+  })
+}

@@ -1,10 +1,11 @@
-/** Finding nodes by the ids that messages of the server carry. */
+/** Finding nodes by the ids in messages of the server. */
 
 /**
  * The node of an execution id: "7", or "3:7" for node 7 in the subgraph of node 3, at any depth.
- * @param {object} graph the root graph
+ * @template {{subgraph?: {getNodeById: (id: string) => T | null}}} T
+ * @param {{getNodeById: (id: string) => T | null} | undefined} graph the root graph
  * @param {string | number} executionId
- * @returns {object | null} null if there is no such node (any more)
+ * @returns {T | null} null if there is no such node (any more)
  */
 export function nodeOf(graph, executionId) {
   let node = null

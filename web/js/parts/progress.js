@@ -1,20 +1,23 @@
-/** A run's progress in words. */
+/** The progress of a run in words. */
 
 /**
- * "Step 3 of 20 · 1:05 left"; without a time where none is left.
+ * "Step 3 of 20 · 1:05 left"; after the last step without a time.
  * @param {{step: number, steps: number, seconds_left: number}} progress data of a `cogvideox.step` message
- * @param {(key: string, values?: Object) => string} t words
- * @returns {string}
+ * @param {import("./strings.js").Translate} t
  */
 export function progressText({ step, steps, seconds_left: seconds }, t) {
   const counted = t("stepOf", { step, steps })
   return step < steps ? `${counted} · ${t("left", { time: durationText(seconds) })}` : counted
 }
 
-/** @returns {string} a duration for people: "8 s", "1:05", "1:00:05" */
+/**
+ * A duration for people: "8 s", "1:05", "1:00:05".
+ * @param {number} seconds
+ */
 export function durationText(seconds) {
   const whole = Math.max(0, Math.round(seconds))
   if (whole < 60) return `${whole} s`
+  /** @type {(number: number) => string} */
   const pad = (number) => String(number).padStart(2, "0")
   const minutes = Math.floor(whole / 60)
   return minutes < 60

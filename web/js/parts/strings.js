@@ -1,6 +1,9 @@
 /**
- * All words of the scripts, one table per language. A new language is a new table; what it lacks shows in English.
- * `{name}` is replaced by a value.
+ * All words that the scripts show, one table per language. A new language is a new table; what it lacks shows in
+ * English. `{name}` is replaced by a value.
+ *
+ * @typedef {keyof typeof STRINGS.en} Key
+ * @typedef {(key: Key, values?: Record<string, unknown>) => string} Translate the words for a key
  */
 
 export const STRINGS = {
@@ -80,6 +83,8 @@ export const STRINGS = {
     carriedHint: "Its nodes are CogVideoX nodes of this pack now.",
     carriedExcept: "Carried over from the CogVideoX wrapper, except:",
     notCarried: "The workflow of the CogVideoX wrapper was not carried over",
+    notAsked: "Workflows of the CogVideoX wrapper open unchanged",
+    notAskedHint: "The server did not say which nodes to replace ({reason}). It is asked again with the next workflow.",
   },
   zh: {
     player: "视频播放器",
@@ -156,14 +161,18 @@ export const STRINGS = {
     carriedHint: "其节点现已替换为本节点包的 CogVideoX 节点。",
     carriedExcept: "已从 CogVideoX wrapper 转换，但以下内容除外：",
     notCarried: "CogVideoX wrapper 的工作流未能转换",
+    notAsked: "CogVideoX wrapper 的工作流将按原样打开",
+    notAskedHint: "服务器未说明应替换哪些节点（{reason}）。打开下一个工作流时会再次询问。",
   },
 }
 
 /**
- * @param {string} locale as ComfyUI's setting `Comfy.Locale` has it: "en", "zh", "zh-TW", ...
- * @returns {(key: string, values?: Object) => string} the words for a key
+ * @param {string} locale value of ComfyUI's setting `Comfy.Locale`: "en", "zh", "zh-TW", ...
+ * @returns {Translate}
  */
 export function translator(locale) {
-  const table = { ...STRINGS.en, ...(STRINGS[locale] ?? STRINGS[locale.split("-")[0]]) }
+  /** @type {Record<string, Partial<typeof STRINGS.en>>} */
+  const tables = STRINGS
+  const table = { ...STRINGS.en, ...(tables[locale] ?? tables[locale.split("-")[0]]) }
   return (key, values = {}) => table[key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]))
 }

@@ -1,26 +1,34 @@
 /**
  * Comparing the video with a reference or with another result: a wipe, side by side, or the difference.
  *
- * @typedef {{key: string, label: string, url: string, moves: boolean}} Source `moves`: a video, not a picture
+ * @typedef {{key: string, label: string, url: string, moves: boolean}} Source `moves`: it is a video, not a picture
+ * @typedef {"off" | "wipe" | "side" | "difference"} Mode
  */
 
-import { element, setTitle } from "./elements.js"
+import { element, setPressed, setTitle } from "./elements.js"
 import { Follower } from "./follower.js"
 import { following } from "./frames.js"
 
+/** @type {Mode[]} in the order in which the button offers them */
 export const MODES = ["off", "wipe", "side", "difference"]
 
-const STEP = 0.02 // of the width, for the arrow keys on the divider
+const STEP = 0.02 // of the width, by which an arrow key moves the divider
+const ARROWS = ["ArrowLeft", "ArrowRight"]
 
 export class Compare {
+  /** @type {Mode} */
   mode = "off"
   #t
   #stage
   #layers
   #onChange
+  /** @type {Source[]} */
   #sources = []
+  /** @type {Source | null} */
   #source = null
+  /** @type {HTMLVideoElement | HTMLImageElement | null} */
   #other = null
+  /** @type {Follower | null} */
   #follower = null
   #wipe = 0.5
   #modes
@@ -29,8 +37,11 @@ export class Compare {
   #labels
 
   /**
-   * @param {{t: Function, stage: HTMLElement, layers: HTMLElement, onChange: () => void}} options `layers` holds the
-   *   video; the other picture goes into it, the bar and the divider into `stage`
+   * @param {object} options
+   * @param {import("../parts/strings.js").Translate} options.t
+   * @param {HTMLElement} options.stage gets the bar and the divider
+   * @param {HTMLElement} options.layers has the video and gets the other picture
+   * @param {() => void} options.onChange
    */
   constructor({ t, stage, layers, onChange }) {
     this.#t = t
@@ -41,7 +52,7 @@ export class Compare {
     this.#sourceButton = element("button", {
       type: "button",
       class: "cvx-button cvx-text",
-      on: { click: () => this.setSource(following(this.#sources, this.#source).key) },
+      on: { click: () => this.#nextSource() },
     })
     this.#divider = element("div", { class: "cvx-divider", role: "slider", tabindex: "0" })
     setTitle(this.#divider, t("divider"))
@@ -57,7 +68,10 @@ export class Compare {
     return this.#sources.length > 0
   }
 
-  /** What can be compared with; the choice stays if it is still there. @param {Source[]} sources */
+  /**
+   * Set what the video can be compared with; the choice stays if it is still among them.
+   * @param {Source[]} sources
+   */
   setSources(sources) {
     this.#sources = sources
     const chosen = sources.find(({ key }) => key === this.#source?.key) ?? sources[0] ?? null
@@ -65,12 +79,16 @@ export class Compare {
     this.#choose(chosen)
   }
 
-  /** Compare with the source of this key, if only by a wipe. */
+  /**
+   * Compare with a source, by a wipe if no mode is on.
+   * @param {string} key
+   */
   setSource(key) {
-    this.#choose(this.#sources.find((source) => source.key === key))
+    this.#choose(this.#sources.find((source) => source.key === key) ?? null)
     if (this.mode === "off") this.setMode("wipe")
   }
 
+  /** @param {Mode} mode */
   setMode(mode) {
     this.mode = this.#source ? mode : "off"
     this.#show()
@@ -81,11 +99,20 @@ export class Compare {
     this.setMode(following(MODES, this.mode))
   }
 
-  /** Let the other video follow. @param {import("./playback.js").Playback} playback @param {number} seconds */
+  /**
+   * Let the other video follow.
+   * @param {import("./playback.js").Playback} playback of the video
+   * @param {number} seconds what it shows
+   */
   follow(playback, seconds) {
     this.#follower?.follow(playback, seconds)
   }
 
+  #nextSource() {
+    if (this.#source) this.setSource(following(this.#sources, this.#source).key)
+  }
+
+  /** @param {Source | null} source */
   #choose(source) {
     if (source?.url !== this.#source?.url) this.#dropOther()
     this.#source = source
@@ -93,25 +120,30 @@ export class Compare {
     this.#onChange()
   }
 
-  /** The other picture exists only while it is compared with: it costs memory, and a decoder if it moves. */
+  /** The other picture exists only while it is shown: it takes memory, and a decoder if it is a video. */
   #show() {
     const on = this.mode !== "off"
     if (!on) this.#dropOther()
-    if (on && !this.#other) this.#makeOther()
+    if (on && this.#source && !this.#other) this.#makeOther(this.#source)
     this.#stage.dataset.compare = this.mode
-    this.#stage.style.setProperty("--cvx-wipe", this.#wipe)
-    this.#divider.setAttribute("aria-valuenow", Math.round(this.#wipe * 100))
-    this.#modes.forEach((button, index) => button.setAttribute("aria-pressed", MODES[index] === this.mode))
-    this.#sourceButton.textContent = this.#labels[1].textContent = this.#source?.label ?? ""
+    this.#stage.style.setProperty("--cvx-wipe", String(this.#wipe))
+    this.#divider.setAttribute("aria-valuenow", String(Math.round(this.#wipe * 100)))
+    for (const [index, button] of this.#modes.entries()) setPressed(button, MODES[index] === this.mode)
+    const label = this.#source?.label ?? ""
+    this.#sourceButton.textContent = label
+    this.#labels[1].textContent = label
     this.#sourceButton.hidden = this.#sources.length < 2
   }
 
-  #makeOther() {
-    const { url, moves } = this.#source
-    this.#other = element(moves ? "video" : "img", { class: "cvx-picture cvx-other", src: url, alt: "" })
+  /** @param {Source} source */
+  #makeOther({ url, moves }) {
+    const attributes = { class: "cvx-picture cvx-other", src: url }
     if (moves) {
-      Object.assign(this.#other, { muted: true, playsInline: true })
-      this.#follower = new Follower(this.#other)
+      const video = Object.assign(element("video", attributes), { muted: true, playsInline: true })
+      this.#follower = new Follower(video)
+      this.#other = video
+    } else {
+      this.#other = element("img", { ...attributes, alt: "" })
     }
     this.#layers.append(this.#other)
   }
@@ -120,10 +152,12 @@ export class Compare {
     if (!this.#other) return
     this.#other.remove()
     this.#other.removeAttribute("src")
-    if (this.#follower) this.#other.load()
-    this.#other = this.#follower = null
+    if (this.#other instanceof HTMLVideoElement) this.#other.load() // frees the decoder
+    this.#other = null
+    this.#follower = null
   }
 
+  /** @param {Mode} mode */
   #modeButton(mode) {
     const words = mode === "off" ? "compareOff" : mode
     const button = element(
@@ -144,6 +178,7 @@ export class Compare {
 
   #drag() {
     const divider = this.#divider
+    /** @param {number} wipe */
     const move = (wipe) => {
       this.#wipe = Math.min(Math.max(wipe, 0), 1)
       this.#show()
@@ -156,8 +191,8 @@ export class Compare {
     })
     divider.addEventListener("click", (event) => event.stopPropagation())
     divider.addEventListener("keydown", (event) => {
-      const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key]
-      if (!direction) return
+      if (!ARROWS.includes(event.key)) return
+      const direction = event.key === "ArrowLeft" ? -1 : 1
       event.stopPropagation()
       event.preventDefault()
       move(this.#wipe + direction * STEP)

@@ -1,6 +1,6 @@
-/** The row of buttons below the picture, and the label beside the scrub bar. */
+/** The row of buttons below the picture, and the label next to the scrub bar. */
 
-import { element, icon, iconButton, setButton, setTitle } from "./elements.js"
+import { element, icon, iconButton, setButton, setPressed, setTitle } from "./elements.js"
 import { frameText, rateText } from "./frames.js"
 
 export class Controls {
@@ -10,21 +10,20 @@ export class Controls {
   #buttons
   #save
 
-  /** @param {{t: Function, actions: Object<string, Function>}} options actions by the names of keyboard.js */
+  /** @param {{t: import("../parts/strings.js").Translate, actions: import("./keyboard.js").Actions}} options */
   constructor({ t, actions }) {
     this.#t = t
-    const button = (name, title, action) => iconButton(name, title, () => action())
     this.#buttons = {
-      play: button("play", t("play"), actions.toggle),
-      back: button("back", t("back"), () => actions.step(-1)),
-      forward: button("forward", t("forward"), () => actions.step(1)),
+      play: iconButton("play", t("play"), actions.toggle),
+      back: iconButton("back", t("back"), () => actions.step(-1)),
+      forward: iconButton("forward", t("forward"), () => actions.step(1)),
       speed: element("button", { type: "button", class: "cvx-button cvx-text", on: { click: actions.nextSpeed } }),
-      ending: button("loop", t("loop"), actions.nextEnding),
-      mute: button("silence", t("unmute"), actions.toggleMute),
-      compare: button("compare", t("compare"), actions.nextCompare),
-      settings: button("settings", t("settings"), actions.toggleSettings),
-      snapshot: button("snapshot", t("snapshot"), actions.snapshot),
-      fullscreen: button("fullscreen", t("fullscreen"), actions.toggleFullscreen),
+      ending: iconButton("loop", t("loop"), actions.nextEnding),
+      mute: iconButton("silence", t("unmute"), actions.toggleMute),
+      compare: iconButton("compare", t("compare"), actions.nextCompare),
+      settings: iconButton("settings", t("settings"), actions.toggleSettings),
+      snapshot: iconButton("snapshot", t("snapshot"), actions.snapshot),
+      fullscreen: iconButton("fullscreen", t("fullscreen"), actions.toggleFullscreen),
     }
     this.#save = element("a", { class: "cvx-button cvx-save" }, icon("save"), t("save"))
     setTitle(this.#save, t("saveHint"))
@@ -35,11 +34,18 @@ export class Controls {
     this.label = element("div", { class: "cvx-label" }, this.#frame, this.#rate)
   }
 
+  /**
+   * @param {number} frame
+   * @param {import("./frames.js").Clip} clip
+   */
   setFrame(frame, clip) {
     this.#frame.textContent = frameText(frame, clip)
   }
 
-  /** @param {import("./payload.js").Result} result @param {string} url of its file */
+  /**
+   * @param {import("./payload.js").Result} result
+   * @param {string} url of its file
+   */
   setResult(result, url) {
     this.#rate.textContent = this.#t("fps", { fps: rateText(result.fps) })
     this.#buttons.mute.hidden = !result.has_audio
@@ -48,8 +54,13 @@ export class Controls {
   }
 
   /**
-   * @param {{wanted: boolean, speed: number, ending: string, muted: boolean, comparable: boolean, comparing: boolean}}
-   *   state
+   * @param {object} state
+   * @param {boolean} state.wanted whether the video is to play
+   * @param {number} state.speed
+   * @param {import("./frames.js").Ending} state.ending
+   * @param {boolean} state.muted
+   * @param {boolean} state.comparable whether there is something to compare with
+   * @param {boolean} state.comparing
    */
   setState({ wanted, speed, ending, muted, comparable, comparing }) {
     const { play, speed: speedButton, ending: endingButton, mute, compare } = this.#buttons
@@ -59,14 +70,16 @@ export class Controls {
     setButton(endingButton, ending, this.#t(ending))
     setButton(mute, muted ? "silence" : "sound", this.#t(muted ? "unmute" : "mute"))
     compare.hidden = !comparable
-    compare.setAttribute("aria-pressed", comparing)
+    setPressed(compare, comparing)
   }
 
+  /** @param {boolean} full */
   setFullscreen(full) {
     setTitle(this.#buttons.fullscreen, this.#t(full ? "leaveFullscreen" : "fullscreen"))
   }
 
+  /** @param {boolean} open */
   setSettingsOpen(open) {
-    this.#buttons.settings.setAttribute("aria-pressed", open)
+    setPressed(this.#buttons.settings, open)
   }
 }

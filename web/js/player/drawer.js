@@ -7,24 +7,27 @@ const COPIED_SECONDS = 1.5
 
 export class Drawer {
   #t
+  /** @type {import("./settings.js").Row[]} */
   #rows = []
   #list = element("dl", { class: "cvx-settings" })
   #copy
+  #copyText
 
-  /** @param {{t: Function, close: () => void}} options */
+  /** @param {{t: import("../parts/strings.js").Translate, close: () => void}} options */
   constructor({ t, close }) {
     this.#t = t
+    this.#copyText = element("span", {}, t("copy"))
     this.#copy = element(
       "button",
       { type: "button", class: "cvx-button cvx-text", on: { click: () => this.#copySettings() } },
       icon("copy"),
-      element("span", {}, t("copy")),
+      this.#copyText,
     )
     setTitle(this.#copy, t("copy"))
     const head = element("div", { class: "cvx-drawer-head" }, this.#copy, iconButton("close", t("close"), close))
     this.element = element("div", { class: "cvx-drawer", role: "region", tabindex: "0", hidden: "" }, head, this.#list)
     this.element.setAttribute("aria-label", t("settings"))
-    this.element.dataset.captureWheel = "true" // once it has the focus, the wheel scrolls it
+    this.element.dataset.captureWheel = "true" // while it has the focus, the wheel scrolls it
     this.element.addEventListener("click", (event) => event.stopPropagation())
   }
 
@@ -32,6 +35,7 @@ export class Drawer {
     return !this.element.hidden
   }
 
+  /** @param {boolean} open */
   setOpen(open) {
     this.element.hidden = !open
   }
@@ -45,18 +49,23 @@ export class Drawer {
 
   async #copySettings() {
     await copyText(settingsText(this.#rows), this.#list)
-    const words = this.#copy.querySelector("span")
-    words.textContent = this.#t("copied")
-    setTimeout(() => (words.textContent = this.#t("copy")), COPIED_SECONDS * 1000)
+    this.#copyText.textContent = this.#t("copied")
+    setTimeout(() => {
+      this.#copyText.textContent = this.#t("copy")
+    }, COPIED_SECONDS * 1000)
   }
 }
 
-/** Put text into the clipboard; a page that is not served securely has none to write to, and copies a selection. */
+/**
+ * Put text into the clipboard. A page that is not served securely cannot write to it, but can copy a selection.
+ * @param {string} text
+ * @param {HTMLElement} shown an element that shows the text
+ */
 async function copyText(text, shown) {
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(text)
     return
   }
-  getSelection().selectAllChildren(shown)
+  getSelection()?.selectAllChildren(shown)
   document.execCommand("copy")
 }

@@ -1,4 +1,9 @@
-/** Small pieces of the page: elements from one line, icons, buttons. */
+/**
+ * Small pieces of the page: elements in one line, icons, buttons.
+ *
+ * @typedef {keyof typeof ICONS} IconName
+ * @typedef {{[name: string]: any}} Attributes as in HTML; `on` holds event handlers by the names of events
+ */
 
 /** Icons as paths on a field of 16 by 16, filled with the colour of the text. */
 const ICONS = {
@@ -23,19 +28,22 @@ const ICONS = {
 }
 
 /**
- * @param {string} tag
- * @param {Object} attributes as in HTML; `on` holds event handlers by event name
- * @param {...(Node|string)} children
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Attributes} attributes
+ * @param {...(Node | string)} children
+ * @returns {HTMLElementTagNameMap[Tag]}
  */
 export function element(tag, { on = {}, ...attributes } = {}, ...children) {
   const made = document.createElement(tag)
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
-  for (const [event, handler] of Object.entries(on)) made.addEventListener(event, handler)
+  for (const [event, handler] of Object.entries(on))
+    made.addEventListener(event, /** @type {EventListener} */ (handler))
   made.append(...children)
   return made
 }
 
-/** @returns {SVGElement} */
+/** @param {IconName} name */
 export function icon(name) {
   const space = "http://www.w3.org/2000/svg"
   const picture = document.createElementNS(space, "svg")
@@ -47,26 +55,58 @@ export function icon(name) {
   return picture
 }
 
-/** @returns {HTMLButtonElement} a button with an icon; `title` says what it does */
+/**
+ * A button with an icon.
+ * @param {IconName} name
+ * @param {string} title what the button does
+ * @param {() => void} click
+ */
 export function iconButton(name, title, click) {
   const made = element("button", { type: "button", class: "cvx-button", on: { click } })
   setButton(made, name, title)
   return made
 }
 
-/** Change a button's icon and what it says. */
+/**
+ * Change a button's icon and title.
+ * @param {HTMLButtonElement} button
+ * @param {IconName} name
+ * @param {string} title
+ */
 export function setButton(button, name, title) {
   button.replaceChildren(icon(name))
   setTitle(button, title)
 }
 
-/** What an element is called, for the pointer and for screen readers. */
+/**
+ * Name an element, for the pointer and for screen readers.
+ * @param {HTMLElement} target
+ * @param {string} title
+ */
 export function setTitle(target, title) {
   target.title = title
   target.setAttribute("aria-label", title)
 }
 
-/** Offer an address as a download. */
+/**
+ * Show whether a button that stays down is down.
+ * @param {HTMLElement} button
+ * @param {boolean} pressed
+ */
+export function setPressed(button, pressed) {
+  button.setAttribute("aria-pressed", String(pressed))
+}
+
+/**
+ * Offer an address as a download.
+ * @param {string} url
+ * @param {string} name of the file
+ */
 export function download(url, name) {
   element("a", { href: url, download: name }).click()
+}
+
+/** Whether the user has asked for less movement on pages. */
+export function prefersStillness() {
+  return matchMedia("(prefers-reduced-motion: reduce)").matches
 }

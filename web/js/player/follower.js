@@ -1,8 +1,8 @@
-/** A second video that shows the same moment as the first, or its last frame where it is shorter: one to compare with. */
+/** A second video, to compare with: it shows the same moment as the first, or its own last frame if it is shorter. */
 
 import { Seeker } from "./seeker.js"
 
-const PATIENCE = 0.75 // frames that the two may be apart while both play
+const TOLERANCE = 0.75 // frames that the two may be apart while both play
 
 export class Follower {
   #video
@@ -15,9 +15,9 @@ export class Follower {
   }
 
   /**
-   * Go where the first video is.
+   * Go to the moment that the first video shows.
    * @param {import("./playback.js").Playback} playback of the first video
-   * @param {number} seconds where the first video is
+   * @param {number} seconds that moment
    */
   follow(playback, seconds) {
     const video = this.#video
@@ -31,13 +31,16 @@ export class Follower {
       this.#seeker.seek(playback.frame, playback.clip)
       return
     }
-    if (Math.abs(video.currentTime - seconds) * playback.clip.fps > PATIENCE && !this.#seeker.busy) {
+    if (Math.abs(video.currentTime - seconds) * playback.clip.fps > TOLERANCE && !this.#seeker.busy) {
       video.currentTime = seconds
     }
-    if (video.paused) video.play().catch(() => {}) // refused or given up: the next frame asks again
+    if (video.paused) video.play().catch(() => {}) // refused or interrupted: the next frame tries again
   }
 
-  /** Stand in the middle of the last frame. */
+  /**
+   * Show the last frame: seek to the middle of it.
+   * @param {import("./frames.js").Clip} clip
+   */
   #stayAtEnd({ fps }) {
     const video = this.#video
     const last = video.duration - 0.5 / fps

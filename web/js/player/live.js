@@ -1,18 +1,20 @@
-/** The live stage: the sampler's preview, how far it is, and a way to stop it. */
+/** The live stage: the preview of a run, its progress, and a button that cancels it. */
 
-import { element } from "./elements.js"
 import { durationText } from "../parts/progress.js"
-import { IDLE, afterEvent } from "./live_state.js"
+import { element } from "./elements.js"
+import { afterEvent, IDLE } from "./live_state.js"
 
-const NOTE_SECONDS = 8 // how long it is said that a run ended without a video
+const NOTE_SECONDS = 8 // how long a note stays that says why a run ended without a video
 
 export class LiveStage {
   #t
   #state = IDLE
   #nameOf
   #onChange
+  /** @type {string | null} */
   #url = null
-  #noteTimer = null
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #noteTimer
   #text = element("span", { class: "cvx-live-text" })
   #left = element("span", { class: "cvx-live-left" })
   #fill = element("div", { class: "cvx-fill" })
@@ -20,8 +22,11 @@ export class LiveStage {
   #cancel
 
   /**
-   * @param {{t: Function, cancel: (prompt: string) => void, nameOf: (node: string) => string, onChange: () => void}}
-   *   options `nameOf`: the title of a node by its execution id
+   * @param {object} options
+   * @param {import("../parts/strings.js").Translate} options.t
+   * @param {(prompt: string) => void} options.cancel
+   * @param {(node: string) => string} options.nameOf the title of a node by its execution id
+   * @param {() => void} options.onChange
    */
   constructor({ t, cancel, nameOf, onChange }) {
     this.#t = t
@@ -30,7 +35,7 @@ export class LiveStage {
     this.picture = element("img", { class: "cvx-picture cvx-live", alt: "" })
     this.#cancel = element("button", { type: "button", class: "cvx-button cvx-text" })
     this.#cancel.addEventListener("click", () => {
-      cancel(this.#state.prompt)
+      if (this.#state.prompt !== null) cancel(this.#state.prompt)
       this.handle({ type: "cancel" })
     })
     const words = element("div", { class: "cvx-live-words", role: "status" }, this.#text, this.#left, this.#cancel)
@@ -39,12 +44,15 @@ export class LiveStage {
     this.#show()
   }
 
-  /** Whether a run that leads here is on its way. */
+  /** Whether a run that ends in this player goes on now. */
   get running() {
     return this.#state.phase !== "idle"
   }
 
-  /** @param {Object} event of live_state.js @param {?Blob} blob the picture of a preview */
+  /**
+   * @param {import("./live_state.js").LiveEvent} event
+   * @param {Blob | null} [blob] the picture of a preview
+   */
   handle(event, blob = null) {
     const before = this.#state
     this.#state = afterEvent(before, event)
@@ -53,7 +61,7 @@ export class LiveStage {
     if (this.#state !== before || blob) this.#show()
   }
 
-  /** Let go of the last picture. */
+  /** Forget the run and release its last picture. */
   drop() {
     clearTimeout(this.#noteTimer)
     this.#state = IDLE
@@ -61,6 +69,7 @@ export class LiveStage {
     this.#show()
   }
 
+  /** @param {string | null} url */
   #setPicture(url) {
     if (this.#url) URL.revokeObjectURL(this.#url)
     this.#url = url
@@ -83,7 +92,13 @@ export class LiveStage {
     this.#onChange()
   }
 
+  /**
+   * @param {string | null} node
+   * @param {number} step
+   * @param {number} steps
+   */
   #progressText(node, step, steps) {
-    return steps ? this.#t("running", { name: this.#nameOf(node), step, steps }) : this.#t("preparing")
+    if (node === null || steps === 0) return this.#t("preparing")
+    return this.#t("running", { name: this.#nameOf(node), step, steps })
   }
 }

@@ -1,27 +1,56 @@
 /**
- * What the server says of a finished video, and the addresses of its files. Nothing here touches the page.
+ * What the server says of a finished video, and the addresses of its files. Independent of the page.
  *
+ * @typedef {[first: number, last: number]} FrameRange frames that follow each other, counted from 0
  * @typedef {{filename: string, subfolder: string, type: string}} FileItem
- * @typedef {{first_frame: ?number, reference: ?number, seam: ?number, step: ?number, black: number[][],
- *   frozen: number[][]}} Checks PSNR in decibels; runs of frames as [first, last], counted from 0
- * @typedef {{id: string, file: FileItem, fps: number, frames: number, width: number, height: number,
- *   has_audio: boolean, settings: Object<string, string>, checks: Checks,
- *   reference: ?(FileItem & {frames: number})}} Result
+ *
+ * @typedef {object} Checks as cogvideox_core/videos/checks.py measures them: PSNR in decibels, null where it has no
+ *   meaning
+ * @property {number | null} first_frame against the reference image
+ * @property {number | null} reference against the reference video
+ * @property {number | null} seam of the last frame against the first
+ * @property {number | null} step between neighbours, the median
+ * @property {FrameRange[]} black
+ * @property {FrameRange[]} frozen in a range, every frame but the first repeats the one before
+ *
+ * @typedef {object} Result
+ * @property {string} id
+ * @property {FileItem} file
+ * @property {number} fps
+ * @property {number} frames how many
+ * @property {number} width in pixels
+ * @property {number} height in pixels
+ * @property {boolean} has_audio
+ * @property {Record<string, string>} settings
+ * @property {Checks} checks
+ * @property {(FileItem & {frames: number}) | null} reference
  */
 
-/** @returns {?Result} the video in a node's output; null if there is none */
+/**
+ * The video in a node's output; null if there is none.
+ * @param {any} output
+ * @returns {Result | null}
+ */
 export function readResult(output) {
   const file = output?.images?.[0]
-  const told = output?.cogvideox_player?.[0]
-  return file && told ? { ...told, file } : null
+  const facts = output?.cogvideox_player?.[0]
+  return file && facts ? { ...facts, file } : null
 }
 
-/** @returns {string} the route to a file; `version` keeps the browser from showing an older file of the same name */
+/**
+ * The route to a file.
+ * @param {FileItem} file
+ * @param {string} version keeps the browser from showing an older file of the same name
+ */
 export function viewRoute({ filename, subfolder, type }, version) {
   return `/view?${new URLSearchParams({ filename, subfolder, type, v: version })}`
 }
 
-/** @returns {string} the name for a picture of one frame of a video file */
+/**
+ * The name for a picture of one frame of a video file.
+ * @param {string} filename
+ * @param {number} frame
+ */
 export function snapshotName(filename, frame) {
   return `${filename.replace(/\.[^.]+$/, "")}frame_${String(frame + 1).padStart(4, "0")}.png`
 }

@@ -1,13 +1,15 @@
 /**
  * Playing one video by frames: play, step, scrub, speed, and what happens at the end.
  *
- * The video plays while it is wanted, seen and not held (by a finger on the scrub bar). Backwards it goes by seeking.
+ * The video plays while playing is wanted, the video can be seen, and no pointer holds the scrub bar. It plays backwards
+ * by seeking.
  */
 
-import { ENDINGS, SPEEDS, backwardFrame, clampFrame, frameAtTime, stepFrame } from "./frames.js"
+import { backwardFrame, clampFrame, ENDINGS, frameAtTime, SPEEDS, stepFrame } from "./frames.js"
 import { Seeker } from "./seeker.js"
 
 export class Playback {
+  /** @type {import("./frames.js").Clip} */
   clip = { fps: 1, frames: 1 }
   frame = 0
   wanted = false
@@ -20,7 +22,8 @@ export class Playback {
   #seen = false
   #held = false
   #loaded = false
-  #backwardsSince = null // the time playing backwards began, in milliseconds
+  /** @type {number | null} the time when playing backwards began, in milliseconds */
+  #backwardsSince = null
 
   /**
    * @param {HTMLVideoElement} video
@@ -40,12 +43,17 @@ export class Playback {
     return this.wanted && this.#seen && !this.#held && this.#loaded
   }
 
-  /** Whether they move forwards, by the browser's own playing. */
+  /** Whether they move forwards: the browser plays the video. */
   get rolling() {
     return this.playing && this.#backwardsSince === null
   }
 
-  /** Show another file from its first frame. */
+  /**
+   * Show another file from its first frame.
+   * @param {string} url
+   * @param {import("./frames.js").Clip} clip
+   * @param {boolean} wanted whether it is to play
+   */
   load(url, clip, wanted) {
     this.clip = clip
     this.wanted = wanted
@@ -57,7 +65,7 @@ export class Playback {
     this.#apply()
   }
 
-  /** Let go of the file. */
+  /** Release the file. */
   unload() {
     this.#loaded = false
     this.#apply()
@@ -73,28 +81,40 @@ export class Playback {
     else this.#apply()
   }
 
-  /** Go to a frame; playing goes on from there if it is wanted. */
+  /**
+   * Go to a frame; playing goes on from there if it is wanted.
+   * @param {number} frame
+   */
   seek(frame) {
     this.#backwardsSince = null
-    if (!this.playing) this.#video.pause() // before it seeks: one that still plays goes on for a frame after that
+    if (!this.playing) this.#video.pause() // before seeking: a video that still plays would move on by a frame
     this.#show(clampFrame(frame, this.clip))
     this.#seeker.seek(this.frame, this.clip)
     this.#apply()
   }
 
-  /** Stop, and go so many frames on or back. */
+  /**
+   * Stop, and go forwards or back.
+   * @param {number} frames negative: back
+   */
   step(frames) {
     this.wanted = false
     this.seek(stepFrame(this.frame, frames, this.clip, this.ending !== "once"))
   }
 
-  /** Play as another player was set to. @param {{speed: number, ending: string}} habits */
+  /**
+   * Take over how another video was played.
+   * @param {{speed: number, ending: import("./frames.js").Ending}} habits
+   */
   takeOver({ speed, ending }) {
     this.speed = speed
     this.ending = ending
   }
 
-  /** Faster or slower, from the frame that is shown. */
+  /**
+   * Play faster or slower, from the frame that is shown.
+   * @param {number} speed
+   */
   setSpeed(speed) {
     const now = performance.now()
     if (this.#backwardsSince !== null) this.#backwardsSince = now - ((now - this.#backwardsSince) * this.speed) / speed
@@ -102,19 +122,26 @@ export class Playback {
     this.#apply()
   }
 
+  /** @param {import("./frames.js").Ending} ending */
   setEnding(ending) {
     this.ending = ending
     this.#backwardsSince = null
     this.#apply()
   }
 
-  /** Nothing plays where nobody sees it. */
+  /**
+   * A video that cannot be seen does not play.
+   * @param {boolean} seen
+   */
   setSeen(seen) {
     this.#seen = seen
     this.#apply()
   }
 
-  /** Keep still while the scrub bar is held. */
+  /**
+   * Nor does it play while a pointer holds the scrub bar.
+   * @param {boolean} held
+   */
   setHeld(held) {
     this.#held = held
     this.#apply()
@@ -126,7 +153,7 @@ export class Playback {
     video.playbackRate = this.speed
     if (!this.playing) this.#backwardsSince = null
     if (this.rolling) {
-      // Playing is refused where the browser wants a click first, and given up where another file comes.
+      // Playing is refused if the browser wants a click first, and interrupted if another file comes.
       if (video.paused) video.play().catch((error) => error.name === "NotAllowedError" && this.#giveUp())
     } else if (!video.paused) {
       video.pause()
@@ -135,7 +162,7 @@ export class Playback {
     this.#onChange()
   }
 
-  /** Stand on a frame, unless one is sought: the picture may have gone on since the last that was told. */
+  /** Stop exactly on a frame, unless one is being sought: the picture may be newer than the last one reported. */
   #settle() {
     if (this.#seeker.busy) return
     this.#show(frameAtTime(this.#video.currentTime, this.clip))
@@ -147,6 +174,7 @@ export class Playback {
     this.#apply()
   }
 
+  /** @param {number} frame */
   #show(frame) {
     this.frame = frame
     this.#onFrame(frame)
@@ -178,8 +206,9 @@ export class Playback {
     requestAnimationFrame(() => this.#goBackwards())
   }
 
-  /** While the video rolls, its frames tell where it is; what is sought is known already. */
+  /** While the browser plays, each frame it shows says where the video is. A frame that is sought is known already. */
   #watchFrames() {
+    /** @type {VideoFrameRequestCallback} */
     const note = (_, { mediaTime }) => {
       if (this.rolling && !this.#seeker.busy) this.#show(frameAtTime(mediaTime, this.clip))
       this.#video.requestVideoFrameCallback(note)

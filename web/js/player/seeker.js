@@ -1,5 +1,5 @@
 /**
- * Seeking to frames of one video: a wish that comes while the video still seeks waits, and only the latest counts.
+ * Seeking to frames of one video. A request that comes while the video still seeks has to wait; only the latest counts.
  */
 
 import { timeOfFrame } from "./frames.js"
@@ -8,6 +8,7 @@ const HAS_METADATA = 1
 
 export class Seeker {
   #video
+  /** @type {{frame: number, clip: import("./frames.js").Clip} | null} */
   #waiting = null
 
   /** @param {HTMLVideoElement} video */
@@ -16,18 +17,22 @@ export class Seeker {
     for (const event of ["seeked", "loadedmetadata"]) video.addEventListener(event, () => this.#goOn())
   }
 
-  /** Show a frame of the clip as soon as the video can. */
+  /**
+   * Show a frame of the clip as soon as the video can.
+   * @param {number} frame
+   * @param {import("./frames.js").Clip} clip
+   */
   seek(frame, clip) {
     this.#waiting = { frame, clip }
     if (!this.#video.seeking && this.#video.readyState >= HAS_METADATA) this.#goOn()
   }
 
-  /** Whether a frame that was asked for is not there yet. */
+  /** Whether a requested frame is not shown yet. */
   get busy() {
     return this.#waiting !== null || this.#video.seeking
   }
 
-  /** Forget what was asked for; another file comes. */
+  /** Drop the request: another file comes. */
   forget() {
     this.#waiting = null
   }

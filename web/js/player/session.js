@@ -1,8 +1,10 @@
 /**
- * What a player remembers until the page is closed: its last results and how they are played. It outlives the node object,
- * which ComfyUI makes anew whenever another workflow tab is shown. Nothing here touches the page.
+ * What a player remembers until the page is closed: its last results and how they are played. ComfyUI makes new node
+ * objects whenever another workflow tab is shown; this stays. Independent of the page.
  *
- * @typedef {{number: number, result: import("./payload.js").Result, thumbnail: ?string}} Entry
+ * @typedef {import("./payload.js").Result} Result
+ * @typedef {{id: string | number, graph?: Pick<LGraph, "id">}} NodeInGraph
+ * @typedef {{number: number, result: Result, thumbnail: string | null}} Entry
  */
 
 import { ENDINGS, SPEEDS } from "./frames.js"
@@ -12,16 +14,20 @@ const KEPT = 8 // results
 export class Session {
   /** @type {Entry[]} oldest first */
   entries = []
-  /** The id of the result that is shown. */
+  /** @type {string | null} the id of the result that is shown */
   shown = null
-  /** Whether it plays; null until somebody has said so. */
+  /** @type {boolean | null} whether it plays; null until the user has decided */
   wanted = null
   muted = true
   speed = SPEEDS[0]
   ending = ENDINGS[0]
   #count = 0
 
-  /** Note a result; one that is known already (a cached run sends it again) keeps its place. @returns {Entry} */
+  /**
+   * Add a result. One that is known already (a cached run sends it again) keeps its entry.
+   * @param {Result} result
+   * @returns {Entry}
+   */
   remember(result) {
     const known = this.entries.find((entry) => entry.result.id === result.id)
     if (known) return known
@@ -31,7 +37,11 @@ export class Session {
     return entry
   }
 
-  /** The entry to show for an output: its own if it is new, else what was looked at last. @returns {Entry} */
+  /**
+   * The entry to show for an output: its own if it is new, else the one that was shown last.
+   * @param {Result} result
+   * @param {boolean} fresh whether a run has just made it
+   */
   choose(result, fresh) {
     const known = this.entries.some((entry) => entry.result.id === result.id)
     const own = this.remember(result)
@@ -39,27 +49,40 @@ export class Session {
     return known && !fresh && last ? last : own
   }
 
-  /** @returns {Entry[]} the results that are not shown now */
+  /** The results that are not shown now. */
   others() {
     return this.entries.filter((entry) => entry.result.id !== this.shown)
   }
 }
 
-/** @returns {(key: string) => Session} sessions by key, each made when it is first asked for */
+/**
+ * Sessions by key, each made when it is first asked for.
+ * @returns {(key: string) => Session}
+ */
 export function keepSessions() {
+  /** @type {Map<string, Session>} */
   const sessions = new Map()
   return (key) => {
-    if (!sessions.has(key)) sessions.set(key, new Session())
-    return sessions.get(key)
+    const session = sessions.get(key) ?? new Session()
+    sessions.set(key, session)
+    return session
   }
 }
 
-/** @returns {string} a node's key: its workflow, its subgraph if it is in one, and its id */
+/**
+ * A node's key: its workflow, its subgraph if it is in one, and its id.
+ * @param {Pick<LGraph, "id">} rootGraph
+ * @param {NodeInGraph} node
+ */
 export function sessionKey(rootGraph, node) {
   return [rootGraph.id, locatorOf(rootGraph, node)].join("/")
 }
 
-/** @returns {string} the id that ComfyUI keeps a node's outputs under */
+/**
+ * The id under which ComfyUI keeps a node's outputs.
+ * @param {Pick<LGraph, "id">} rootGraph
+ * @param {NodeInGraph} node
+ */
 export function locatorOf(rootGraph, node) {
-  return node.graph === rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`
+  return node.graph === rootGraph ? String(node.id) : `${node.graph?.id}:${node.id}`
 }

@@ -1,13 +1,18 @@
-/** The strip of the last results: a click shows one, the button on it compares with it. */
+/** The strip of the last results: a click on one shows it, its button compares the video with it. */
 
-import { element, iconButton, setTitle } from "./elements.js"
+import { element, iconButton, setPressed, setTitle } from "./elements.js"
 
 export class Strip {
   #t
   #show
   #compare
 
-  /** @param {{t: Function, show: (id: string) => void, compare: (id: string) => void}} options by the result's id */
+  /**
+   * @param {object} options
+   * @param {import("../parts/strings.js").Translate} options.t
+   * @param {(id: string) => void} options.show by the id of a result
+   * @param {(id: string) => void} options.compare by the id of a result
+   */
   constructor({ t, show, compare }) {
     this.#t = t
     this.#show = show
@@ -23,12 +28,16 @@ export class Strip {
     this.element.replaceChildren(...items)
   }
 
+  /**
+   * @param {import("./session.js").Entry} entry
+   * @param {boolean} shown
+   */
   #item({ number, result, thumbnail }, shown) {
     const click = () => this.#show(result.id)
     const show = element("button", { type: "button", class: "cvx-result", on: { click } })
     if (thumbnail) show.append(element("img", { src: thumbnail, alt: "" }))
     show.append(element("span", { class: "cvx-number" }, String(number)))
-    show.setAttribute("aria-pressed", shown)
+    setPressed(show, shown)
     setTitle(show, this.#t("showResult", { number }))
     const item = element("div", { class: "cvx-item" }, show)
     if (!shown) item.append(iconButton("compare", this.#t("compareWith", { number }), () => this.#compare(result.id)))

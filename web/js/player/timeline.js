@@ -1,11 +1,12 @@
-/** The scrub bar: one place per frame, marks where the server found black or frozen frames. */
+/** The scrub bar: the same width for every frame, with marks on frames that the server found black or frozen. */
 
-import { frameAtPlace, placeOfFrame } from "./frames.js"
 import { element, setTitle } from "./elements.js"
+import { frameAtPosition, positionOfFrame } from "./frames.js"
 
 const LEFT = 0
 
 export class Timeline {
+  /** @type {import("./frames.js").Clip} */
   #clip = { fps: 1, frames: 1 }
   #fill = element("div", { class: "cvx-fill" })
   #handle = element("div", { class: "cvx-handle" })
@@ -13,8 +14,10 @@ export class Timeline {
   #t
 
   /**
-   * @param {{t: Function, seek: (frame: number) => void, hold: (held: boolean) => void}} options `hold`: a pointer is
-   *   down on the bar, or no longer
+   * @param {object} options
+   * @param {import("../parts/strings.js").Translate} options.t
+   * @param {(frame: number) => void} options.seek
+   * @param {(held: boolean) => void} options.hold a pointer holds the bar, or no longer
    */
   constructor({ t, seek, hold }) {
     this.#t = t
@@ -25,21 +28,29 @@ export class Timeline {
     this.#scrub(track, seek, hold)
   }
 
-  /** @param {number[][]} marked runs of frames to mark */
+  /**
+   * @param {import("./frames.js").Clip} clip
+   * @param {import("./payload.js").FrameRange[]} marked
+   */
   setClip(clip, marked) {
     this.#clip = clip
-    this.element.setAttribute("aria-valuemax", clip.frames)
+    this.element.setAttribute("aria-valuemax", String(clip.frames))
     this.#marks.replaceChildren(...marked.map(([first, last]) => this.#mark(first, last)))
   }
 
+  /** @param {number} frame */
   setFrame(frame) {
-    const place = `${placeOfFrame(frame, this.#clip) * 100}%`
-    this.#fill.style.width = place
-    this.#handle.style.left = place
-    this.element.setAttribute("aria-valuenow", frame + 1)
+    const position = `${positionOfFrame(frame, this.#clip) * 100}%`
+    this.#fill.style.width = position
+    this.#handle.style.left = position
+    this.element.setAttribute("aria-valuenow", String(frame + 1))
     this.element.setAttribute("aria-valuetext", this.#t("frameOf", { frame: frame + 1, frames: this.#clip.frames }))
   }
 
+  /**
+   * @param {number} first
+   * @param {number} last
+   */
   #mark(first, last) {
     const { frames } = this.#clip
     const made = element("div", { class: "cvx-mark" })
@@ -48,11 +59,17 @@ export class Timeline {
     return made
   }
 
+  /**
+   * @param {HTMLElement} track
+   * @param {(frame: number) => void} seek
+   * @param {(held: boolean) => void} hold
+   */
   #scrub(track, seek, hold) {
     const bar = this.element
+    /** @param {PointerEvent} event */
     const go = (event) => {
-      const { left, width } = track.getBoundingClientRect() // in pixels of the window, as clientX: zoom is in both
-      seek(frameAtPlace(event.clientX - left, width, this.#clip))
+      const { left, width } = track.getBoundingClientRect() // in pixels of the window, as clientX: the zoom is in both
+      seek(frameAtPosition(event.clientX - left, width, this.#clip))
     }
     bar.addEventListener("pointerdown", (event) => {
       if (event.button !== LEFT) return
@@ -60,7 +77,9 @@ export class Timeline {
       hold(true)
       go(event)
     })
-    bar.addEventListener("pointermove", (event) => bar.hasPointerCapture(event.pointerId) && go(event))
+    bar.addEventListener("pointermove", (event) => {
+      if (bar.hasPointerCapture(event.pointerId)) go(event)
+    })
     bar.addEventListener("lostpointercapture", () => hold(false))
   }
 }

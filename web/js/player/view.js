@@ -1,50 +1,56 @@
 /**
- * The player: one element that holds everything, made once per node. It knows ComfyUI only by what it is given.
+ * The player: one element with everything in it, made once per node. It knows of ComfyUI only what its host gives it.
+ *
+ * @typedef {object} Host what the player needs of ComfyUI
+ * @property {import("../parts/strings.js").Translate} t
+ * @property {(route: string) => string} address the URL of a route
+ * @property {() => Session} session of this node; asked for once the node has its id
+ * @property {(prompt: string) => void} cancel stop a run
+ * @property {(node: string) => string} nameOf a node's title by its execution id
+ * @property {() => LGraphCanvas} canvas
+ * @property {() => boolean} classic whether the classic renderer is on
+ *
+ * @typedef {import("./payload.js").Result} Result
  */
 
-import { badges } from "./badges.js"
 import { connectToCanvas } from "../parts/canvas_events.js"
+import { badges } from "./badges.js"
 import { Compare } from "./compare.js"
 import { Controls } from "./controls.js"
 import { Drawer } from "./drawer.js"
-import { download, element } from "./elements.js"
-import { ENDINGS, SPEEDS, following } from "./frames.js"
+import { element, prefersStillness } from "./elements.js"
+import { ENDINGS, following, SPEEDS } from "./frames.js"
 import { listenToKeys } from "./keyboard.js"
 import { LiveStage } from "./live.js"
 import { readResult, snapshotName, viewRoute } from "./payload.js"
 import { Playback } from "./playback.js"
+import { Session } from "./session.js"
+import { saveFrame, thumbnail } from "./snapshot.js"
 import { Strip } from "./strip.js"
+import { stylesheet } from "./styles.js"
 import { Timeline } from "./timeline.js"
+import { watchVisibility } from "./visibility.js"
 
-const THUMBNAIL_WIDTH = 96
-const HEIGHT = 260 // pixels of the smallest player; the strip comes on top
+const HEIGHT = 260 // pixels of the smallest player without the strip
 const STRIP_HEIGHT = 46
 
 export class VideoPlayer {
   #host
   #t
+  /** @type {Result | null} */
   #result = null
-  #session = null
+  #session = new Session() // until the node's own is known
   #parts
   #playback
+  /** @type {AbortController | null} aborted when the node leaves its graph */
   #watch = null
-  #onScreen = false
   #video = element("video", { class: "cvx-picture", playsinline: "", preload: "auto", tabindex: "-1" })
   #layers = element("div", { class: "cvx-layers" }, this.#video)
   #message = element("p", { class: "cvx-message" })
   #stage = element("div", { class: "cvx-stage" }, this.#layers, this.#message)
   #badges = element("div", { class: "cvx-badges" })
 
-  /**
-   * @param {Object} host what the player needs of ComfyUI
-   * @param {(key: string, values?: Object) => string} host.t words
-   * @param {(route: string) => string} host.address the URL of a route
-   * @param {() => import("./session.js").Session} host.session of this node; asked for once the node has its id
-   * @param {(prompt: string) => void} host.cancel stop a run
-   * @param {(node: string) => string} host.nameOf a node's title by its execution id
-   * @param {() => Object} host.canvas
-   * @param {() => boolean} host.classic whether the classic renderer is on
-   */
+  /** @param {Host} host */
   constructor(host) {
     this.#host = host
     this.#t = host.t
@@ -54,28 +60,22 @@ export class VideoPlayer {
       onChange: () => this.#notePlaying(),
     })
     const actions = this.#actions()
+    const { t, cancel, nameOf } = host
+    const onChange = () => this.#showState()
     this.#parts = {
-      compare: new Compare({ t: this.#t, stage: this.#stage, layers: this.#layers, onChange: () => this.#showState() }),
-      live: new LiveStage({ t: this.#t, cancel: host.cancel, nameOf: host.nameOf, onChange: () => this.#showState() }),
-      drawer: new Drawer({ t: this.#t, close: actions.toggleSettings }),
-      timeline: new Timeline({ t: this.#t, seek: actions.seek, hold: (held) => this.#playback.setHeld(held) }),
-      controls: new Controls({ t: this.#t, actions }),
-      strip: new Strip({
-        t: this.#t,
-        show: (id) =>
-          this.#showEntry(
-            this.#session.entries.find((entry) => entry.result.id === id),
-            true,
-          ),
-        compare: (id) => this.#parts.compare.setSource(id),
-      }),
+      compare: new Compare({ t, stage: this.#stage, layers: this.#layers, onChange }),
+      live: new LiveStage({ t, cancel, nameOf, onChange }),
+      drawer: new Drawer({ t, close: actions.toggleSettings }),
+      timeline: new Timeline({ t, seek: actions.seek, hold: (held) => this.#playback.setHeld(held) }),
+      controls: new Controls({ t, actions }),
+      strip: new Strip({ t, show: (id) => this.#showKnown(id), compare: (id) => this.#parts.compare.setSource(id) }),
     }
     const { live, drawer, timeline, controls, strip } = this.#parts
     this.#stage.append(live.picture, live.bar, drawer.element)
     this.element = element("div", { class: "cogvideox-player", tabindex: "0", role: "group" })
-    this.element.setAttribute("aria-label", this.#t("player"))
+    this.element.setAttribute("aria-label", t("player"))
     const seek = element("div", { class: "cvx-seek" }, timeline.element, controls.label)
-    this.element.append(this.#stage, seek, controls.element, this.#badges, strip.element)
+    this.element.append(stylesheet(), this.#stage, seek, controls.element, this.#badges, strip.element)
     this.#listen(actions)
     this.#showState()
   }
@@ -85,7 +85,11 @@ export class VideoPlayer {
     return HEIGHT + (this.#parts.strip.element.hidden ? 0 : STRIP_HEIGHT)
   }
 
-  /** Show a node's output. Without a video in it, what is shown stays. @param {boolean} fresh it has just been made */
+  /**
+   * Show a node's output. If it has no video, what is shown stays.
+   * @param {unknown} output
+   * @param {boolean} fresh whether a run has just made it
+   */
   show(output, fresh) {
     const result = readResult(output)
     if (!result) return
@@ -97,36 +101,31 @@ export class VideoPlayer {
     this.#showEntry(entry, (fresh ? null : this.#session.wanted) ?? !prefersStillness())
   }
 
-  /** @param {Object} event of live_state.js @param {?Blob} blob the picture of a preview */
-  live(event, blob) {
+  /**
+   * @param {import("./live_state.js").LiveEvent} event
+   * @param {Blob | null} [blob] the picture of a preview
+   */
+  live(event, blob = null) {
     this.#parts.live.handle(event, blob)
   }
 
   /** The node is on a graph: watch whether it can be seen. */
   attach() {
     this.#watch = new AbortController()
-    const observer = new IntersectionObserver((entries) => this.#setSeen(entries.at(-1).isIntersecting))
-    observer.observe(this.element)
-    const { signal } = this.#watch
-    signal.addEventListener("abort", () => observer.disconnect())
-    document.addEventListener("visibilitychange", () => this.#setSeen(this.#onScreen), { signal })
-    if (this.#result) this.#load(this.#session.wanted ?? !prefersStillness())
+    watchVisibility(this.element, this.#video, (seen) => this.#playback.setSeen(seen), this.#watch.signal)
+    if (this.#result) this.#load(this.#result, this.#session.wanted ?? !prefersStillness())
   }
 
-  /** The node has left its graph: let go of everything that costs something. */
+  /** The node has left its graph: release everything that takes memory or time. */
   detach() {
     this.#watch?.abort()
     this.#parts.live.drop()
     this.#parts.compare.setMode("off")
-    this.#setSeen(false)
+    this.#playback.setSeen(false)
     this.#playback.unload()
   }
 
-  #setSeen(onScreen) {
-    this.#onScreen = onScreen
-    this.#playback.setSeen(onScreen && !document.hidden)
-  }
-
+  /** @returns {import("./keyboard.js").Actions} */
   #actions() {
     const playback = this.#playback
     return {
@@ -143,6 +142,7 @@ export class VideoPlayer {
     }
   }
 
+  /** @param {import("./keyboard.js").Actions} actions */
   #listen(actions) {
     connectToCanvas(this.element, this.#host.canvas, this.#host.classic)
     listenToKeys(this.element, actions)
@@ -157,33 +157,50 @@ export class VideoPlayer {
     this.#video.addEventListener("error", () => this.#result && this.#showMessage("missing"))
   }
 
-  #showEntry(entry, wanted) {
-    const { result } = entry
+  /** @param {string} id of a result of the session */
+  #showKnown(id) {
+    const entry = this.#session.entries.find(({ result }) => result.id === id)
+    if (entry) this.#showEntry(entry, true)
+  }
+
+  /**
+   * @param {import("./session.js").Entry} entry
+   * @param {boolean} wanted whether the video is to play
+   */
+  #showEntry({ result }, wanted) {
     const { controls, timeline, drawer, compare } = this.#parts
     this.#result = result
     this.#session.shown = result.id
     timeline.setClip(result, [...result.checks.black, ...result.checks.frozen])
     controls.setResult(result, this.#urlOf(result))
     drawer.setResult(result)
-    compare.setSources(this.#sources())
+    compare.setSources(this.#sources(result))
     this.#setMuted(this.#session.muted || !result.has_audio)
     this.#badges.replaceChildren(...badges(result.checks, result.frames, this.#t).map((badge) => this.#badge(badge)))
     this.#showStrip()
-    this.#load(wanted)
+    this.#load(result, wanted)
   }
 
-  #load(wanted) {
+  /**
+   * @param {Result} result
+   * @param {boolean} wanted
+   */
+  #load(result, wanted) {
     this.#showMessage(null)
-    this.#playback.load(this.#urlOf(this.#result), this.#result, wanted)
+    this.#playback.load(this.#urlOf(result), result, wanted)
   }
 
+  /** @param {Result} result */
   #urlOf({ file, id }) {
     return this.#host.address(viewRoute(file, id))
   }
 
-  /** @returns {import("./compare.js").Source[]} */
-  #sources() {
-    const { reference, id } = this.#result
+  /**
+   * What a result can be compared with: its reference, then the other results, newest first.
+   * @param {Result} result
+   * @returns {import("./compare.js").Source[]}
+   */
+  #sources({ reference, id }) {
     const others = this.#session.others().map(({ number, result }) => ({
       key: result.id,
       label: this.#t("resultNumber", { number }),
@@ -201,15 +218,12 @@ export class VideoPlayer {
     this.#host.canvas().setDirty(true, true) // the classic canvas asks for the least height when it draws
   }
 
+  /** @param {import("./badges.js").Badge} badge */
   #badge({ text, hint, level, frame }) {
     const made = element("button", { type: "button", class: `cvx-badge cvx-${level}` }, text)
     made.title = hint
-    if (frame !== null) made.addEventListener("click", () => this.#goTo(frame))
+    if (frame !== null) made.addEventListener("click", () => this.#playback.step(frame - this.#playback.frame))
     return made
-  }
-
-  #goTo(frame) {
-    this.#playback.step(frame - this.#playback.frame)
   }
 
   #showFrame() {
@@ -221,12 +235,12 @@ export class VideoPlayer {
 
   #notePlaying() {
     const { wanted, speed, ending } = this.#playback
-    if (this.#session) Object.assign(this.#session, { wanted, speed, ending })
+    if (this.#result) Object.assign(this.#session, { wanted, speed, ending })
     this.#showState()
   }
 
   #showState() {
-    if (!this.#parts) return // the parts tell of themselves while they are made
+    if (!this.#parts) return // while the parts are made, they report changes already
     const { compare, controls, live } = this.#parts
     const { wanted, speed, ending } = this.#playback
     controls.setState({
@@ -242,11 +256,13 @@ export class VideoPlayer {
     compare.follow(this.#playback, this.#video.currentTime)
   }
 
+  /** @param {"empty" | "missing" | null} key */
   #showMessage(key) {
     this.#message.hidden = key === null
     this.#message.textContent = key === null ? "" : this.#t(key)
   }
 
+  /** @param {boolean} muted */
   #setMuted(muted) {
     this.#video.muted = muted
     if (this.#result?.has_audio) this.#session.muted = muted
@@ -266,32 +282,15 @@ export class VideoPlayer {
     else this.element.requestFullscreen()
   }
 
-  /** The frame that is shown, as a picture of the video's own size or narrower. */
-  #picture(width) {
-    const { videoWidth, videoHeight } = this.#video
-    const canvas = element("canvas", { width, height: Math.round((width / videoWidth) * videoHeight) })
-    canvas.getContext("2d").drawImage(this.#video, 0, 0, canvas.width, canvas.height)
-    return canvas
-  }
-
   #saveFrame() {
-    if (!this.#video.videoWidth) return
-    const name = snapshotName(this.#result.file.filename, this.#playback.frame)
-    this.#picture(this.#video.videoWidth).toBlob((blob) => {
-      const url = URL.createObjectURL(blob)
-      download(url, name)
-      setTimeout(() => URL.revokeObjectURL(url), 0)
-    }, "image/png")
+    if (!this.#result || !this.#video.videoWidth) return
+    saveFrame(this.#video, snapshotName(this.#result.file.filename, this.#playback.frame))
   }
 
   #makeThumbnail() {
-    const entry = this.#session?.entries.find(({ result }) => result.id === this.#result.id)
+    const entry = this.#session.entries.find(({ result }) => result.id === this.#result?.id)
     if (!entry || entry.thumbnail) return
-    entry.thumbnail = this.#picture(THUMBNAIL_WIDTH).toDataURL("image/jpeg", 0.7)
+    entry.thumbnail = thumbnail(this.#video)
     this.#showStrip()
   }
-}
-
-function prefersStillness() {
-  return matchMedia("(prefers-reduced-motion: reduce)").matches
 }
