@@ -24,7 +24,7 @@ tools/make_foreign_page.py`), and a test sees to it that it stays so.
   ControlNet, say), the prompt is refused with the reason instead. (A prompt file that is dropped on the canvas is
   opened by ComfyUI alone, which leaves out what it does not know: queue it, or open the workflow.)
 - **Replace Node** in ComfyUI's list of errors is there for what was not rewritten, as when the extension
-  *CogVideoX.Foreign* is switched off: it exchanges single nodes, without their context. Model names and schedulers are
+  *cogvideox.foreign* is switched off: it exchanges single nodes, without their context. Model names and schedulers are
   left for you to choose, and nodes to add: an empty latent, a loader for the VAE, a link of the clip to each prompt.
 
 While the wrapper, or anything with one of its node ids, is installed, nothing of this happens: its nodes are its
