@@ -1,4 +1,4 @@
-"""The commands about files: what a weight file is, the same weights in another form, the colours of its latents."""
+"""Subcommands about files: inspect weights, convert them, fit the colours of live previews."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FRAMES, _SIDE = 49, 256  # of each video: as many frames, and pixels on the sho
 
 
 def _add_inspect(parser: ArgumentParser) -> None:
-    parser.description = "Tell what weights are, in which form, and whether they are whole. Reads headers only."
+    parser.description = "Say what weights are, in which form, and whether they are complete. Reads headers only."
     parser.add_argument("paths", metavar="PATH", nargs="+", help="weight file, component's folder or whole folder")
 
 
@@ -43,13 +43,13 @@ def _add_convert(parser: ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", help="weight file or component's folder, in any form that is read")
     parser.add_argument("target", metavar="OUT", help="file or folder to make")
     parser.add_argument("--to", required=True, metavar="FORM", help=", ".join(FORMS))
-    parser.add_argument("--dtype", metavar="D", help="of the numbers that are not made small (default: as they are)")
+    parser.add_argument("--dtype", metavar="D", help="of the weights that are not quantized (default: as they are)")
 
 
 def _convert(options: Namespace) -> str:
     dtype = None if options.dtype is None else named_dtype(options.dtype)
     with ExitStack() as bars:
-        bar: tqdm | None = None  # none before there is something to do, so that a refusal stands alone
+        bar: tqdm | None = None  # made when there is something to do, so that a refusal is printed without it
 
         def progress(done: int, total: int) -> None:
             nonlocal bar
@@ -64,8 +64,8 @@ def _convert(options: Namespace) -> str:
 
 def _add_fit_preview(parser: ArgumentParser) -> None:
     parser.description = (
-        "Fit the colours of live previews to a VAE and write them into its folder. The more the videos resemble what "
-        "the model makes, and the more of them there are, the better; a dozen is enough."
+        "Fit the colours of live previews to a VAE and write them into its folder. Videos like those the model makes are "
+        "best; a dozen is enough."
     )
     parser.add_argument("folder", metavar="FOLDER", help="whole CogVideoX folder in diffusers' layout, or its VAE's")
     parser.add_argument("videos", metavar="VIDEO", nargs="*", help="default: the small world of the demo model")
@@ -74,7 +74,9 @@ def _add_fit_preview(parser: ArgumentParser) -> None:
 def _fit_preview(options: Namespace) -> str:
     folder = component_path(options.folder, "vae")
     if not folder.is_dir():
-        raise ValueError(f"{folder} is a file; give the folder with the VAE's config.json, which the colours go beside")
+        raise ValueError(
+            f"{folder} is a file; give the folder with the VAE's config.json; the colours are written into it"
+        )
     vae = load_vae(folder, dtype=torch.float32)
     multiple = vae.config.spatial_compression_ratio
     clips = (_shown(path, multiple) for path in options.videos) if options.videos else _scenes()
@@ -89,7 +91,7 @@ def _scenes() -> Iterator[Tensor]:
 
 
 def _shown(path: str, multiple: int) -> Tensor:
-    """The beginning of a video, made small: [1, 3, F, H, W] in [0, 1]; F is 8n + 1, H and W divide by `multiple`."""
+    """The beginning of a video, resized: [1, 3, F, H, W] in [0, 1]; F is 8n + 1, H and W are multiples of `multiple`."""
     video, _ = read_video(Path(path), max_frames=_FRAMES)
     frames = video[0, :, : (video.shape[2] - 1) // 8 * 8 + 1].transpose(0, 1)
     shrink = min(1.0, _SIDE / min(frames.shape[2:]))
@@ -103,4 +105,4 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "convert": (_add_convert, _convert),
     "fit-preview": (_add_fit_preview, _fit_preview),
 }
-"""By the first word of the command line: what it takes, and what it does; it returns what to print."""
+"""For each subcommand: what adds its arguments, and what runs it and returns the text to print."""

@@ -1,4 +1,4 @@
-"""What the command shows while it works: a bar per stage, on stderr."""
+"""Progress bars on stderr: one for each stage of a run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NEXT = {"text": "sampling", "sampling": "decoding"}
 
 
 class ProgressBars:
-    """Bars of one run; the next stage's appears when a stage is done, so that its clock is right.
+    """The bars of one run. The next stage's bar appears as soon as a stage is done, so that its clock starts in time.
 
     Args:
-        num_steps: steps of sampling; the pipeline has the last word.
+        num_steps: expected sampling steps; the pipeline's own number replaces it.
         num_frames: frames that will be written.
     """
 
@@ -46,7 +46,7 @@ class ProgressBars:
             self._begin(_NEXT[progress.stage])
 
     def writing(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Pass chunks [1, 3, f, H, W] on; the next one is asked for when the last one is written."""
+        """Pass chunks [1, 3, f, H, W] on; each counts as written when the next one is asked for."""
         for chunk in chunks:
             yield chunk
             bar = self._bars["writing"] if "writing" in self._bars else self._add("writing")

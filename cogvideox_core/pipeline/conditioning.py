@@ -1,4 +1,4 @@
-"""Images and videos as the model takes them: pixels fitted to the size, latents placed beside or under the noise."""
+"""Images and videos as the model takes them: pixels fitted to the size, and latents for its extra channels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def image_pixels(image: Any, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
 
 
 def mask_pixels(mask: Tensor, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
-    """Masks as [1, 1, F, height, width] in [0, 1], fitted as the frames of their video are; one goes on every frame.
+    """Masks as [1, 1, F, height, width] in [0, 1], fitted like the frames of their video; a single one serves every frame.
 
     Args: mask: [F, H, W] or [H, W], from 0 to 1.
     Raises: ValueError for too few masks, or for another aspect ratio with "refuse".
@@ -84,12 +84,12 @@ def check_pictures(pictures: Any) -> None:
 
 
 def image_count(images: Any) -> int:
-    """Images of a batch in any form `image_pixels` takes."""
+    """The number of images, in any form that `image_pixels` takes: tensors [3, H, W] or [B, 3, H, W], PIL images."""
     return _as_images(images).shape[0] if isinstance(images, Tensor) else len(_as_list(images))
 
 
 def frame_count(video: Any) -> int:
-    """Frames of a video in any form `video_pixels` takes."""
+    """The number of frames, in any form that `video_pixels` takes: a tensor, such as [F, 3, H, W], or PIL images."""
     return _as_video(video).shape[2] if isinstance(video, Tensor) else len(video)
 
 
@@ -104,7 +104,7 @@ def check_aspect(picture: Any, size: VideoSize, fit: Fit) -> None:
 
 
 def image_latent_factor(config: VAEConfig, scale: ImageScale) -> float:
-    """What z is multiplied with to become image latents; s is the VAE's scaling factor.
+    """The factor from z to image latents; s is the VAE's scaling factor.
 
     "diffusers": s, or 1 / s where the config says `invert_scale_latents` (1.5). "sat": s, or 1 in 1.5. "scaled": s
     always, as most fine-tuning code trains. Which is best for 1.5 is an open question; diffusers is the reference.
@@ -116,9 +116,10 @@ def image_latent_factor(config: VAEConfig, scale: ImageScale) -> float:
 
 
 def image_latents(first: Tensor, last: Tensor | None, size: LatentSize) -> Tensor:
-    """Image latents of the whole clip: the first image at index 0, the last at the end, zeros between.
+    """Image latents of the whole clip: the first image at index 0, the last one at the end, zeros between.
 
-    With leading frames (1.5) the first image stands in the slot that is dropped after sampling, as in the reference.
+    With leading frames (1.5) the first image is in the leading frame, which is dropped after sampling, as in the
+    reference.
 
     Args: first, last: scaled latents of one frame each, [B, C, 1, H, W].
     Returns: [B, C, T, H, W].
@@ -129,7 +130,7 @@ def image_latents(first: Tensor, last: Tensor | None, size: LatentSize) -> Tenso
 
 
 def control_latents(z: Tensor, size: LatentSize) -> Tensor:
-    """Latents of a control video, for the channels behind the noise; a single one goes on every frame.
+    """Latents of a control video, for the channels after the noise; those of one image serve every frame.
 
     Args: z: [B, C, T, h, w], or T = 1.
     Returns: [B, C, T, h, w], leading frames like the first.
@@ -139,21 +140,21 @@ def control_latents(z: Tensor, size: LatentSize) -> Tensor:
 
 
 def masked_video(video: Tensor, mask: Tensor) -> Tensor:
-    """A video with everything black that is to be made anew.
+    """A video [B, 3, F, H, W] that is black where the mask asks for new content.
 
-    Args: video: [B, 3, F, H, W] in [-1, 1]. mask: [B, 1, F, H, W], above 0.5 where it is made anew.
+    Args: video: [B, 3, F, H, W] in [-1, 1]. mask: [B, 1, F, H, W], above 0.5 where it is replaced.
     """
     return video.masked_fill(mask > 0.5, -1.0)
 
 
 def inpaint_latents(mask: Tensor, z_masked: Tensor, size: LatentSize) -> Tensor:
-    """What a model of the kind "inpaint" has behind the noise: one channel of what is known, then the masked video.
+    """Extra channels of an "inpaint" model: one channel that is 1 where pixels are known, then the masked video.
 
     Args:
-        mask: [B, 1, F, H, W], above 0.5 where the video is made anew.
+        mask: [B, 1, F, H, W], above 0.5 where the video is replaced.
         z_masked: [B, C, T, h, w], the mean of the VAE for `masked_video`.
-    Returns: [B, 1 + C, T, h, w]; all zeros if nothing is known. Times the VAE's scaling factor, mask too, it is what
-        the transformer takes.
+    Returns: [B, 1 + C, T, h, w]; all zeros if nothing is known. The transformer takes all of it, the mask channel
+        too, times the VAE's scaling factor.
     Source: VideoX-Fun's `resize_mask`: the first frame is resized on its own, as the VAE encodes it on its own.
     """
     if mask.amin() > 0.5:
@@ -167,10 +168,10 @@ def inpaint_latents(mask: Tensor, z_masked: Tensor, size: LatentSize) -> Tensor:
 
 
 def quadmask_videos(video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """What a model of the kind "quadmask" is shown: how much is known as a grey video, and the video darkened by the
-    mask; both [B, 3, F, H, W] in [-1, 1].
+    """The two videos that a "quadmask" model is given, both [B, 3, F, H, W] in [-1, 1]: how much of each pixel is known,
+    as grey; and the video darkened by the mask.
 
-    Args: video: [B, 3, F, H, W] in [-1, 1]. mask: [B, 1, F, H, W]; 1 is made anew, the two values between partly.
+    Args: video: [B, 3, F, H, W] in [-1, 1]. mask: [B, 1, F, H, W]; 1 is replaced, 0 kept, the two values between are partly kept.
     Source: ComfyUI's `VOIDInpaintConditioning`.
     """
     known = 1.0 - mask
@@ -178,7 +179,7 @@ def quadmask_videos(video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quadmask_latents(z_known: Tensor, z_masked: Tensor, size: LatentSize) -> Tensor:
-    """What a model of the kind "quadmask" has behind the noise: latents of the two `quadmask_videos`.
+    """Extra channels of a "quadmask" model: latents of the two `quadmask_videos`.
 
     Args: z_known, z_masked: [B, C, T, h, w].
     Returns: [B, 2 C, T, h, w], leading frames like the first.
@@ -191,12 +192,12 @@ def _resized(video: Tensor, size: tuple[int, int, int]) -> Tensor:
 
 
 def pad_leading(latents: Tensor, leading: int) -> Tensor:
-    """Repeat the first latent frame of [B, C, T, h, w] in front, as 1.5's training does."""
+    """Repeat the first frame of latents [B, C, T, h, w] `leading` times in front, as 1.5's training does."""
     return torch.cat([latents[:, :, :1].expand(-1, -1, leading, -1, -1), latents], dim=2)
 
 
 def _as_video(tensor: Tensor) -> Tensor:
-    """[B, 3, F, H, W] of the accepted tensor shapes of a video."""
+    """A video tensor of any accepted shape as [B, 3, F, H, W]."""
     if tensor.ndim == 4 and tensor.shape[1] == 3:
         return tensor.transpose(0, 1)[None]
     if tensor.ndim == 5 and tensor.shape[1] == 3:
@@ -209,7 +210,7 @@ def _as_video(tensor: Tensor) -> Tensor:
 
 
 def _as_images(tensor: Tensor) -> Tensor:
-    """[B, 3, 1, H, W] of the accepted tensor shapes of images."""
+    """An image tensor of any accepted shape as [B, 3, 1, H, W]."""
     if tensor.ndim == 3 and tensor.shape[0] == 3:
         return tensor[None, :, None]
     if tensor.ndim == 4 and tensor.shape[1] == 3:
@@ -248,7 +249,7 @@ def _pil_pixels(image: Image, size: VideoSize, fit: Fit) -> Tensor:
 
 
 def _box(width: int, height: int, size: VideoSize, fit: Fit) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of what is kept of a picture before it is resized."""
+    """(left, top, right, bottom), in pixels, of the part of a picture that is kept before it is resized."""
     whole = (0, 0, width, height)
     if fit == "stretch" or abs(width * size.height / (height * size.width) - 1) <= _SAME_ASPECT:
         return whole

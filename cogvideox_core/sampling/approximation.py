@@ -1,4 +1,4 @@
-"""What may be traded for speed, and a run that does so: each option is off by default, and then nothing changes.
+"""What may be traded for speed. Every option is off by default, and then a run is exact.
 
 docs/approximations.md, written by `benchmarks/approximations.py`, has what each saves and costs.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .step_cache import Budget, StepCache, teacache_plan
+from .step_cache import Budget, StepCache, teacache_decisions
 
 if TYPE_CHECKING:
     from ..models.transformer.model import CogVideoXTransformer3D
@@ -24,15 +24,15 @@ logger = logging.getLogger("cogvideox")
 
 @dataclass(frozen=True)
 class Approximation:
-    """How far a run may leave the exact one.
+    """What a run may approximate.
 
     Attributes:
-        cache_budget: mean relative error of v over the run that predicted steps may add up to, by estimate; 0 computes
-            every step.
-        teacache: threshold of TeaCache's rule in place of a budget; 0 is off. Its polynomials were fitted to the
-            official weights; for others the rule is only a guess.
-        guidance_until: the part of the steps in which the negative prompt is computed. Afterwards what guidance adds is
-            kept, fading with the noise; 1 computes it in all of them.
+        cache_budget: the estimated error that predicted steps may add up to, as mean relative error of v over the run;
+            0 computes every step.
+        teacache: threshold of TeaCache's rule, an alternative to the budget; 0 is off. Its polynomials were fitted to
+            the official weights; for others the rule is only a guess.
+        guidance_until: the share of the steps in which the negative prompt is computed; 1 computes it in all. After
+            them the last difference that guidance made is reused, and shrinks with the noise.
     """
 
     cache_budget: float = 0.0
@@ -65,14 +65,14 @@ EXACT = Approximation()
 
 
 class ApproximateRun:
-    """One run under an `Approximation`. Made anew for every run, and asked once for each step, in order.
+    """One run under an `Approximation`: decides for each step, in order, whether it is computed or predicted.
 
-    It deals in x0, so that a host whose models predict it can use it as it is.
+    It works on x0, which hosts such as ComfyUI predict too.
 
     Args:
         timesteps: of the run, in order.
         guidance_scale: g of u + g (c - u), where there is a negative prompt; None where there is none.
-        computed: for each step whether it is computed, where a plan decides instead of the budget.
+        computed: whether each step is computed, where a list decides instead of the budget.
     """
 
     def __init__(
@@ -84,27 +84,27 @@ class ApproximateRun:
     ) -> None:
         count = len(timesteps)
         self.count = count
-        self.done = 0.0  # steps computed so far; one without its negative prompt counts half
-        self._places = {timestep: index for index, timestep in reversed([*enumerate(timesteps)])}
+        self.done = 0.0  # steps computed so far; one without the negative prompt counts half
+        self._index_of = {timestep: index for index, timestep in reversed([*enumerate(timesteps)])}
         self._next = 0
         self._computed = computed
         self._budget = Budget(approximation.cache_budget, count)
         self._cache = StepCache((1.0,) if guidance_scale is None else (guidance_scale, 1.0 - guidance_scale))
         self._guided_until = count if guidance_scale is None else math.ceil(approximation.guidance_until * count)
-        self._added: Tensor | None = None  # x0 with the prompt less x0 without, over 1 - a
+        self._difference: Tensor | None = None  # (x0 with the prompt - x0 with the negative one) / (1 - a)
 
     def predict(
         self, timestep: int, latents: Tensor, alpha: float, compute: Callable[[bool], list[Tensor]]
     ) -> list[Tensor]:
-        """x0 with the prompt and, where there is a negative prompt, x0 with that; each [B, C, T, H, W], float32.
+        """x0 with the prompt and, if there is a negative prompt, x0 with that one; each [B, C, T, H, W], float32.
 
         Args:
             latents: [B, C, T, H, W] at this timestep, variance-preserving: sqrt(a) x0 + sqrt(1 - a) noise.
             alpha: a(t).
-            compute: asks the model; False leaves out the negative prompt.
-        A timestep that is none of the run's, or comes a second time (some samplers look twice), is computed.
+            compute: computes both by the model; called with False it leaves out the negative prompt.
+        A timestep that is not one of the run, or comes a second time (some samplers evaluate twice), is computed.
         """
-        index = self._places.get(timestep, -1)
+        index = self._index_of.get(timestep, -1)
         if index < self._next:
             return compute(True)
         self._next = index + 1
@@ -114,12 +114,12 @@ class ApproximateRun:
             x0s = compute(True)
             self.done += 1
             if len(x0s) > 1:
-                self._added = (x0s[0] - x0s[1]) / (1 - alpha)
+                self._difference = (x0s[0] - x0s[1]) / (1 - alpha)
         else:
             x0 = compute(False)[0]
             self.done += 0.5
-            assert self._added is not None
-            x0s = [x0, x0 - (1 - alpha) * self._added]
+            assert self._difference is not None
+            x0s = [x0, x0 - (1 - alpha) * self._difference]
         self._cache.remember(index, x0s, latents, alpha)
         return x0s
 
@@ -143,9 +143,9 @@ def approximate(
     guidance_scale: float | None,
     like: Tensor,
 ) -> ApproximateRun:
-    """A fresh run with this transformer.
+    """A new `ApproximateRun` with this transformer.
 
-    Args: like: any tensor of the device and dtype the model computes in.
+    Args: like: any tensor, of any shape such as [0], with the device and dtype in which the model computes.
     Raises: ValueError for options out of range, or TeaCache for a model without a polynomial.
     """
     approximation.check()
@@ -158,5 +158,5 @@ def approximate(
             )
         at = torch.tensor(timesteps, device=like.device)
         embeddings = transformer.time_vector(at, None, like)
-        computed = teacache_plan(embeddings, transformer.variant.teacache, approximation.teacache)
+        computed = teacache_decisions(embeddings, transformer.variant.teacache, approximation.teacache)
     return ApproximateRun(approximation, timesteps, guidance_scale, computed)

@@ -1,17 +1,17 @@
-"""Steps that need no model: what it would answer is continued from the steps that were computed.
+"""Steps without the model: its answer is predicted from the steps that were computed.
 
-What is continued is x0, since it changes least from step to step, whichever sampler adds noise between: x0 and the
-latents at hand give v. A straight line through the last two computed steps goes too far where x0 wanders, so a step
-follows it only as far as would have been right the last time.
+x0 is predicted, since it changes least from step to step, whichever sampler adds noise between: x0 and the current
+latents give v. A straight line through the last two computed steps overshoots where x0 wanders, so the prediction
+follows the line only as far as would have been right the last time.
 
-The rule that decides (`Budget`) has one number, the mean relative error of v over the run. Each computed step shows
-what predicting it would have cost; from this the cost of predicting the next ones is estimated, and they are predicted
-while the budget lasts. It is released evenly over the run, so that little is left for early steps, whose errors move
-everything after them.
+`Budget` decides by one number, the mean relative error of v over the run. Each computed step shows what error
+predicting it would have made; from this the error of predicting the next steps is estimated, and they are predicted
+while the budget lasts. The budget is released evenly over the run, so little is available for early steps, whose errors
+change everything after them.
 
-Neighbours in the literature: TeaCache (arXiv 2411.19108) decides by the time embedding alone, see `teacache_plan`;
-EasyCache (arXiv 2507.02860) by the change of input and output; TaylorSeer (arXiv 2503.06923) continues features along a
-line.
+Related work: TeaCache (arXiv 2411.19108) decides by the time embedding alone, see `teacache_decisions`;
+EasyCache (arXiv 2507.02860) by the change of input and output; TaylorSeer (arXiv 2503.06923) extrapolates features along
+a line.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Steps at the start that are always computed: two for a line, one to see how far it holds."""
+"""Steps at the start that are always computed: two for a line, a third to measure how far it holds."""
 
 GROWTH = 1.5
-"""An error grows with the distance from the last computed step to this power, as measured on the demo model."""
+"""The error of a prediction grows with the distance from the last computed step, raised to this power (measured on the
+demo model)."""
 
 
 class StepCache:
-    """The last two computed steps of a run, and what they say of the next.
+    """The last two computed steps of a run, and predictions from them.
 
-    A step has one prediction of x0 per conditioning, all continued alike; `weights` tells how guidance adds them up.
+    A step has one x0 per conditioning (prompt and negative prompt), all predicted in the same way; `weights` are the
+    factors with which guidance adds them up.
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
@@ -43,15 +45,18 @@ class StepCache:
         self._error, self._gap = math.inf, 1
 
     def predict(self, index: int) -> list[Tensor]:
-        """x0 [B, C, T, H, W] of each conditioning at step `index`."""
+        """Predicted x0 [B, C, T, H, W] of each conditioning at step `index`."""
         last = self._steps[-1][1]
         return [x0 + self._trust * slope for x0, slope in zip(last, self._slopes(index), strict=True)]
 
     def remember(self, index: int, x0s: list[Tensor], latents: Tensor, alpha: float) -> None:
-        """Take in a computed step, and learn from what would have been predicted for it."""
+        """Store a computed step, and measure what error its prediction would have made.
+
+        Args: x0s: of each conditioning, and latents, all [B, C, T, H, W]. alpha: a(t) of the step.
+        """
         if self._steps:
             x0 = self._guided(x0s)
-            v = math.sqrt(alpha) * latents - x0  # v times sqrt(1 - a), and so is the error of x0: their ratio counts
+            v = math.sqrt(alpha) * latents - x0  # v times sqrt(1 - a); the error of x0 has the same factor
             missed = _norms(x0 - self._guided(self.predict(index))) / _norms(v)
             self._error, self._gap = float(missed.max()), index - self._steps[-1][0]
             if len(self._steps) > 1:
@@ -60,13 +65,13 @@ class StepCache:
         self.computed += 1
 
     def expected_error(self, index: int) -> float:
-        """What predicting step `index` is expected to cost, relative to v; the worst clip's."""
+        """The expected error of predicting step `index`, relative to v; of the worst clip in the batch."""
         if self.computed < WARM_UP:
             return math.inf
         return self._error * ((index - self._steps[-1][0]) / self._gap) ** GROWTH
 
     def _slopes(self, index: int) -> list[Tensor]:
-        """From the last computed step to `index` along the line through the last two."""
+        """The change of each x0 from the last computed step to `index`, along the line through the last two."""
         last, x0s = self._steps[-1]
         if len(self._steps) == 1:
             return [torch.zeros_like(x0) for x0 in x0s]
@@ -82,7 +87,7 @@ class StepCache:
 
 
 class Budget:
-    """How much error a run may still make.
+    """How much error a run may still add.
 
     Args:
         total: mean over all steps of the relative error of v; 0.02, say.
@@ -94,7 +99,7 @@ class Budget:
         self.spent = 0.0
 
     def pays(self, index: int, error: float) -> bool:
-        """Whether the budget that is released by step `index` pays for this error; if so, it is spent."""
+        """Whether the budget released up to step `index` covers this error; if so, it is spent."""
         spent = self.spent + error / self.count
         if not spent <= self.total * (index + 1) / self.count:
             return False
@@ -102,11 +107,12 @@ class Budget:
         return True
 
 
-def teacache_plan(embeddings: Tensor, coefficients: Sequence[float], threshold: float) -> list[bool]:
-    """TeaCache's rule: which steps of a run are computed.
+def teacache_decisions(embeddings: Tensor, coefficients: Sequence[float], threshold: float) -> list[bool]:
+    """TeaCache's rule: whether each step of a run is computed.
 
-    The relative change of the time embedding from step to step, through a polynomial that was fitted to a model's
-    outputs, adds up until it reaches the threshold; then a step is computed. So are the first and the last.
+    The relative change of the time embedding from step to step goes through a polynomial that was fitted to a model's
+    outputs. The values are summed until they reach the threshold; then a step is computed and the sum starts again.
+    The first and the last step are always computed.
 
     Args:
         embeddings: [steps, E], of the run's timesteps in order, before any activation.
@@ -134,7 +140,7 @@ def _norms(x: Tensor) -> Tensor:
 
 
 def _fitted(change: Tensor, slope: Tensor) -> Tensor:
-    """How much of `slope` comes nearest to `change`, for each clip, between none and all of it."""
+    """The share of `slope` that is nearest to `change`, for each clip: [B, 1, 1, 1, 1], from 0 to 1."""
     dims = (1, 2, 3, 4)
     share = (change * slope).sum(dims, keepdim=True) / slope.square().sum(dims, keepdim=True).clamp_min(1e-20)
     return share.clamp(0.0, 1.0)

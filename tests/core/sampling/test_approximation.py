@@ -17,7 +17,7 @@ from cogvideox_core import VARIANTS, CogVideoXPipeline, Progress, Request, load_
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_STEPS
 from cogvideox_core.sampling.approximation import ApproximateRun, Approximation, approximate
 from cogvideox_core.sampling.noise_schedule import NoiseSchedule
-from cogvideox_core.sampling.step_cache import StepCache, teacache_plan
+from cogvideox_core.sampling.step_cache import StepCache, teacache_decisions
 from tests.support.checkpoints import OFFICIAL
 from tests.support.parity import assert_parity, snr_db
 
@@ -182,12 +182,12 @@ def test_teacache_decides_as_published(name: str, threshold: float, checkpoint: 
     transformer = load_transformer(folder, dtype="float32")
     with torch.no_grad():
         embeddings = transformer.time_vector(torch.tensor(timesteps), None, torch.zeros(1))
-    assert teacache_plan(embeddings, VARIANTS[name].teacache, threshold) == wanted
+    assert teacache_decisions(embeddings, VARIANTS[name].teacache, threshold) == wanted
 
 
 def test_teacache_adds_up_changes_until_the_threshold_and_then_starts_again() -> None:
     embeddings = torch.ones(COUNT, 1)
-    plan = teacache_plan(embeddings, coefficients=(0.0, 0.1), threshold=0.25)  # each step adds 0.1
+    plan = teacache_decisions(embeddings, coefficients=(0.0, 0.1), threshold=0.25)  # each step adds 0.1
     assert [index for index, computed in enumerate(plan) if computed] == [0, 3, 6, 9, 12, 15, 18, 19]
 
 
@@ -196,7 +196,7 @@ def test_teacache_computes_what_its_plan_says(checkpoint: Checkpoint) -> None:
     assert transformer.variant is not None
     timesteps = [step.timestep for step in STEPS]
     embeddings = transformer.time_vector(torch.tensor(timesteps), None, torch.zeros(1))
-    plan = teacache_plan(embeddings, transformer.variant.teacache, 0.25)
+    plan = teacache_decisions(embeddings, transformer.variant.teacache, 0.25)
     run = approximate(Approximation(teacache=0.25), transformer, timesteps, None, torch.zeros(1))
     computed = []
     for index, step in enumerate(STEPS):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from cogvideox_core.sampling.step_cache import GROWTH, WARM_UP, Budget, StepCache, teacache_plan
+from cogvideox_core.sampling.step_cache import GROWTH, WARM_UP, Budget, StepCache, teacache_decisions
 from tests.support.parity import assert_parity
 from tests.support.schedules import SHAPE, seeded
 
@@ -66,5 +66,5 @@ def test_a_budget_is_released_evenly_and_spent_once() -> None:
 
 def test_teacache_computes_the_first_the_last_and_where_changes_add_up() -> None:
     embeddings = torch.tensor([[1.0], [1.1], [1.21], [1.331], [1.4641]])  # each a tenth more than the last
-    assert teacache_plan(embeddings, (1.0, 0.0), threshold=0.15) == [True, False, True, False, True]
-    assert teacache_plan(embeddings, (1.0, 0.0), threshold=9.0) == [True, False, False, False, True]
+    assert teacache_decisions(embeddings, (1.0, 0.0), threshold=0.15) == [True, False, True, False, True]
+    assert teacache_decisions(embeddings, (1.0, 0.0), threshold=9.0) == [True, False, False, False, True]
