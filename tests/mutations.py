@@ -39,6 +39,10 @@ ATTENTION = "tests/core/models/transformer/test_attention.py"
 STREAMING = "tests/core/pipeline/test_offload.py"
 COMPILATION = "tests/core/models/transformer/test_compilation.py"
 KERNELS = "tests/core/kernels/test_triton_tokens.py"
+AVAILABILITY = "tests/core/kernels/test_availability.py"
+SYMBOLS = "tests/core/kernels/test_torch_symbols.py"
+PRODUCTS = "tests/core/kernels/test_int8.py"
+TRITON_INT8 = "tests/core/kernels/test_triton_int8.py"
 COLOURS = "tests/core/videos/test_preview_colours.py"
 UPLOAD = "tests/core/weights/test_upload.py"
 MODULATION = "tests/core/models/transformer/test_adaln_table.py"
@@ -65,10 +69,10 @@ QUANTIZE = "tests/nodes/test_quantize.py"
 PREVIEW = "tests/nodes/test_preview.py"
 
 MUTATIONS = [
-    Mutation(f"{CORE}/kernels/int8.py", ".mul_(by_row).mul_(by_column)", ".mul_(by_column)", INT8),
-    Mutation(f"{CORE}/kernels/int8.py", "amax(dim=1, keepdim=True)", "amax(dim=0, keepdim=True)", INT8),
-    Mutation(f"{CORE}/kernels/triton_int8.py", "values * 0.0", "largest * 0.0", INT8),
-    Mutation(f"{CORE}/kernels/triton_int8.py", "0.044715 * y", "0.044 * y", INT8),
+    Mutation(f"{CORE}/kernels/int8.py", ".mul_(by_row).mul_(by_column)", ".mul_(by_column)", PRODUCTS),
+    Mutation(f"{CORE}/kernels/int8.py", "amax(dim=1, keepdim=True)", "amax(dim=0, keepdim=True)", PRODUCTS),
+    Mutation(f"{CORE}/kernels/triton_int8.py", "values * 0.0", "largest * 0.0", TRITON_INT8),
+    Mutation(f"{CORE}/kernels/triton_int8.py", "0.044715 * y", "0.044 * y", TRITON_INT8),
     Mutation(f"{CORE}/weights/int8.py", 'or (method == "int8" and _MODULATION', "or (False and _MODULATION", INT8),
     Mutation(f"{CORE}/weights/int8.py", "if not (is_large(key) and", "if not (", INT8),
     Mutation(f"{TYPES}/quantize.py", "    _merge(fresh.model, patcher.patches)\n", "", QUANTIZE),
@@ -113,7 +117,13 @@ MUTATIONS = [
     Mutation(
         f"{CORE}/models/transformer/model.py", "shift, scale = per_token", "scale, shift = per_token", TRANSFORMER
     ),
-    Mutation(f"{CORE}/kernels/layers.py", '"gelu", [], "tanh"', '"gelu", [], "none"', LAYERS),
+    Mutation(f"{CORE}/kernels/torch_symbols.py", '"gelu", [], "tanh"', '"gelu", [], "none"', LAYERS),
+    Mutation(f"{CORE}/kernels/torch_symbols.py", "if not error <", "if error < -", SYMBOLS),
+    Mutation(f"{CORE}/kernels/torch_symbols.py", "function._dynamo_marked_constant = True", "pass", AVAILABILITY),
+    Mutation(f"{CORE}/kernels/availability.py", "if error is None:", "if True:", AVAILABILITY),
+    Mutation(f"{CORE}/kernels/availability.py", "if capability < _VOLTA:", "if False:", AVAILABILITY),
+    Mutation(f"{CORE}/kernels/availability.py", "except Exception as", "except ImportError as", AVAILABILITY),
+    Mutation(f"{CORE}/kernels/triton_trial.py", "if not error < bound:", "if error == 7:", AVAILABILITY),
     Mutation(f"{CORE}/kernels/layers.py", "and not (layer.deltas or layer._forward_hooks)", "", LAYERS),
     Mutation(f"{CORE}/kernels/layers.py", "(layer.deltas or layer._forward_hooks)", "layer._forward_hooks", LORA),
     Mutation(f"{CORE}/kernels/layers.py", "        not torch.compiler.is_compiling()\n", "        True\n", COMPILATION),

@@ -1,34 +1,51 @@
-"""Triton kernels for NVIDIA cards: tokens.py for what stands between a block's matrices, maps.py for the VAE's feature
-maps, integers.py for products of 8-bit integers.
+"""Whether the Triton kernels run on a device: tried once per device and process, with PyTorch's operations otherwise.
 
-The modules import Triton, which PyTorch brings along where there is one for the machine; this package does not.
+The kernels are in `triton_tokens.py` (between the matrices of a transformer block), `triton_maps.py` (the VAE's feature
+maps) and `triton_int8.py` (products of 8-bit integers). Those modules import Triton, which PyTorch brings along on most
+systems; this module imports it only to try it.
+
+`COGVIDEOX_KERNELS=off` in the environment switches all of them off.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from importlib.util import find_spec
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-_HAS_TRITON = find_spec("triton") is not None
+from .layers import needs_gradients
+from .torch_symbols import constant_when_compiled
+
+logger = logging.getLogger("cogvideox")
+
+SWITCH = "COGVIDEOX_KERNELS"
+"""The environment variable that switches the kernels off; read when a device is first asked about."""
+_OFF, _ON = ("off", "0", "no", "false"), ("", "on", "1", "yes", "true")
+_VOLTA = (7, 0)  # compute capability of the first NVIDIA cards that Triton compiles for
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def fits_kernels(*tensors: Tensor) -> bool:
-    """Whether Triton's kernels may take these: on a CUDA GPU, and nobody asks a gradient of them.
+@constant_when_compiled
+def available(device: torch.device) -> bool:
+    """Whether the Triton kernels run on a device. The first question compiles and runs a small one, in about a second;
+    later ones look up its answer. Where they do not run, a sentence in the log says why."""
+    return device.type == "cuda" and _runs(device)
 
-    torch.compile takes them as they are; left to itself it was 4 % slower, on an H200 at 49 x 480 x 720.
+
+def uses_triton(*tensors: Tensor) -> bool:
+    """Whether a Triton kernel computes with these tensors of any shape: on a GPU where it runs, and in inference only.
+
+    torch.compile takes the kernels as they are; left to itself it was 4 % slower, on an H200 at 49 x 480 x 720.
     """
-    return (
-        tensors[0].is_cuda
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-        and _HAS_TRITON
-    )
+    return tensors[0].is_cuda and not needs_gradients(*tensors) and available(tensors[0].device)
 
 
 def on_its_device(function: Callable[Concatenate[Tensor, _P], _R]) -> Callable[Concatenate[Tensor, _P], _R]:
@@ -45,3 +62,68 @@ def on_its_device(function: Callable[Concatenate[Tensor, _P], _R]) -> Callable[C
             return function(x, *args, **kwargs)
 
     return launch
+
+
+@cache
+def _runs(device: torch.device) -> bool:
+    """The answer of `available` for a GPU, with its sentence in the log."""
+    reason = reason_against(device)
+    if reason is None:
+        error = trial_error(device)
+        if error is None:
+            return True
+        logger.warning(
+            "Triton does not work on %s (%s), so PyTorch's own operations compute there, more slowly; %s=off switches "
+            "the trial and this message off",
+            device,
+            error,
+            SWITCH,
+        )
+        return False
+    logger.info("The Triton kernels are not used on %s: %s", device, reason)
+    return False
+
+
+def reason_against(device: torch.device) -> str | None:
+    """Why the kernels need not be tried on a device, in words; None where they may run."""
+    if _is_switched_off():
+        return f"{SWITCH}={os.environ[SWITCH]}"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    return card_reason(torch.cuda.get_device_capability(device), torch.version.hip) if device.type == "cuda" else None
+
+
+def card_reason(capability: tuple[int, int], hip: str | None) -> str | None:
+    """Why the kernels are not tried on a card, in words; None where they may run.
+
+    Args: capability: its compute capability. hip: the version of AMD's platform, where PyTorch was built for it.
+    """
+    if hip is not None:
+        return "they are written for NVIDIA cards"
+    if capability < _VOLTA:
+        return f"its compute capability is {capability[0]}.{capability[1]}, and Triton needs {_VOLTA[0]}.{_VOLTA[1]}"
+    return None
+
+
+def trial_error(device: torch.device) -> str | None:
+    """Compile a small kernel on a device, run it and look at its numbers; what went wrong, or None.
+
+    The kernel uses what the others use of Triton's language, in every dtype they take.
+    """
+    try:
+        from .triton_trial import check
+
+        check(device)
+    except torch.cuda.OutOfMemoryError:
+        raise  # says nothing about Triton
+    except Exception as error:  # a Triton that does not fit its system raises anything: a missing compiler or library
+        first_line = str(error).strip().partition("\n")[0]
+        return f"{type(error).__name__}: {first_line}"
+    return None
+
+
+def _is_switched_off() -> bool:
+    setting = os.environ.get(SWITCH, "").strip().lower()
+    if setting not in _OFF + _ON:
+        logger.warning("%s=%s; it takes on or off: the kernels stay on", SWITCH, setting)
+    return setting in _OFF

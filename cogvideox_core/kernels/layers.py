@@ -1,8 +1,8 @@
-"""The layers models are built of: torch.nn's, with a faster way to multiply on a CPU.
+"""The layers models are built of: torch.nn's, with a faster way to multiply on a CPU and weights that kernels may read.
 
-PyTorch brings two libraries for matrices to a CPU: in float32 it takes MKL, in bfloat16 oneDNN. oneDNN was the faster
-one in float32 too where this was tried, on an AMD processor, and applies a GELU while the result is at hand, as cuBLAS
-does on a GPU. All differ by rounding only; `benchmarks/performance.py` measures a whole step.
+PyTorch has two libraries for products of matrices on a CPU: in float32 it uses MKL, in bfloat16 oneDNN. oneDNN was the
+faster one in float32 too on the AMD processor this was measured on, and applies a GELU while the result is in cache, as
+cuBLAS does on a GPU. All differ by rounding only; `benchmarks/performance.py` measures a whole step.
 """
 
 from __future__ import annotations
@@ -15,97 +15,101 @@ from torch import Tensor, nn
 from torch.nn import GroupNorm
 from torch.nn import functional as F
 
-__all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "linear_gelu", "plain_weights"]
+from .torch_symbols import addmm_gelu, has_onednn_linear, onednn_linear
+
+__all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "kernel_weights", "linear_gelu"]
+
+Delta = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+"""Called as a forward hook is, with a layer, its inputs ([..., K],) and its output [..., N]; returns the new output."""
 
 
 class Linear(nn.Linear):
-    """A linear layer, with `additions` to its result: what LoRAs leave here.
+    """A linear layer, with `deltas` to its result: those of LoRAs.
 
-    An addition is called as a forward hook is. It is no hook since torch.compile, which takes one compiled block for
-    all that look alike, does not look at hooks.
+    They are no forward hooks because torch.compile, which reuses one compiled block for all blocks, does not check
+    hooks.
     """
 
-    additions: tuple[Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor], ...] = ()
+    deltas: tuple[Delta, ...] = ()
 
     def forward(self, input: Tensor) -> Tensor:
+        """[..., in_features] -> [..., out_features]."""
         output = self._multiplied(input)
-        for add in self.additions:
-            output = add(self, (input,), output)
+        for delta in self.deltas:
+            output = delta(self, (input,), output)
         return output
 
     def _multiplied(self, input: Tensor) -> Tensor:
         if input.dtype == torch.float32 and _fits_onednn(input, self.weight):
-            return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
+            return onednn_linear(input, self.weight, self.bias)
         return super().forward(input)
 
     def gelu(self, input: Tensor) -> Tensor:
-        """The tanh approximation of GELU of the product, without additions."""
+        """The tanh approximation of GELU of the product, without deltas; shapes as for `forward`."""
         if _fits_onednn(input, self.weight):
-            return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "gelu", [], "tanh")
-        if input.is_cuda and self.bias is not None and plain_weights(self, input):
-            rows = input.flatten(0, -2), self.weight.t()
-            return torch.ops.aten._addmm_activation(self.bias, *rows, use_gelu=True).unflatten(0, input.shape[:-1])
+            return onednn_linear(input, self.weight, self.bias, gelu=True)
+        if input.is_cuda and self.bias is not None and kernel_weights(self, input):
+            return addmm_gelu(input.flatten(0, -2), self.weight, self.bias).unflatten(0, input.shape[:-1])
         return F.gelu(self._multiplied(input), approximate="tanh")
 
 
-class _Lending:
-    def weights_for(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Weight and bias, where they can be used for x without calling the layer."""
-        return plain_weights(self, x)
+class _KernelWeights:
+    """A layer whose weights a kernel may read in place of a call."""
+
+    def kernel_weights(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The function `kernel_weights` of this layer, for an x of any shape."""
+        return kernel_weights(self, x)
 
 
-class LayerNorm(_Lending, nn.LayerNorm):
+class LayerNorm(_KernelWeights, nn.LayerNorm):
     pass
 
 
-class Conv2d(_Lending, nn.Conv2d):
+class Conv2d(_KernelWeights, nn.Conv2d):
     pass
 
 
-class Conv3d(_Lending, nn.Conv3d):
+class Conv3d(_KernelWeights, nn.Conv3d):
     pass
 
 
 def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
-    """The tanh approximation of GELU of a linear layer's result."""
-    if isinstance(layer, Linear) and not (layer.additions or layer._forward_hooks):
+    """The tanh approximation of GELU of a linear layer's result: [..., K] -> [..., N]."""
+    if isinstance(layer, Linear) and not (layer.deltas or layer._forward_hooks):
         return layer.gelu(x)
     return F.gelu(layer(x), approximate="tanh")
 
 
-def plain_weights(layer: Any, x: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Weight and bias of a layer, where they are ordinary ones, stand where x is, and nobody would miss the call."""
+def kernel_weights(layer: Any, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Weight and bias of a layer, for a kernel that computes with x [...] in place of a call of the layer.
+
+    None if the layer must be called itself: its weights are packed, have another device or dtype than x or need
+    gradients, or it has hooks. The shapes are those of the layer.
+    """
     weight, bias = layer.weight, layer.bias
     fits = type(weight) is nn.Parameter and weight.device == x.device and weight.dtype == x.dtype
-    return (weight, bias) if fits and not layer._forward_hooks and not wants_gradients(x, weight) else None
+    return (weight, bias) if fits and not layer._forward_hooks and not needs_gradients(x, weight) else None
 
 
-def onednn_convolves(x: Tensor) -> bool:
-    """Whether oneDNN's own operation for convolutions can be asked for x; in 16 bits PyTorch asks it by itself."""
+def fits_onednn_conv(x: Tensor) -> bool:
+    """Whether `onednn_conv3d` takes x [B, C, T, H, W]: float32 on a CPU. In 16 bits PyTorch asks oneDNN by itself."""
     on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
     return on_cpu and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling()
 
 
-def wants_gradients(*tensors: Tensor) -> bool:
-    """Whether what is computed from them takes part in a backward pass."""
+def needs_gradients(*tensors: Tensor) -> bool:
+    """Whether what is computed from tensors of any shape takes part in a backward pass."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's own operation takes these: plain numbers on the CPU that nobody asks a gradient of.
-
-    While torch.compile traces it does not: its CPU backend takes that operation with constant weights only.
-    """
+    """Whether `onednn_linear` takes these: unpacked weights on the CPU, in inference, not traced by torch.compile."""
     return (
         not torch.compiler.is_compiling()
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
         and type(weight) is nn.Parameter
-        and not wants_gradients(x, weight)
-        and HAS_ONEDNN
+        and not needs_gradients(x, weight)
+        and has_onednn_linear(x.dtype)
     )
-
-
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-"""Whether PyTorch brings oneDNN's products of matrices by name."""

@@ -13,7 +13,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..models.transformer.positions import Rotary
 from .availability import on_its_device
 
 
@@ -61,7 +60,7 @@ def gated(text: Tensor, video: Tensor, tokens: Tensor, modulation: Tensor) -> tu
 
 
 @on_its_device
-def normed_heads(x: Tensor, weight: Tensor, bias: Tensor, rotary: Rotary | None, eps: float) -> Tensor:
+def normed_heads(x: Tensor, weight: Tensor, bias: Tensor, rotary: tuple[Tensor, Tensor] | None, eps: float) -> Tensor:
     """LayerNorm of each head of x [B, S, heads, d], then turned by its place; in place. d is a power of two."""
     _, length, heads, head_dim = x.shape
     cos, sin = rotary or (weight, weight)

@@ -56,5 +56,5 @@ def add_pairs(transformer: CogVideoXTransformer3D, shape: LoRAShape) -> dict[str
         layer = transformer.get_submodule(name)
         assert isinstance(layer, Linear)
         layer.add_module("lora", pair)
-        layer.additions += (pair,)
+        layer.deltas += (pair,)
     return pairs

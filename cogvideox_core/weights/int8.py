@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import layers
-from ..kernels.int8 import int8_linear, multiplies_int8
+from ..kernels.int8 import can_multiply_int8, int8_linear
 from .packed_weight import PackedWeight, is_large, quantize
 
 Method = Literal["none", "int8", "llm.int8"]
@@ -40,7 +40,7 @@ class Int8Linear(layers.Linear):
 
     def _in_8_bits(self, input: Tensor) -> bool:
         weight = self.weight
-        return isinstance(weight, PackedWeight) and multiplies_int8(input, weight.stored["data"])
+        return isinstance(weight, PackedWeight) and can_multiply_int8(input, weight.stored["data"])
 
     def _product(self, input: Tensor, *, gelu: bool = False) -> Tensor:
         weight = self.weight

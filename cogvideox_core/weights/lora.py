@@ -116,10 +116,10 @@ def _add_to_result(layer: nn.Module, addition: Callable[..., Tensor]) -> Callabl
     """Have `addition` called with a layer's result, as a forward hook is. Returns: what takes it away again."""
     if not isinstance(layer, Linear):
         return layer.register_forward_hook(addition).remove
-    layer.additions += (addition,)
+    layer.deltas += (addition,)
 
     def undo() -> None:
-        layer.additions = tuple(other for other in layer.additions if other is not addition)
+        layer.deltas = tuple(other for other in layer.deltas if other is not addition)
 
     return undo
 

@@ -84,9 +84,9 @@ def _load_cudnn() -> AttentionFn:
 
 
 def _load_onednn() -> AttentionFn:
-    if not cpu_attention.is_at_hand():
+    if not cpu_attention.is_available():
         raise ImportError(f"this is {torch.__version__} for {platform.machine()}")
-    return cpu_attention.by_onednn
+    return cpu_attention.onednn_attention
 
 
 def _load_flash() -> AttentionFn:
@@ -169,7 +169,7 @@ class Attention:
 
 
 def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
-    """A backend by its name; "auto" takes oneDNN's products on a CPU (see `cpu_attention.is_preferred`), cuDNN's kernel
+    """A backend by its name; "auto" takes oneDNN's products on a CPU (see `cpu_attention.is_default`), cuDNN's kernel
     on Hopper GPUs, and PyTorch's own choice elsewhere.
 
     Raises: ValueError for an unknown name, or a device or dtype it does not take; ImportError if its package is not
@@ -199,7 +199,7 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
 
 
 def _best(device: torch.device, dtype: torch.dtype) -> str:
-    if device.type == "cpu" and cpu_attention.is_preferred(dtype):
+    if device.type == "cpu" and cpu_attention.is_default(dtype):
         return "onednn"
     return "cudnn" if _prefers_cudnn(device) else "sdpa"
 

@@ -1,8 +1,8 @@
-"""What stands between the matrices of a block: norms with their modulation, rotation, gated residuals.
+"""What a block computes between its matrices: norms with their modulation, rotation, gated residuals.
 
-On a CUDA GPU each is one Triton kernel (kernels/tokens.py), which reads and writes every number once; elsewhere, and
-wherever gradients are wanted, it is PyTorch. A layer norm offers its numbers to a kernel by a method `weights_for(x)`
-that gives (weight, bias), or None if it must be called itself; one without that method is called.
+On a GPU where Triton runs each is one kernel (kernels/triton_tokens.py), which reads and writes every number once;
+elsewhere, and in training, it is PyTorch. A layer norm hands its weights to a kernel by a method `kernel_weights(x)`,
+which returns (weight, bias), or None if the norm must be called itself; a norm without that method is called.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ...kernels.availability import fits_kernels
+from ...kernels.availability import uses_triton
 from .positions import Rotary, apply_rotary
 
 
@@ -52,7 +52,7 @@ def gated(
     text: Tensor, video: Tensor, tokens: Tensor, modulation: Tensor, runs: Runs | None = None
 ) -> tuple[Tensor, Tensor]:
     """text [B, L, D] and video [B, N, D] plus gate * tokens [B, L + N, D]; modulation as above."""
-    if not runs and fits_kernels(text, video, tokens, modulation):
+    if not runs and uses_triton(text, video, tokens, modulation):
         return _kernels().gated(text, video, tokens, modulation)
     (_, _, text_gate), (_, _, video_gate) = _by_part(modulation, runs)
     text_tokens, video_tokens = tokens.split([text.shape[1], video.shape[1]], dim=1)
@@ -87,8 +87,8 @@ def _by_part(modulation: Tensor, runs: Runs | None) -> list[tuple[Tensor, ...]]:
 
 
 def _weights_for_kernel(norm: Any, *tensors: Tensor) -> tuple[Tensor, Tensor] | None:
-    offers = getattr(norm, "weights_for", None)
-    return offers(tensors[0]) if offers is not None and fits_kernels(*tensors) else None
+    offers = getattr(norm, "kernel_weights", None)
+    return offers(tensors[0]) if offers is not None and uses_triton(*tensors) else None
 
 
 def _kernels() -> Any:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...kernels.availability import fits_kernels
+from ...kernels.availability import uses_triton
+from ...kernels.torch_symbols import channel_moments
 
 
 class BandSize(NamedTuple):
@@ -136,12 +137,13 @@ Convolve = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 def convolved(layer: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """A convolution's result, and the bias that is left to whoever writes it: where a kernel does, it costs nothing."""
-    lends = getattr(layer, "weights_for", None)
-    weights = lends(x) if lends is not None and fits_kernels(x) else None
+    lends = getattr(layer, "kernel_weights", None)
+    weights = lends(x) if lends is not None and uses_triton(x) else None
     if weights is None or not _channels_last(x):
         return layer(x), None
     weight, bias = weights
-    return layer._conv_forward(x, weight, None), bias
+    convolve = F.conv3d if x.ndim == 5 else F.conv2d
+    return convolve(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups), bias
 
 
 class Activated:
@@ -157,7 +159,7 @@ class Activated:
         self.shape, self.dtype, self.device = values.shape, values.dtype, values.device
 
     def write(self, start: int, stop: int, into: Tensor) -> None:
-        if fits_kernels(into) and _channels_last(into) and all(map(_channels_last, self.values)):
+        if uses_triton(into) and _channels_last(into) and all(map(_channels_last, self.values)):
             self._write_by_kernel(start, stop, into)
             return
         for first, view in self.values.views(start, stop):
@@ -239,7 +241,7 @@ def _moments(values: Strips, groups: int) -> tuple[Tensor, Tensor]:
 def _strip_moments(strip: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and variance [B, groups] of a strip, in float32."""
     in_order = strip.is_contiguous(memory_format=torch.channels_last_3d)
-    if fits_kernels(strip) and in_order and _are_powers_of_two(strip.shape[1], groups):
+    if uses_triton(strip) and in_order and _are_powers_of_two(strip.shape[1], groups):
         return _kernels().moments(strip, groups)
     of_clips = zip(*map(_channel_moments, strip.float().split(1)), strict=True)
     mean, variance = (torch.stack(clips).unflatten(1, (groups, -1)) for clips in of_clips)
@@ -251,11 +253,7 @@ def _channel_moments(clip: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance [C] of [1, C, T, H, W]."""
     if clip.device.type == "cpu" and _channels_last(clip):
         return _channel_moments_by_parts(clip)
-    if clip.device.type in ("cpu", "cuda"):
-        mean, variance = torch.batch_norm_update_stats(clip, None, None, 0.0)
-        return mean, variance
-    variance, mean = torch.var_mean(clip, dim=(0, 2, 3, 4), correction=0)
-    return mean, variance
+    return channel_moments(clip)
 
 
 def _channel_moments_by_parts(clip: Tensor) -> tuple[Tensor, Tensor]:
@@ -268,7 +266,7 @@ def _channel_moments_by_parts(clip: Tensor) -> tuple[Tensor, Tensor]:
     channels, cells = clip.shape[1], clip[0, 0].numel()
     neighbours = math.gcd(cells, max(1, _VALUES_AT_ONCE // channels))
     parts = clip.movedim(1, -1).reshape(-1, neighbours * channels).split(_ADDED_UP)
-    of_parts = zip(*(torch.batch_norm_update_stats(x.T[None, :, :, None], None, None, 0.0) for x in parts), strict=True)
+    of_parts = zip(*(channel_moments(x.T[None, :, :, None]) for x in parts), strict=True)
     mean, variance = (torch.stack(found).view(-1, neighbours, channels) for found in of_parts)
     share = mean.new_tensor([len(part) / cells for part in parts])[:, None, None]
     total = (mean * share).sum(dim=(0, 1))

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...kernels.layers import onednn_convolves
+from ...kernels.layers import fits_onednn_conv
+from ...kernels.torch_symbols import onednn_conv3d
 from .feature_maps import Convolve, convolved, empty
 
 _TAPS = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
@@ -35,8 +36,8 @@ def fast_convolution(layer: Any, x: Tensor, cells: int) -> Convolve:
 
     The layer pads rows on their left and right by itself. `cells`: T H W of the whole map, of which x may be a band.
     """
-    lends = getattr(layer, "weights_for", None)
-    weights = lends(x) if lends is not None and onednn_convolves(x) else None
+    lends = getattr(layer, "kernel_weights", None)
+    weights = lends(x) if lends is not None and fits_onednn_conv(x) else None
     if weights is None:
         return partial(convolved, layer)
     weight, bias = weights
@@ -94,7 +95,7 @@ def _products(x: Tensor, weights: Tensor) -> Iterator[Tensor]:
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Padded by a column on each side."""
-    return torch.mkldnn_convolution(x, weight, bias, (0, 0, 1), (1, 1, 1), (1, 1, 1), 1)
+    return onednn_conv3d(x, weight, bias)
 
 
 def _differences(x: Tensor, dim: int) -> Iterator[Tensor]:

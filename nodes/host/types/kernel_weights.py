@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ....cogvideox_core.kernels.layers import plain_weights
+from ....cogvideox_core.kernels.layers import kernel_weights
 
 
 def lending(operations: Any) -> Any:
@@ -17,10 +17,10 @@ def lending(operations: Any) -> Any:
         weight_function: Any
         bias_function: Any
 
-        def weights_for(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        def kernel_weights(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
             """Weight and bias, where they can be used for x without calling the layer."""
             altered = self.comfy_cast_weights or self.weight_function or self.bias_function
-            return None if altered else plain_weights(self, x)
+            return None if altered else kernel_weights(self, x)
 
     class Operations(operations):
         class LayerNorm(Lending, operations.LayerNorm):

@@ -11,7 +11,7 @@ import torch
 from comfy.cli_args import args
 from torch import Tensor, nn
 
-from ....cogvideox_core.kernels.cpu_attention import by_onednn, is_preferred
+from ....cogvideox_core.kernels.cpu_attention import is_default, onednn_attention
 from ....cogvideox_core.models.transformer.attention import AttentionFn
 from ....cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from ....cogvideox_core.models.transformer.positions import Rotary
@@ -99,7 +99,7 @@ def _choice(q: Tensor) -> Callable[..., Tensor]:
     """
     chosen = attentions.optimized_attention
     if q.device.type == "cpu" and chosen is attentions.attention_sub_quad and not args.use_quad_cross_attention:
-        return attention_onednn if is_preferred(q.dtype) else attentions.attention_pytorch
+        return attention_onednn if is_default(q.dtype) else attentions.attention_pytorch
     return chosen
 
 
@@ -115,10 +115,10 @@ def attention_onednn(
     skip_output_reshape: bool = False,
     **options: Any,
 ) -> Tensor:
-    """`by_onednn` as ComfyUI calls attention; what another pack's override asks beyond that is PyTorch's own."""
+    """`onednn_attention` as ComfyUI calls attention; what another pack's override asks beyond that is PyTorch's own."""
     asks_more = mask is not None or skip_output_reshape or options.get("scale") or options.get("enable_gqa")
     if skip_reshape and not asks_more:
-        return by_onednn(q, k, v)
+        return onednn_attention(q, k, v)
     return attentions.attention_pytorch(
         q, k, v, heads, mask, attn_precision, skip_reshape, skip_output_reshape, **options
     )

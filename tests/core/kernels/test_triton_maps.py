@@ -26,7 +26,7 @@ def kernels() -> ModuleType:
 @pytest.fixture
 def in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The maps' own arithmetic, on a GPU too."""
-    monkeypatch.setattr(feature_maps, "fits_kernels", lambda *tensors: False)
+    monkeypatch.setattr(feature_maps, "uses_triton", lambda *tensors: False)
 
 
 def drawn(*shape: int, offset: float = 0.0) -> Tensor:

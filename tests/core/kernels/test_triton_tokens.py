@@ -78,12 +78,12 @@ def test_heads_normed_and_turned(kernels: ModuleType, turned: bool, dtype: torch
 
 def test_a_norm_offers_its_weights_only_where_nobody_would_miss_a_call() -> None:
     layer, x = norm(64, torch.float32), drawn(2, 64)
-    assert layer.weights_for(x) is not None
-    assert layer.weights_for(x.to("meta")) is None
+    assert layer.kernel_weights(x) is not None
+    assert layer.kernel_weights(x.to("meta")) is None
     layer.requires_grad_(True)
-    assert layer.weights_for(x) is None
+    assert layer.kernel_weights(x) is None
     layer.requires_grad_(False).register_forward_hook(lambda module, given, out: out)
-    assert layer.weights_for(x) is None
+    assert layer.kernel_weights(x) is None
 
 
 @pytest.mark.gpu
@@ -94,6 +94,6 @@ def test_kernels_run_where_their_tensors_are(kernels: ModuleType) -> None:
     text, video, tokens = drawn(2, TEXT, 192), drawn(2, VIDEO, 192), drawn(2, TEXT + VIDEO, 192)
     modulation = drawn(2, 6 * 192)
     here = kernels.gated(text.clone(), video.clone(), tokens, modulation)
-    there = kernels.gated(*(part.to("cuda:1") for part in (text, video, tokens, modulation)))
+    there = kernels.gated(*(part.to(device="cuda:1") for part in (text, video, tokens, modulation)))
     for ours, expected in zip(there, here, strict=True):
         assert torch.equal(ours.cpu(), expected.cpu())

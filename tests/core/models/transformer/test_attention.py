@@ -70,7 +70,7 @@ def inputs(dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(3, 2, 4, 40, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-needs_onednn = pytest.mark.skipif(not cpu_attention.is_at_hand(), reason="no oneDNN for this processor")
+needs_onednn = pytest.mark.skipif(not cpu_attention.is_available(), reason="no oneDNN for this processor")
 
 
 @needs_onednn
@@ -87,7 +87,7 @@ def test_auto_takes_onednns_on_the_cpu_where_it_is_faster(monkeypatch: pytest.Mo
 
 
 def test_auto_takes_pytorchs_own_on_the_cpu_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_attention, "HAS_ONEDNN", False)
+    monkeypatch.setattr(cpu_attention, "has_onednn_linear", lambda: False)
     chosen = choose_attention("auto", CPU, torch.float32)
     assert (chosen.name, chosen.may_fall_back) == ("sdpa", False)
     told = (
@@ -117,7 +117,7 @@ def test_compiled_it_is_pytorchs_own_without_a_break(dtype: torch.dtype) -> None
         return graph
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return (cpu_attention.by_onednn if cpu_attention.is_preferred(q.dtype) else sdpa)(q, k, v)
+        return (cpu_attention.onednn_attention if cpu_attention.is_default(q.dtype) else sdpa)(q, k, v)
 
     q, k, v = torch.randn(3, 1, 2, 800, 16).to(dtype)
     compiled: Any = torch.compile(attend, backend=note, fullgraph=True)
@@ -138,7 +138,7 @@ def test_onednns_numbers(
     generator = torch.Generator().manual_seed(length)
     q, k, v = (3 * torch.randn(3, 2, length, 2, head_dim, generator=generator)).to(dtype).transpose(2, 3)
     exact, of_pytorch = sdpa(q.double(), k.double(), v.double()), sdpa(q, k, v)
-    found = cpu_attention.by_onednn(q, k, v)
+    found = cpu_attention.onednn_attention(q, k, v)
     assert found.dtype == dtype and found.is_contiguous() and not torch.equal(found, of_pytorch)
     bound = 2 * relative_difference(of_pytorch.double(), exact)
     assert_parity(found.double(), exact, bound, f"attention of {length} tokens in {dtype}")
@@ -147,15 +147,15 @@ def test_onednns_numbers(
 @needs_onednn
 def test_onednns_takes_fewer_queries_than_keys() -> None:
     q, k, v = torch.randn(1, 2, 800, 16), torch.randn(1, 2, 1300, 16), torch.randn(1, 2, 1300, 16)
-    assert_parity(cpu_attention.by_onednn(q, k, v), sdpa(q, k, v), 2e-6, "fewer queries")
+    assert_parity(cpu_attention.onednn_attention(q, k, v), sdpa(q, k, v), 2e-6, "fewer queries")
 
 
 def test_onednns_leaves_to_pytorch_what_it_does_not_do() -> None:
     short, wide = inputs(), torch.randn(3, 1, 1, 800, 16, dtype=torch.float64)
     wanting = torch.randn(3, 1, 1, 800, 16).requires_grad_()
     for q, k, v in (short, wide, wanting):
-        assert torch.equal(cpu_attention.by_onednn(q, k, v), sdpa(q, k, v))
-    cpu_attention.by_onednn(*wanting).sum().backward()
+        assert torch.equal(cpu_attention.onednn_attention(q, k, v), sdpa(q, k, v))
+    cpu_attention.onednn_attention(*wanting).sum().backward()
     assert wanting.grad is not None
 
 
@@ -250,5 +250,5 @@ def test_cudnns_kernel_gives_pytorchs_numbers(name: str) -> None:
     attention.probe(17_776, 64, torch.bfloat16, cuda)
     hopper = torch.cuda.get_device_capability(cuda)[0] == 9
     assert attention.name == ("cudnn" if name == "cudnn" or hopper else "sdpa")
-    q, k, v = (part.repeat(1, 1, 8, 4) for part in inputs(torch.bfloat16).cuda())
+    q, k, v = (part.repeat(1, 1, 8, 4) for part in inputs(torch.bfloat16).to(cuda))
     assert_parity(attention(q, k, v).float(), sdpa(q, k, v).float(), 1e-2, name)
