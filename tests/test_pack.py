@@ -35,9 +35,9 @@ def test_the_linter_for_packs_finds_nothing(tmp_path: Path) -> None:
 def test_the_registry_finds_nothing(tmp_path: Path) -> None:
     """What `comfy node publish` checks first. It succeeds with warnings too, so they are looked for."""
     done = run_tool(tmp_path, "comfy_cli", "--skip-prompt", "node", "validate")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "All validation checks passed" in done.stdout, done.stdout + done.stderr
-    assert "warning" not in (done.stdout + done.stderr).lower()
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "All validation checks passed" in said and "warning" not in said.lower(), said
 
 
 def test_a_commit_is_checked_with_the_versions_of_package_json() -> None:
