@@ -64,8 +64,8 @@ def _convert(options: Namespace) -> str:
 
 def _add_fit_preview(parser: ArgumentParser) -> None:
     parser.description = (
-        "Fit the colours of live previews to a VAE and write them into its folder. Videos like those the model makes are "
-        "best; a dozen is enough."
+        "Fit the colours of live previews to a VAE and write them into its folder. Videos like those the model makes "
+        "are best; a dozen is enough."
     )
     parser.add_argument("folder", metavar="FOLDER", help="whole CogVideoX folder in diffusers' layout, or its VAE's")
     parser.add_argument("videos", metavar="VIDEO", nargs="*", help="default: the small world of the demo model")
@@ -74,9 +74,7 @@ def _add_fit_preview(parser: ArgumentParser) -> None:
 def _fit_preview(options: Namespace) -> str:
     folder = component_path(options.folder, "vae")
     if not folder.is_dir():
-        raise ValueError(
-            f"{folder} is a file; give the folder with the VAE's config.json; the colours are written into it"
-        )
+        raise ValueError(f"{folder} is a file; give the folder with the VAE's config.json, where they are written")
     vae = load_vae(folder, dtype=torch.float32)
     multiple = vae.config.spatial_compression_ratio
     clips = (_shown(path, multiple) for path in options.videos) if options.videos else _scenes()
@@ -91,7 +89,7 @@ def _scenes() -> Iterator[Tensor]:
 
 
 def _shown(path: str, multiple: int) -> Tensor:
-    """The beginning of a video, resized: [1, 3, F, H, W] in [0, 1]; F is 8n + 1, H and W are multiples of `multiple`."""
+    """The beginning of a video, resized: [1, 3, F, H, W] in [0, 1]; F is 8n + 1, H and W divide by `multiple`."""
     video, _ = read_video(Path(path), max_frames=_FRAMES)
     frames = video[0, :, : (video.shape[2] - 1) // 8 * 8 + 1].transpose(0, 1)
     shrink = min(1.0, _SIDE / min(frames.shape[2:]))

@@ -53,7 +53,7 @@ def image_pixels(image: Any, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
 
 
 def mask_pixels(mask: Tensor, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
-    """Masks as [1, 1, F, height, width] in [0, 1], fitted like the frames of their video; a single one serves every frame.
+    """Masks as [1, 1, F, height, width] in [0, 1], fitted like the frames of their video; one serves every frame.
 
     Args: mask: [F, H, W] or [H, W], from 0 to 1.
     Raises: ValueError for too few masks, or for another aspect ratio with "refuse".
@@ -168,10 +168,10 @@ def inpaint_latents(mask: Tensor, z_masked: Tensor, size: LatentSize) -> Tensor:
 
 
 def quadmask_videos(video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The two videos that a "quadmask" model is given, both [B, 3, F, H, W] in [-1, 1]: how much of each pixel is known,
-    as grey; and the video darkened by the mask.
+    """The two videos that a "quadmask" model is given, both [B, 3, F, H, W] in [-1, 1]: how much of each pixel
+    is known, as grey; and the video darkened by the mask.
 
-    Args: video: [B, 3, F, H, W] in [-1, 1]. mask: [B, 1, F, H, W]; 1 is replaced, 0 kept, the two values between are partly kept.
+    Args: video: [B, 3, F, H, W] in [-1, 1]. mask: [B, 1, F, H, W]; 1 is replaced, 0 kept, values between partly kept.
     Source: ComfyUI's `VOIDInpaintConditioning`.
     """
     known = 1.0 - mask

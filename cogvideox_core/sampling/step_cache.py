@@ -10,8 +10,8 @@ while the budget lasts. The budget is released evenly over the run, so little is
 change everything after them.
 
 Related work: TeaCache (arXiv 2411.19108) decides by the time embedding alone, see `teacache_decisions`;
-EasyCache (arXiv 2507.02860) by the change of input and output; TaylorSeer (arXiv 2503.06923) extrapolates features along
-a line.
+EasyCache (arXiv 2507.02860) by the change of input and output; TaylorSeer (arXiv 2503.06923) extrapolates features
+along a line.
 """
 
 from __future__ import annotations
