@@ -43,6 +43,7 @@ BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.01}
 _PROMPTS = ["a ship in a storm, dramatic light, waves break over the deck", "blurry, out of focus"]
 _SAMPLED = ("text", "image")  # what a model may be conditioned on for this command to sample it
 _TRANSFORMER, _VAE, _TEXT_ENCODER = (COMPONENTS[name].what for name in ("transformer", "vae", "text_encoder"))
+_FORMS_OF_DIFFUSERS = {".safetensors", ".bin", "sharded", "diffusers"}
 _DIGITS = 8  # of each file's SHA-256; enough to compare with the published ones
 _SPARE = 1.5  # times the weights, for what a step takes besides
 
@@ -219,22 +220,33 @@ def _sample(check: Check, job: Job) -> None:
         raise FloatingPointError("the decoded frames")
     if importlib.util.find_spec("diffusers") is None:
         check.how = f"{how}; diffusers not installed"
-        return
+    elif not all(map(_opens_in_diffusers, check.inspections)):
+        check.how = f"{how}; diffusers does not read this form"
+    else:
+        _compare(check, job, embeds, ours)
+
+
+def _opens_in_diffusers(found: Inspection) -> bool:
+    """Whether diffusers reads these files as what they are: it takes other names and quantized numbers for others."""
+    if found.what == _TEXT_ENCODER:
+        return True  # both programs get the embeddings of ours
+    return set(found.form) <= _FORMS_OF_DIFFUSERS and set(found.numbers) <= {_name(dtype) for dtype in BOUNDS}
+
+
+def _compare(check: Check, job: Job, embeds: Tensor, ours: Sampled) -> None:
+    """Run diffusers on the same embeddings [2, L, D] and judge the difference."""
     logger.info("the same with diffusers")
     try:
         reference = sample_with_diffusers(job, embeds, ours.z)
     except Exception as error:  # another program's failure, of whatever kind, belongs in the row
         logger.warning("diffusers: %s", error)
-        check.how = f"{how}; diffusers failed: {type(error).__name__}"
-    else:
-        _judge(check, ours, reference)
-
-
-def _judge(check: Check, ours: Sampled, reference: Sampled) -> None:
+        check.how += f"; diffusers failed: {type(error).__name__}"
+        return
     check.seconds.append(reference.seconds)
     check.latents = _difference(ours.latents, reference.latents)
     check.frames = _difference(ours.frames, reference.frames)
-    if not max(check.latents, check.frames) <= BOUNDS[check.dtype]:  # NaN is not close either
+    bound = BOUNDS[check.dtype]
+    if not (check.latents <= bound and check.frames <= bound):  # NaN is not close either
         check.fault = "not close to diffusers"
 
 
@@ -286,7 +298,7 @@ def _versions() -> str:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return f"{device.type} ({platform.machine()}, threads: {torch.get_num_threads()})"
 
 
 def _markdown(cells: Iterable[str]) -> str:
