@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import comfy.model_management
-import node_helpers
 import torch
 from comfy_api.latest import io
 
-from ..cogvideox_core.models.shapes import LatentSize, VideoSize, check_size, latent_size
-from ..cogvideox_core.models.variants import Conditioning
-from ..cogvideox_core.pipeline.conditioning import (
-    Fit,
-    control_latents,
-    image_latents,
-    image_pixels,
-    inpaint_latents,
-    mask_pixels,
-    masked_video,
-    quadmask_latents,
-    quadmask_videos,
-    video_pixels,
+from ..cogvideox_core.models.shapes import VideoSize
+from ..cogvideox_core.pipeline.conditioning import Fit
+from .host.types.conditioning import (
+    LatentCondition,
+    Target,
+    control_condition,
+    empty_latent,
+    image_condition,
+    known_frames_condition,
+    mask_condition,
+    takes_known_frames,
 )
-from .host.types.model import cogvideox_model
-from .host.types.vae import cogvideox_vae
 from .sizes import checked_size, size_fault, size_inputs
 
 # What users search for in Chinese; written as escapes, as Windows reads Python files in its own encoding.
@@ -54,13 +48,7 @@ class CogVideoXEmptyLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, width: int, height: int, length: int, batch_size: int = 1) -> io.NodeOutput:
-        rules, size = cogvideox_model(model), VideoSize(height, width, length)
-        check_size(size, rules.config, rules.variant)
-        clip = latent_size(size, rules.config, rules.variant).without_leading()
-        samples = torch.zeros(
-            clip.shape(batch_size, rules.config.out_channels), device=comfy.model_management.intermediate_device()
-        )
-        return io.NodeOutput({"samples": samples})
+        return io.NodeOutput(empty_latent(model, VideoSize(height, width, length), batch_size))
 
 
 class CogVideoXImageToVideo(io.ComfyNode):
@@ -129,45 +117,15 @@ class CogVideoXImageToVideo(io.ComfyNode):
         image_scale: str = "diffusers",
         model=None,
     ) -> io.NodeOutput:
-        size = checked_size(width, height, length)
+        target = Target(checked_size(width, height, length), image_fit)
         for name, image in (("start_image", start_image), ("end_image", end_image)):
             if image is not None and len(image) > 1:
                 raise ValueError(f"{name} holds {len(image)} images; give one (Get Image from Batch takes one out)")
         if end_image is not None and length == 1:
             raise ValueError("length=1 with an end image; a video from start to end takes at least 9 frames")
-        vae = cogvideox_vae(vae)
-        if model is not None and cogvideox_model(model).variant.conditioning == "inpaint":
-            return _masked_beyond(positive, negative, vae, start_image, end_image, size, image_fit)
-        first, last = (
-            None if image is None else _encode(vae, image, size, image_fit) for image in (start_image, end_image)
-        )
-        z = image_latents(first, last, _clip_size(vae, size))
-        values = {"concat_latent_image": z, "cogvideox_image_scale": image_scale}
-        return io.NodeOutput(
-            node_helpers.conditioning_set_values(positive, values),
-            node_helpers.conditioning_set_values(negative, values),
-            {"samples": torch.zeros_like(z)},
-        )
-
-
-def _masked_beyond(
-    positive, negative, vae, first: torch.Tensor, last: torch.Tensor | None, size: VideoSize, fit: Fit
-) -> io.NodeOutput:
-    """For an inpainting model: a video of which all frames but the given ones are masked, [1, H, W, C] each."""
-    hidden = torch.ones(1, 1, size.num_frames, size.height, size.width)
-    pixels = torch.zeros(1, 3, size.num_frames, size.height, size.width)
-    for frame, image in ((0, first), (size.num_frames - 1, last)):
-        if image is not None:
-            pixels[:, :, frame] = image_pixels(image[..., :3].movedim(-1, 1), size, fit=fit)[:, :, 0]
-            hidden[:, :, frame] = 0.0
-    z = inpaint_latents(hidden, _encode_video(vae, masked_video(pixels, hidden)), _clip_size(vae, size))
-    return _conditioned(positive, negative, z, "inpaint", vae)
-
-
-def _encode(vae, image: torch.Tensor, size: VideoSize, fit: Fit) -> torch.Tensor:
-    """z [1, 16, 1, h, w] of an IMAGE [1, H, W, C]."""
-    pixels = image_pixels(image[..., :3].movedim(-1, 1), size, fit=fit)  # [1, 3, 1, H, W] in -1 to 1
-    return vae.encode((pixels[:, :, 0].movedim(1, -1) + 1.0) / 2.0)
+        if model is not None and takes_known_frames(model):
+            return _conditioned(positive, negative, known_frames_condition(vae, start_image, end_image, target))
+        return _conditioned(positive, negative, image_condition(vae, start_image, end_image, target, image_scale))
 
 
 class CogVideoXControl(io.ComfyNode):
@@ -209,10 +167,8 @@ class CogVideoXControl(io.ComfyNode):
         length: int,
         image_fit: Fit = "refuse",
     ) -> io.NodeOutput:
-        vae, size = cogvideox_vae(vae), checked_size(width, height, length)
-        pixels = _pixels(control_video, size, image_fit, "control_video", single=True)
-        z = control_latents(_encode_video(vae, pixels), _clip_size(vae, size))
-        return _conditioned(positive, negative, z, "control", vae)
+        target = Target(checked_size(width, height, length), image_fit)
+        return _conditioned(positive, negative, control_condition(vae, control_video, target))
 
 
 class CogVideoXInpaint(io.ComfyNode):
@@ -270,17 +226,8 @@ class CogVideoXInpaint(io.ComfyNode):
         length: int,
         image_fit: Fit = "refuse",
     ) -> io.NodeOutput:
-        variant = cogvideox_model(model).variant
-        if variant.conditioning not in ("inpaint", "quadmask"):
-            raise ValueError(f"{variant.name} takes no mask; give a CogVideoX-Fun InP model or VOID")
-        vae, size = cogvideox_vae(vae), checked_size(width, height, length)
-        pixels = _pixels(video, size, image_fit, "video")
-        hidden, clip = mask_pixels(mask, size, fit=image_fit), _clip_size(vae, size)
-        if variant.conditioning == "quadmask":
-            z = quadmask_latents(*(_encode_video(vae, shown) for shown in quadmask_videos(pixels, hidden)), clip)
-        else:
-            z = inpaint_latents(hidden, _encode_video(vae, masked_video(pixels, hidden)), clip)
-        return _conditioned(positive, negative, z, variant.conditioning, vae)
+        target = Target(checked_size(width, height, length), image_fit)
+        return _conditioned(positive, negative, mask_condition(model, vae, video, mask, target))
 
 
 def _fit_input():
@@ -302,30 +249,5 @@ def _conditioning_outputs(what: str) -> list:
     ]
 
 
-def _pixels(video: torch.Tensor, size: VideoSize, fit: Fit, name: str, *, single: bool = False) -> torch.Tensor:
-    """[1, 3, F, H, W] in -1 to 1 of an IMAGE [F, H, W, C]; `single` allows one frame for all."""
-    if len(video) < size.num_frames and not (single and len(video) == 1):
-        raise ValueError(
-            f"{name} has {len(video)} frames for length={size.num_frames}; give as many, or a smaller length"
-        )
-    return video_pixels(video[..., :3].movedim(-1, 1), size, fit=fit)
-
-
-def _encode_video(vae, pixels: torch.Tensor) -> torch.Tensor:
-    """z [1, 16, T, h, w], the mean, of [1, 3, F, H, W] in -1 to 1."""
-    return vae.encode((pixels[0].movedim(0, -1) + 1.0) / 2.0)
-
-
-def _clip_size(vae, size: VideoSize) -> LatentSize:
-    """Latents of a clip without leading frames, which belong to the sampling."""
-    ratio = vae.first_stage_model.config.spatial_compression_ratio
-    return LatentSize(vae.downscale_ratio[0](size.num_frames), size.height // ratio, size.width // ratio, leading=0)
-
-
-def _conditioned(positive, negative, z: torch.Tensor, kind: Conditioning, vae) -> io.NodeOutput:
-    values = {"concat_latent_image": z, "cogvideox_conditioning": kind, "cogvideox_image_scale": "scaled"}
-    return io.NodeOutput(
-        node_helpers.conditioning_set_values(positive, values),
-        node_helpers.conditioning_set_values(negative, values),
-        {"samples": torch.zeros_like(z[:, : vae.latent_channels])},
-    )
+def _conditioned(positive, negative, condition: LatentCondition) -> io.NodeOutput:
+    return io.NodeOutput(condition.on(positive), condition.on(negative), condition.empty_latent())

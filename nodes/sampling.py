@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-
-import comfy.sample
-import comfy.utils
-import latent_preview
-import torch
 from comfy_api.latest import io
 
-from ..cogvideox_core.models.noise import draw_latents
-from ..cogvideox_core.models.shapes import size_advice
+from ..cogvideox_core.models.variants import SamplerName
 from ..cogvideox_core.sampling.approximation import Approximation
-from .host.types.model import CogVideoXModel, cogvideox_model, given_beside
+from ..cogvideox_core.sampling.guidance import DynamicBy
+from .host.types.official_sampling import SamplerSettings, official_sigmas, sample_official
 from .host.types.sampler import OfficialSampler
 
-logger = logging.getLogger("cogvideox")
-
-_SAMPLERS = {"ddim": "ddim", "dpm++ 2m sde": "dpm"}
-_DYNAMIC_CFG = {"off": None, "published": "timestep", "by step": "step"}
+_SAMPLERS: dict[str, SamplerName] = {"ddim": "ddim", "dpm++ 2m sde": "dpm"}
+_DYNAMIC_CFG: dict[str, DynamicBy | None] = {"off": None, "published": "timestep", "by step": "step"}
 _STEPS = io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Denoising steps; 50 is usual.")
 _DENOISE = io.Float.Input(
     "denoise",
@@ -96,39 +88,9 @@ class CogVideoXSampler(io.ComfyNode):
         dynamic_cfg: str,
         denoise: float,
     ) -> io.NodeOutput:
-        rules = cogvideox_model(model)
-        samples = latent_image["samples"]
-        size = rules.check_latents(samples.shape)
-        if advice := size_advice(size, rules.config, rules.variant):
-            logger.warning(advice)
-        for conditioning in (positive, negative):
-            for embeds, values in conditioning:
-                rules.check_conditioning(embeds, given_beside(values))
-        sigmas = official_sigmas(rules, steps, denoise)
-        leading = -samples.shape[2] % rules.config.frame_patch
-        batch, channels, frames, *sides = samples.shape
-        noise = draw_latents(
-            (batch, channels, leading + frames, *sides),
-            torch.Generator().manual_seed(seed),
-            torch.device("cpu"),
-            rules.get_dtype_inference(),
-        ).float()
-        rule = OfficialSampler(_SAMPLERS[sampler], _DYNAMIC_CFG[dynamic_cfg], leading_noise=noise[:, :, :leading])
-        samples = comfy.sample.sample_custom(
-            model,
-            noise[:, :, leading:],
-            cfg,
-            rule,
-            sigmas,
-            positive,
-            negative,
-            samples,
-            noise_mask=latent_image.get("noise_mask"),
-            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
-        return io.NodeOutput({**latent_image, "samples": samples})
+        rule, dynamic_by = _SAMPLERS[sampler], _DYNAMIC_CFG[dynamic_cfg]
+        settings = SamplerSettings(seed, steps, cfg, rule, dynamic_by, denoise)
+        return io.NodeOutput(sample_official(model, positive, negative, latent_image, settings))
 
 
 class CogVideoXScheduler(io.ComfyNode):
@@ -150,7 +112,7 @@ class CogVideoXScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, steps: int, denoise: float) -> io.NodeOutput:
-        return io.NodeOutput(official_sigmas(cogvideox_model(model), steps, denoise))
+        return io.NodeOutput(official_sigmas(model, steps, denoise))
 
 
 class CogVideoXSamplerSelect(io.ComfyNode):
@@ -224,12 +186,3 @@ class CogVideoXSpeed(io.ComfyNode):
         from .host.features.speed import accelerate  # a feature: the other nodes are there without it
 
         return io.NodeOutput(accelerate(model, Approximation(cache_budget, teacache, guidance_until)))
-
-
-def official_sigmas(model: CogVideoXModel, steps: int, denoise: float) -> torch.Tensor:
-    """Sigmas of a run, with the closing 0; the last part of it where denoise is below 1.
-
-    Raises: ValueError for a denoise that leaves no step.
-    """
-    timesteps = [step.timestep for step in model.schedule.steps(steps, denoise)]
-    return torch.cat([model.model_sampling.sigmas.cpu()[timesteps], torch.zeros(1)])

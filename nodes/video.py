@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
 from fractions import Fraction
 
 import torch
 from comfy_api.latest import io, ui
 
-from ..cogvideox_core.models.shapes import VideoSize
-from ..cogvideox_core.pipeline.conditioning import video_pixels
-from ..cogvideox_core.videos.checks import check
+from .host.player.measurements import measure
 from .host.player.prompt_settings import read_settings
-from .host.player.video_file import encodable, has_sound, remove, save_reference, save_video
+from .host.player.video_file import encodable, has_sound, remove, save_video
 
 
 class CogVideoXVideoPlayer(io.ComfyNode):
@@ -79,10 +76,7 @@ class CogVideoXVideoPlayer(io.ComfyNode):
         reference_video=None,
         audio=None,
     ) -> io.NodeOutput:
-        if (images is None) == (video is None):
-            raise ValueError("give either images or video to CogVideoX Video Player, one of the two")
-        if reference is not None and reference_video is not None:
-            raise ValueError("give either reference or reference_video to CogVideoX Video Player, or neither")
+        _check_choices(images, video, reference, reference_video)
         if images is None:
             parts = video.get_components()
             images, rate, sound = parts.images, Fraction(parts.frame_rate), parts.audio if audio is None else audio
@@ -95,8 +89,8 @@ class CogVideoXVideoPlayer(io.ComfyNode):
                 raise ValueError(f"the {name} has no frames; give at least one")
         if video is None or audio is not None:  # a video that stays as it is keeps its file's own encoding
             video = encodable(images, rate, sound)
-        told = {"has_audio": has_sound(sound), "settings": _settings(cls.hidden)}
-        measured, files = _measured(images, reference, rate)
+        about = {"has_audio": has_sound(sound), "settings": _settings(cls.hidden)}
+        measured, files = measure(images, reference, rate)
         try:
             saved = save_video(video, filename_prefix, save_output, cls.hidden)
         except BaseException:
@@ -104,20 +98,15 @@ class CogVideoXVideoPlayer(io.ComfyNode):
                 remove(file)
             raise
         shown = ui.PreviewVideo([saved]).as_dict()
-        return io.NodeOutput(video, images, ui={**shown, "cogvideox_player": [told | measured]})
+        return io.NodeOutput(video, images, ui={**shown, "cogvideox_player": [about | measured]})
 
 
-def _measured(images: torch.Tensor, reference: torch.Tensor | None, rate: Fraction) -> tuple[dict, list]:
-    """What the player's widget is told of the frames, and the files this needed."""
-    frames, height, width = images.shape[:3]
-    told = {"id": uuid.uuid4().hex, "fps": float(rate), "frames": frames, "width": width, "height": height}
-    if reference is None:
-        return {**told, "checks": check(images), "reference": None}, []
-    size = VideoSize(height, width, len(reference))
-    fitted = video_pixels(reference[..., :3].movedim(-1, 1), size, fit="crop")[0].movedim(0, -1) / 2 + 0.5
-    checks = check(images, fitted)
-    file = save_reference(fitted, rate)
-    return {**told, "checks": checks, "reference": {**file, "frames": len(fitted)}}, [file]
+def _check_choices(images, video, reference, reference_video) -> None:
+    """Raises: ValueError where two inputs say the same thing, or none says what is needed."""
+    if (images is None) == (video is None):
+        raise ValueError("give either images or video to CogVideoX Video Player, one of the two")
+    if reference is not None and reference_video is not None:
+        raise ValueError("give either reference or reference_video to CogVideoX Video Player, or neither")
 
 
 def _settings(hidden) -> dict[str, str]:

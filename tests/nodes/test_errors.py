@@ -260,7 +260,7 @@ def test_sampling_that_becomes_unfinite_stops_with_the_dtype(fails) -> None:
     graph["poison"] = node("ProbePoisonLatent", samples=["latent", 0])
     graph["sampler"] = sampler(latent_image=["poison", 0], denoise=0.5)
     fails(
-        graph, r"latents became NaN or infinite at timestep 499, though float32 suits every model; take away", "sampler"
+        graph, r"latents became NaN or infinite at timestep 499, though float32 suits every model; remove", "sampler"
     )
 
 

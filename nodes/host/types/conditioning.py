@@ -1,0 +1,170 @@
+"""CONDITIONING and LATENT: what a model gets besides noise and prompt, and the empty latent to start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import node_helpers
+import torch
+from torch import Tensor
+
+from ....cogvideox_core.models.shapes import LatentSize, VideoSize, check_size, latent_size
+from ....cogvideox_core.models.variants import Conditioning
+from ....cogvideox_core.pipeline.conditioning import (
+    Fit,
+    control_latents,
+    image_latents,
+    image_pixels,
+    inpaint_latents,
+    mask_pixels,
+    masked_video,
+    quadmask_latents,
+    quadmask_videos,
+    video_pixels,
+)
+from .model import cogvideox_model
+from .vae import CogVideoXVAE, cogvideox_vae
+
+
+@dataclass(frozen=True)
+class Target:
+    """The video that is to be made, and what happens to frames of another aspect ratio."""
+
+    size: VideoSize
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class LatentCondition:
+    """Latents for a model's channels behind the noise.
+
+    Attributes:
+        latents: [1, C, T, h, w], z of the VAE (masks as they are), without leading frames.
+        kind: what they are.
+        scale: of image latents of CogVideoX1.5; "scaled" for everything else.
+        channels: C of a video's latent.
+    """
+
+    latents: Tensor
+    kind: Conditioning
+    channels: int
+    scale: str = "scaled"
+
+    def on(self, conditioning: list) -> list:
+        """A CONDITIONING with these latents."""
+        values = {
+            "concat_latent_image": self.latents,
+            "cogvideox_conditioning": self.kind,
+            "cogvideox_image_scale": self.scale,
+        }
+        return node_helpers.conditioning_set_values(conditioning, values)
+
+    def empty_latent(self) -> dict[str, Tensor]:
+        """A LATENT [1, C, T, h, w] of zeros, of the same size."""
+        return {"samples": torch.zeros_like(self.latents[:, : self.channels])}
+
+
+def empty_latent(model: Any, size: VideoSize, batch_size: int) -> dict[str, Tensor]:
+    """A LATENT [B, C, T, h, w] of zeros for a MODEL. Raises: ValueError if the model cannot make that size."""
+    rules = cogvideox_model(model)
+    check_size(size, rules.config, rules.variant)
+    clip = latent_size(size, rules.config, rules.variant).without_leading()
+    shape = clip.shape(batch_size, rules.config.out_channels)
+    return {"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device())}
+
+
+def image_condition(vae: Any, start: Tensor, end: Tensor | None, target: Target, scale: str) -> LatentCondition:
+    """For a model that continues images: the first frame, and perhaps the last, [1, H, W, C] in 0 to 1.
+
+    Raises: ValueError if the VAE is not ours, or an image does not fit.
+    """
+    vae = cogvideox_vae(vae)
+    first = _encode_image(vae, start, target)
+    last = None if end is None else _encode_image(vae, end, target)
+    return LatentCondition(
+        image_latents(first, last, _clip_size(vae, target.size)), "image", vae.latent_channels, scale
+    )
+
+
+def control_condition(vae: Any, video: Tensor, target: Target) -> LatentCondition:
+    """For a control model: the video to follow [F, H, W, C] in 0 to 1, or one frame of it for all.
+
+    Raises: ValueError if the VAE is not ours, or the frames do not fit.
+    """
+    vae = cogvideox_vae(vae)
+    pixels = _pixels(video, target, "control_video", single=True)
+    z = control_latents(_encode_video(vae, pixels), _clip_size(vae, target.size))
+    return LatentCondition(z, "control", vae.latent_channels)
+
+
+def mask_condition(model: Any, vae: Any, video: Tensor, mask: Tensor, target: Target) -> LatentCondition:
+    """For an inpainting model: a video [F, H, W, C] and its mask [F or 1, H, W], 0 to 1, white where it is to be made.
+
+    Raises: ValueError if the model takes no mask, the VAE is not ours, or the frames do not fit.
+    """
+    variant = cogvideox_model(model).variant
+    if variant.conditioning not in ("inpaint", "quadmask"):
+        raise ValueError(f"{variant.name} takes no mask; give a CogVideoX-Fun InP model or VOID")
+    vae = cogvideox_vae(vae)
+    pixels, hidden = _pixels(video, target, "video"), mask_pixels(mask, target.size, fit=target.fit)
+    if variant.conditioning == "inpaint":
+        return _inpaint_condition(vae, pixels, hidden, target.size)
+    shown = [_encode_video(vae, part) for part in quadmask_videos(pixels, hidden)]
+    return LatentCondition(quadmask_latents(*shown, _clip_size(vae, target.size)), "quadmask", vae.latent_channels)
+
+
+def known_frames_condition(vae: Any, start: Tensor, end: Tensor | None, target: Target) -> LatentCondition:
+    """For an inpainting model: a video of which all frames but the given ones [1, H, W, C] are masked.
+
+    Raises: ValueError if the VAE is not ours, or an image does not fit.
+    """
+    size = target.size
+    pixels = torch.zeros(1, 3, size.num_frames, size.height, size.width)
+    hidden = torch.ones(1, 1, size.num_frames, size.height, size.width)
+    for frame, image in ((0, start), (size.num_frames - 1, end)):
+        if image is not None:
+            pixels[:, :, frame] = _image_pixels(image, target)[:, :, 0]
+            hidden[:, :, frame] = 0.0
+    return _inpaint_condition(cogvideox_vae(vae), pixels, hidden, size)
+
+
+def takes_known_frames(model: Any) -> bool:
+    """Whether a MODEL gets images as the known frames of a masked video. Raises: ValueError if it is not ours."""
+    return cogvideox_model(model).variant.conditioning == "inpaint"
+
+
+def _inpaint_condition(vae: CogVideoXVAE, pixels: Tensor, hidden: Tensor, size: VideoSize) -> LatentCondition:
+    """Pixels [1, 3, F, H, W] in -1 to 1, hidden [1, 1, F, H, W]."""
+    z = inpaint_latents(hidden, _encode_video(vae, masked_video(pixels, hidden)), _clip_size(vae, size))
+    return LatentCondition(z, "inpaint", vae.latent_channels)
+
+
+def _image_pixels(image: Tensor, target: Target) -> Tensor:
+    """[1, 3, 1, H, W] in -1 to 1 of an IMAGE [1, H, W, C] in 0 to 1."""
+    return image_pixels(image[..., :3].movedim(-1, 1), target.size, fit=target.fit)
+
+
+def _encode_image(vae: CogVideoXVAE, image: Tensor, target: Target) -> Tensor:
+    """z [1, 16, 1, h, w] of an IMAGE [1, H, W, C] in 0 to 1."""
+    return _encode_video(vae, _image_pixels(image, target))
+
+
+def _pixels(video: Tensor, target: Target, name: str, *, single: bool = False) -> Tensor:
+    """[1, 3, F, H, W] in -1 to 1 of an IMAGE [F, H, W, C] in 0 to 1; `single` allows one frame for all."""
+    length = target.size.num_frames
+    if len(video) < length and not (single and len(video) == 1):
+        raise ValueError(f"{name} has {len(video)} frames for length={length}; give as many, or a smaller length")
+    return video_pixels(video[..., :3].movedim(-1, 1), target.size, fit=target.fit)
+
+
+def _encode_video(vae: CogVideoXVAE, pixels: Tensor) -> Tensor:
+    """z [1, 16, T, h, w], the mean, of [1, 3, F, H, W] in -1 to 1."""
+    return vae.encode((pixels[0].movedim(0, -1) + 1.0) / 2.0)
+
+
+def _clip_size(vae: CogVideoXVAE, size: VideoSize) -> LatentSize:
+    """Latents of a clip without leading frames, which belong to the sampling."""
+    ratio = vae.first_stage_model.config.spatial_compression_ratio
+    return LatentSize(vae.downscale_ratio[0](size.num_frames), size.height // ratio, size.width // ratio, leading=0)
