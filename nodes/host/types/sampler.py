@@ -25,56 +25,52 @@ from ....cogvideox_core.sampling.samplers import make_sampler
 from .model import CogVideoXModel
 
 
-class OfficialSampler(comfy.samplers.Sampler):
+class OfficialSampler(comfy.samplers.KSAMPLER):
     """DDIM or DPM-Solver++ 2M SDE as published, with constant or dynamic guidance.
 
-    Noise of the stochastic rule comes from the seed and follows the initial noise in the stream, as in the reference.
+    The noise of the stochastic steps comes from the seed and follows the initial noise in the stream, as in the
+    reference.
 
     Args:
         rule: "ddim" or "dpm".
         dynamic_by: vary the guider's cfg by timestep (as published) or by step; None leaves it constant.
-        leading_noise: noise of the frames that go in front (see leading_frames.py), where the caller has drawn it.
+        leading_noise: noise [B, C, leading, h, w] of the leading frames (see leading_frames.py), if the caller drew it.
     """
 
     def __init__(
         self, rule: SamplerName, dynamic_by: DynamicBy | None = None, leading_noise: Tensor | None = None
     ) -> None:
-        self.rule = rule
+        super().__init__(self._denoise)
+        self.rule: SamplerName = rule
         self.dynamic_by: DynamicBy | None = dynamic_by
         self.leading_noise = leading_noise
 
-    def sample(
-        self,
-        model_wrap: Any,
-        sigmas: Tensor,
-        extra_args: dict[str, Any],
-        callback: Any,
-        noise: Tensor,
-        latent_image: Tensor | None = None,
-        denoise_mask: Tensor | None = None,
-        disable_pbar: bool = False,
+    def _denoise(
+        self, denoiser: Any, noise: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, disable: bool
     ) -> Tensor:
-        """As of ComfyUI's samplers; noise, latents and result are [B, C, T, h, w], sigmas [steps + 1]."""
-        model = _cogvideox(model_wrap.inner_model)
-        latent_image = torch.zeros_like(noise) if latent_image is None else latent_image
+        """A sampler function as KSAMPLER calls it.
+
+        Args:
+            denoiser: ComfyUI's KSamplerX0Inpaint, which holds the run's noise and latent image.
+            noise: the noised latent [B, C, T, h, w], scaled by sqrt(1 + sigma^2); so is the result.
+            sigmas: [steps + 1].
+        """
+        model = _cogvideox(denoiser.inner_model.inner_model)
         steps = steps_of(sigmas, model)
         if not steps:
-            return latent_image if not sigmas.any() else noise * sigmas[0] + latent_image
-        sampler = make_sampler(self.rule, _noise_source(noise, extra_args.get("seed"), model.get_dtype_inference()))
-        denoiser = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
-        denoiser.noise, denoiser.latent_image = noise, latent_image
+            return noise
+        x = noise / torch.sqrt(1 + sigmas[0] ** 2)  # of a later stage: a latent that is noisy already
+        if denoiser.noise.any():
+            x = model.schedule.add_noise(denoiser.latent_image, denoiser.noise, steps[0].timestep)
         guidance = _DynamicGuidance(self.dynamic_by, len(steps))
         options = {**extra_args, "model_options": guidance.add_to(extra_args["model_options"])}
-        predictor = _GuiderPredictor(denoiser, model, sigmas, denoise_mask, options, guidance)
-        x = model.schedule.add_noise(latent_image, noise, steps[0].timestep)
-        if not noise.any():  # a later stage: the latent is noisy already, and scaled as ComfyUI's samplers do
-            x = latent_image / torch.sqrt(1 + sigmas[0] ** 2)
-        with tqdm(total=len(steps), disable=disable_pbar) as bar:
+        predictor = _GuiderPredictor(denoiser, model, sigmas, options, guidance)
+        sampler = make_sampler(self.rule, _noise_source(x, extra_args.get("seed"), model.get_dtype_inference()))
+        with tqdm(total=len(steps), disable=disable) as bar:
 
             def on_step(index: int, x0: Tensor, latents: Tensor) -> None:
                 bar.update()
-                if callback is not None:
-                    callback(index, x0, latents, len(steps))
+                callback({"i": index, "denoised": x0, "x": latents, "sigma": sigmas[index], "sigma_hat": sigmas[index]})
 
             x = denoise(predictor, x, steps, sampler, on_step)
         # A run that stops early hands its latent on as ComfyUI's samplers do: scaled by sqrt(1 + sigma^2).
@@ -87,7 +83,7 @@ class _GuiderPredictor:
     Args:
         denoiser: ComfyUI's denoiser with the guider in it, for masks.
         sigmas: of the run, [steps + 1].
-        options: the sampler's extra arguments: `model_options` and `seed`.
+        options: what the denoiser takes besides: `model_options`, `seed`, `denoise_mask`.
         guidance: is told each step before the guider is asked.
     """
 
@@ -96,25 +92,17 @@ class _GuiderPredictor:
         denoiser: Any,
         model: CogVideoXModel,
         sigmas: Tensor,
-        denoise_mask: Tensor | None,
         options: dict[str, Any],
         guidance: _DynamicGuidance,
     ) -> None:
-        self.denoiser, self.model, self.sigmas = denoiser, model, sigmas
-        self.denoise_mask, self.options, self.guidance = denoise_mask, options, guidance
+        self.denoiser, self.model = denoiser, model
+        self.sigmas, self.options, self.guidance = sigmas, options, guidance
 
     def __call__(self, latents: Tensor, step: Step, index: int) -> Tensor:
         """Guided x0 of latents, both [B, C, T, h, w]. Raises: FloatingPointError if it is not finite."""
         self.guidance.now(step, index)
         sigma = self.sigmas[index]
-        scaled = latents * torch.sqrt(1 + sigma**2)
-        x0 = self.denoiser(
-            scaled,
-            sigma.expand(len(latents)),
-            self.denoise_mask,
-            model_options=self.options["model_options"],
-            seed=self.options.get("seed"),
-        )
+        x0 = self.denoiser(latents * torch.sqrt(1 + sigma**2), sigma.expand(len(latents)), **self.options)
         if step.alpha == 0.0:
             x0 = _without_terminal_alpha(latents, x0, sigma)
         check_finite(x0, step.timestep, self.model.get_dtype_inference(), self.model.diffusion_model)
