@@ -29,6 +29,7 @@ from ....cogvideox_core.weights.load import fill, read_transformer
 from .dtypes import choose_dtypes, supported_dtypes
 from .latent_format import CogVideoXLatentFormat, colours_of
 from .leading_frames import pad_to, spread_image_latents
+from .model_sampling import CogVideoXModelSampling
 from .packed_weights import fill_packed, holds_packed_weights, operations_for, stored_blocks
 from .sampling_wrappers import wrap_sampling
 from .transformer import HostTransformer
@@ -47,17 +48,19 @@ _NODES: dict[Conditioning, str] = {
     "quadmask": "CogVideoX Inpaint",
 }
 
-# The last a(t) is 0, which has no finite sigma; ComfyUI's own zero-SNR schedules put this in its place.
-TERMINAL_ALPHA = 4.8973451890853435e-08
+
+class ModelSettings(dict[str, Any]):
+    """What our models are built with; other nodes look here for settings of U-Nets."""
+
+    def __missing__(self, key: str) -> Any:
+        raise MissingSetting(f"CogVideoX has no {key!r}, which a node asked for that is for U-Nets; take that node out")
 
 
-class CogVideoXModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
-    """The official a(t) table as ComfyUI's sigmas."""
+class MissingSetting(KeyError):
+    """A KeyError that shows its sentence as it is."""
 
-    def __init__(self, schedule: NoiseSchedule) -> None:
-        super().__init__()
-        alphas = schedule.alphas_cumprod.clamp_min(TERMINAL_ALPHA)
-        self.set_sigmas(((1 - alphas) / alphas) ** 0.5)
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class CogVideoXModelConfig(comfy.supported_models_base.BASE):
@@ -70,6 +73,7 @@ class CogVideoXModelConfig(comfy.supported_models_base.BASE):
     def __init__(self, config: TransformerConfig, variant: Variant, rgb: LatentRGB = OFFICIAL_RGB) -> None:
         self.latent_format = lambda: CogVideoXLatentFormat(variant.vae.scaling_factor, rgb)
         super().__init__({"config": config, "variant": variant})
+        self.unet_config = ModelSettings(self.unet_config)
         self.supported_inference_dtypes = supported_dtypes(variant)
         self.memory_usage_factor = _memory_usage_factor(config)
 
@@ -86,7 +90,7 @@ class CogVideoXModel(comfy.model_base.BaseModel):
             model_config, comfy.model_base.ModelType.V_PREDICTION, device=device, unet_model=HostTransformer
         )
         self.schedule = NoiseSchedule(self.variant.schedule)
-        self.model_sampling = CogVideoXModelSampling(self.schedule)
+        self.model_sampling = CogVideoXModelSampling(model_config)
 
     @property
     def config(self) -> TransformerConfig:

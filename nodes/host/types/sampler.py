@@ -23,6 +23,7 @@ from ....cogvideox_core.sampling.loop import denoise
 from ....cogvideox_core.sampling.noise_schedule import NoiseSchedule, Step
 from ....cogvideox_core.sampling.samplers import make_sampler
 from .model import CogVideoXModel
+from .model_sampling import check_official
 
 
 class OfficialSampler(comfy.samplers.KSAMPLER):
@@ -114,8 +115,9 @@ def steps_of(sigmas: Tensor, model: CogVideoXModel) -> list[Step]:
 
     An official step leads to t - 1000 // N, which is not always the next timestep of the list.
 
-    Raises: ValueError for sigmas that stand still or rise.
+    Raises: ValueError for sigmas that stand still or rise, or a model under another noise schedule than its own.
     """
+    check_official(model.model_sampling, model.schedule, model.variant.name)
     if len(sigmas) < 2:
         return []
     ending = float(sigmas[-1]) == 0.0

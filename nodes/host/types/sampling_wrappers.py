@@ -9,6 +9,8 @@ from comfy.patcher_extension import WrappersMP
 
 from .finite import refuse_unfinite
 from .leading_frames import pad_sampling
+from .model_sampling import check_sampling
+from .other_nodes import NOTICES, Notices, take_out_halves
 
 Wrapper = Callable[..., Any]  # (executor, noise, latent_image, sampler, sigmas, ...), of WrappersMP.OUTER_SAMPLE
 
@@ -22,5 +24,19 @@ def add_sampling_wrapper(key: str, wrapper: Wrapper) -> None:
 
 def wrap_sampling(patcher: Any) -> None:
     """Put all wrappers on a MODEL that was just made. Features are outside: they never see the leading frames."""
-    for key, wrapper in [*_features.items(), ("cogvideox", pad_sampling), ("cogvideox", refuse_unfinite)]:
+    ours = [("cogvideox", wrapper) for wrapper in (heed_other_nodes, pad_sampling, refuse_unfinite)]
+    for key, wrapper in [*_features.items(), *ours]:
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, wrapper)
+
+
+def heed_other_nodes(executor: Any, *arguments: Any, **options: Any) -> Any:
+    """An OUTER_SAMPLE wrapper: what other nodes put on this MODEL samples it, or is told.
+
+    Raises: ValueError if the MODEL cannot be sampled under the noise schedule that another node gave it.
+    """
+    guider, notices = executor.class_obj, Notices()
+    patcher, model_options = guider.model_patcher, guider.model_options
+    notices.say(check_sampling(patcher.get_model_object("model_sampling"), patcher.model.variant.name))
+    take_out_halves(model_options)
+    model_options["transformer_options"][NOTICES] = notices  # a copy of the guider's, for this run alone
+    return executor(*arguments, **options)

@@ -12,10 +12,11 @@ from comfy.cli_args import args
 from torch import Tensor, nn
 
 from ....cogvideox_core.kernels.cpu_attention import is_default, onednn_attention
-from ....cogvideox_core.models.transformer.attention import AttentionFn
+from ....cogvideox_core.models.transformer.attention import AttentionFn, values_only
 from ....cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from ....cogvideox_core.models.transformer.positions import Rotary
 from .kernel_weights import lending
+from .other_nodes import NOTICES, VALUES_ONLY, rotary_axes, without_effect
 
 
 class HostTransformer(CogVideoXTransformer3D):
@@ -24,6 +25,7 @@ class HostTransformer(CogVideoXTransformer3D):
     def __init__(self, *, operations: Any, dtype: torch.dtype | None = None, **options: Any) -> None:
         super().__init__(dtype=dtype, operations=lending(operations), **options)
         self.dtype = dtype
+        self.in_channels = self.config.in_channels  # which RenormCFG asks for
 
     def forward(
         self,
@@ -48,8 +50,15 @@ class HostTransformer(CogVideoXTransformer3D):
         self, x: Tensor, timestep: Tensor, context: Tensor, transformer_options: dict[str, Any], **extra: Any
     ) -> Tensor:
         options = {**transformer_options, "total_blocks": len(self.transformer_blocks), "block_type": "double"}
+        self._say_what_does_nothing(options)
         attention = HostAttention(options, text_length=context.shape[1])
-        return super().forward(x, context, timestep, attention=attention)
+        return super().forward(x, context, timestep, attention=attention, axes=rotary_axes(options))
+
+    def _say_what_does_nothing(self, options: dict[str, Any]) -> None:
+        notices, rotates = options.get(NOTICES), self.config.use_rotary_positional_embeddings
+        if notices is not None and self.variant is not None:
+            for sentence in without_effect(options, self.variant.name, len(self.transformer_blocks), rotates):
+                notices.say(sentence)
 
     def run_block(
         self,
@@ -87,7 +96,10 @@ class HostAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         heads, length = q.shape[1], q.shape[2]
-        out = _choice(q)(q, k, v, heads, skip_reshape=True, transformer_options=self.options)
+        if self.options["block_index"] in self.options.get(VALUES_ONLY, ()):
+            out = values_only(q, k, v)
+        else:
+            out = _choice(q)(q, k, v, heads, skip_reshape=True, transformer_options=self.options)
         for patch in self.options.get("patches", {}).get("attn1_output_patch", ()):
             out = patch(out, {**self.options, "n_heads": heads, "img_slice": [self.text_length, length]})
         return out
