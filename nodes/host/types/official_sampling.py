@@ -17,6 +17,7 @@ from ....cogvideox_core.models.shapes import size_advice
 from ....cogvideox_core.models.variants import SamplerName
 from ....cogvideox_core.sampling.guidance import DynamicBy
 from .model import CogVideoXModel, cogvideox_model, given_beside
+from .model_sampling import check_official, official_table
 from .sampler import OfficialSampler
 
 logger = logging.getLogger("cogvideox")
@@ -65,11 +66,12 @@ def sample_official(model: Any, positive: list, negative: list, latent: dict, se
 def official_sigmas(model: Any, steps: int, denoise: float) -> Tensor:
     """Sigmas [steps + 1] of a MODEL's official run, with the closing 0; its last part where denoise is below 1.
 
-    Raises: ValueError if the MODEL is not ours, or for a denoise that leaves no step.
+    Raises: ValueError if the MODEL is not ours or has another noise schedule, or for a denoise that leaves no step.
     """
     rules = cogvideox_model(model)
+    check_official(model.get_model_object("model_sampling"), rules.schedule, rules.variant.name)
     timesteps = [step.timestep for step in rules.schedule.steps(steps, denoise)]
-    return torch.cat([rules.model_sampling.sigmas.cpu()[timesteps], torch.zeros(1)])
+    return torch.cat([official_table(rules.schedule).float()[timesteps], torch.zeros(1)])
 
 
 def _check(rules: CogVideoXModel, samples: Tensor, conditionings: list) -> None:
