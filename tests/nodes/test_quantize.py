@@ -99,7 +99,7 @@ def test_it_is_saved_and_loaded_again(method: str, host: Host, toys: dict[str, P
     latent = saved_latent(host, host.run(graph))
     (path,) = (host.folder / "output").glob(f"quantized {method}*.safetensors")
     with safe_open(path, "pt") as file:
-        dtypes = {key: file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118
+        dtypes = {key: file.get_tensor(key).dtype for key in file.keys()}
     assert dtypes["transformer_blocks.0.attn1.to_q.weight"] == torch.int8
     assert dtypes["proj_out.weight"].is_floating_point
     name = f"again {method}.safetensors"

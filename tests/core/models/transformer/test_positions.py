@@ -70,7 +70,7 @@ def test_the_sincos_table_equals_the_reference(grid: Grid) -> None:
         (42, 0.17738, 0.98414),
     ],
 )
-def test_the_rotary_table_has_the_published_values(config, channel: int, cosine: float, sine: float) -> None:  # noqa: ANN001
+def test_the_rotary_table_has_the_published_values(config, channel: int, cosine: float, sine: float) -> None:
     cos, sin = rotary_table(DEFAULT, config)
     row = token(DEFAULT, 1, 2, 3)
     assert cos.shape == sin.shape == (13 * 30 * 45, 32)  # one column per pair of channels
@@ -127,7 +127,7 @@ def test_the_rotary_table_of_the_later_models_equals_the_reference(grid: Grid) -
 
 
 @pytest.mark.parametrize(("config", "first"), [(CONFIG_5B, (0, 2, 0)), (CONFIG_15, (0, 0, 0))], ids=["1.0", "1.5"])
-def test_scaled_and_shifted_axes_move_every_token_from_the_first_one(config, first: tuple) -> None:  # noqa: ANN001
+def test_scaled_and_shifted_axes_move_every_token_from_the_first_one(config, first: tuple) -> None:
     grid = (3, 24, 42)  # in 1.0 fitted into rows 2 to 28 and columns 0 to 45 of the training grid
     last = (28, 45) if config.patch_size_t is None else grid[1:]
     distance = (1, (last[0] * 23 / 24 - first[1]) / 23, (last[1] * 41 / 42 - first[2]) / 41)
