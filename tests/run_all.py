@@ -24,6 +24,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import provision
+from environment import install, make_venv, python_of, run_quietly, say
 
 TORCH = ("torch", "torchvision", "torchaudio")  # ComfyUI's requirements name them too, without versions
 CONSTRAINTS = provision.REPO / "tests" / "constraints.txt"
@@ -68,17 +69,12 @@ def main(pytest_arguments: list[str]) -> int:
     return summarize([outcome for outcome in outcomes if outcome])
 
 
-def say(text: str) -> None:
-    """Print at once, so that lines keep their order among those of child processes."""
-    print(text, flush=True)
-
-
 # ---- what the tests need
 
 
 def provide() -> None:
     """The environment, the host and the browser; their places go into the variables the fixtures read."""
-    make_venv()
+    make_venv(VENV)
     host = provision.find_comfyui()
     if host is None:
         say(f"Fetching ComfyUI {provision.COMFYUI_VERSION} ...")
@@ -91,29 +87,9 @@ def provide() -> None:
     say(f"ComfyUI: {host}\nChromium: {browser or 'none'}")
 
 
-def make_venv() -> None:
-    """Create .venv-tests/, or keep it when it works and is of this Python version."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    probe = "import pip, sys; print('%d.%d' % sys.version_info[:2])"
-    if python().is_file() and run_quietly([str(python()), "-c", probe]).stdout.strip() == version:
-        return
-    say(f"Making {VENV.name} (Python {version}) ...")
-    shutil.rmtree(VENV, ignore_errors=True)
-    if run_quietly([sys.executable, "-m", "venv", str(VENV)]).returncode == 0:
-        return
-    # Debian's python3 without python3-venv has no ensurepip; its pip can fill a bare environment.
-    shutil.rmtree(VENV, ignore_errors=True)
-    bare = run_quietly([sys.executable, "-m", "venv", "--without-pip", str(VENV)])
-    filled = run_quietly([sys.executable, "-m", "pip", "--python", str(python()), "install", "--quiet", "pip"])
-    if bare.returncode or filled.returncode:
-        raise provision.ProvisionError(
-            "No virtual environment could be made; install Debian's python3-venv.\n" + filled.stderr.strip()
-        )
-
-
 def python() -> Path:
     """The environment's Python."""
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return python_of(VENV)
 
 
 def fetch_comfyui() -> Path:
@@ -135,11 +111,8 @@ def install_packages(host: Path) -> None:
     say("Installing packages (several minutes the first time) ...")
     started = time.monotonic()
     STAMP.unlink(missing_ok=True)
-    command = [str(python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TORCH]
-    command += ["--constraint", str(CONSTRAINTS)]
-    result = run_quietly([*command, "-r", str(host_requirements), "-r", "requirements.txt", "-e", ".[test]"])
-    if result.returncode:
-        raise provision.ProvisionError("The packages could not be installed:\n" + result.stderr.strip()[-3000:])
+    lists = ["-r", str(host_requirements), "-r", "requirements.txt", "--constraint", str(CONSTRAINTS)]
+    install(VENV, [*TORCH, *lists, "-e", ".[test]"])
     STAMP.write_text(stamp)
     say(f"Installed in {time.monotonic() - started:.0f} s.")
 
@@ -191,11 +164,6 @@ def provide_chromium() -> Path | None:
         return None
     os.environ["CHROMIUM"] = str(browser)
     return browser
-
-
-def run_quietly(command: list[str], cwd: Path = provision.REPO) -> subprocess.CompletedProcess[str]:
-    """Run a command for its answer, not for its output."""
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
 # ---- the steps

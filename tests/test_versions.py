@@ -33,3 +33,14 @@ def test_pre_commit_uses_the_same_tools():
     used = set(re.findall(r'"([\w-]+)==([\w.]+)"', text))
     assert {name for name, _ in used} == {"ruff", "pyright"}
     assert used == {(name, PINNED[name]) for name in ("ruff", "pyright")}
+
+
+def test_the_floors_that_are_tested_are_those_that_are_promised(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(provision.REPO / "tests"))  # the script imports its neighbours
+    import run_floors
+
+    lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in run_floors.EXTRAS)]
+    promised = [Requirement(line) for lines in lists for line in lines]
+    assert run_floors.floors() == {
+        requirement.name: str(requirement.specifier).removeprefix(">=") for requirement in promised
+    }
