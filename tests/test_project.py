@@ -90,9 +90,13 @@ def test_importing_core_loads_no_heavy_package():
 
 def test_the_tree_in_the_readme_is_the_repositorys():
     text = (REPO / "README.md").read_text(encoding="utf-8").partition("## The tree")[2]
-    named = {line.split()[0].rstrip("/") for line in text.split("```")[1].strip().splitlines()}
+    tree = text.split("```")[1].strip().splitlines()
+    named = {line.split()[0].rstrip("/") for line in tree if not line.startswith(" ")}
     folders = {path.relative_to(REPO).parts[0] for path in own_files() if path.parent != REPO}
     assert named == {name for name in folders if not name.startswith(".")} | {"__init__.py"}
+    rooms = {line.split()[0].rstrip("/") for line in tree if line.startswith(" ")}
+    of_core = [path for path in own_files() if path.is_relative_to(CORE) and path.parent != CORE]
+    assert rooms == {path.relative_to(CORE).parts[0] for path in of_core}
 
 
 def test_no_file_names_a_machine():
