@@ -1,0 +1,60 @@
+"""The README's table of speeds says what the benchmarks measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from statistics import median
+
+import pytest
+
+from tests.provision import REPO
+
+README = (REPO / "README.md").read_text(encoding="utf-8")
+DEVICES = ("cpu", "cuda")
+# The rows of the table of speeds: for the CPU and the GPU, the ratios of a cell as (scene, peer, what is compared).
+ROWS = {
+    "a transformer step, against diffusers": (
+        [("step", "diffusers", "time"), ("step-bf16", "diffusers", "time")],
+        [("step", "diffusers", "time")],
+    ),
+    "a step of the 1.5 kind, against ComfyUI's own CogVideoX": (
+        [("step-1.5", "ComfyUI's own", "time")],
+        [("step-1.5", "ComfyUI's own", "time")],
+    ),
+    "a step in INT8, against bitsandbytes' INT8": (
+        [("step-int8", "diffusers with bitsandbytes INT8", "time")]
+        + [("step-int8-bf16", "diffusers with bitsandbytes INT8", "time")],
+        [],
+    ),
+    "VAE decode, against diffusers": tuple(
+        [("decode", "diffusers", "time"), ("decode", "diffusers", "memory")] for _ in DEVICES
+    ),
+    "prompt to frames, against diffusers": ([("run", "diffusers", "time")], [("run", "diffusers", "time")]),
+    "the same with CogVideoX Speed (50 steps, budget 0.03, PSNR 52 dB)": ([("run-cached", "diffusers", "time")], []),
+}
+
+
+def measured(device: str) -> dict[str, dict]:
+    return json.loads((REPO / "docs" / f"performance-{device}.json").read_text(encoding="utf-8"))["scenes"]
+
+
+def ratio(scene: dict, peer: str, what: str) -> str:
+    """Ours over the peer's, as it is printed."""
+    if what == "memory":
+        return f"{scene['peaks']['ours'] / scene['peaks'][peer]:.2f}x"
+    return f"{median(scene['seconds']['ours']) / median(scene['seconds'][peer]):.2f}x"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_speeds_are_those_that_were_measured(name: str):
+    (cells,) = re.findall(rf"^\| {re.escape(name)} \|(.*)\|$", README, re.MULTILINE)
+    for device, cell, expected in zip(DEVICES, cells.split("|"), ROWS[name], strict=True):
+        scenes = measured(device)
+        assert re.findall(r"\d\.\d\dx", cell) == [ratio(scenes[scene], peer, what) for scene, peer, what in expected]
+
+
+def test_the_table_of_speeds_has_no_other_row():
+    table = README.partition("## How fast")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| (.+?) \| .*\d\.\d\dx", table, re.MULTILINE) == list(ROWS)
+    assert f"PSNR {measured('cpu')['run-cached']['db']:.0f} dB" in table
