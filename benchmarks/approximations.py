@@ -279,20 +279,22 @@ HEAD = """# What approximations save and cost
 
 Written by `python benchmarks/approximations.py` on {machine}.
 
-Everything here is off by default. `cache_budget` predicts steps from the ones before while the estimated mean relative
-error of v over the run stays below it; `teacache` takes TeaCache's rule to choose the steps; `guidance_until` leaves
-out the negative prompt after that part of the steps. In Python they are arguments of a pipeline, on the command line
-`--cache-budget`, `--teacache`, `--guidance-until`, in ComfyUI the node CogVideoX Speed.
+Everything here is off by default. `cache_budget` predicts a step from the steps before, as long as the estimated mean
+relative error of v over the run stays below it. `teacache` chooses the steps to predict by TeaCache's rule instead.
+`guidance_until` leaves out the negative prompt after that part of the steps. In Python they are arguments of a
+pipeline, on the command line `--cache-budget`, `--teacache` and `--guidance-until`, in ComfyUI inputs of the node
+CogVideoX Speed.
 
-Work is the share of the transformer's, time that of a whole run, both beside the exact run of ours. What is no
-transformer, the VAE above all, takes its time as before. Times of single runs scatter on a machine that does other
-things, too; work does not. dB are against the exact run, mean (and worst) of the clips; PSNR takes the range of a pixel
-for the signal, SNR the signal itself. A video far from the exact one need not be a bad one: dpm, which adds noise in
-every step, turns a small difference into another video sooner than ddim does.
+Work is the transformer's, as a share of our exact run; time is that of the whole run, as a multiple of our exact
+run's. Everything else, above all the VAE, takes as long as before. Times of single runs vary on a machine with other
+work; the share of work does not. The dB compare with the exact run, mean (and worst) of the clips; PSNR takes the
+range of a pixel as the signal, SNR the signal itself. A video that differs much from the exact one need not be worse:
+dpm adds noise in every step, so a small difference becomes another video sooner than with ddim.
 
-Random weights answer otherwise than trained ones, smoothly under ddim and with every noise under dpm, so their dB and
-their share of work say nothing about a real model; those scenes show that work saved is time saved where steps are
-long. TeaCache's polynomials were fitted to the official weights, which the demo model's are not.
+Random weights behave differently from trained ones: their output changes smoothly under ddim, and with the new noise
+of each step under dpm. So their dB and their share of work say nothing about a real model; those scenes show that
+saved work is saved time if steps are long. TeaCache's polynomials were fitted to the official weights, not to the
+demo model's.
 
 """
 

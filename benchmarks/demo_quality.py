@@ -80,7 +80,7 @@ def main() -> int:
 HEAD = """# What the demo models can do
 
 Written by `python benchmarks/demo_quality.py`. Prompts are combinations of colour, shape and motion that no training
-clip shows; a judge that has learned nothing (`tools/judge.py`) reads the videos.
+clip shows; a judge without any training (`tools/judge.py`) reads the videos.
 
 | what | asked | measured | reached |
 |---|---|---|---|

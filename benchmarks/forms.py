@@ -53,17 +53,17 @@ Written by `python benchmarks/forms.py` on {machine}.
 ## Decibels
 
 The demo model's transformer (float16 in the repository) in every form, against its diffusers form, both computed in
-float32, on {scenes} noised scenes at timesteps {timesteps}. Names cost nothing; few bits cost what their rounding
-costs: `fp8` has no scales and rounds everything, biases too.
+float32, on {scenes} noised scenes at timesteps {timesteps}. Other names cost nothing, and fewer bits cost
+their rounding: `fp8` has no scales and rounds everything, biases too.
 
 {decibels}
 
 ## Opening
 
 A 5B transformer in bf16, and T5-XXL in float32: seconds (median of {repeats}, in turn with the peer, which opens the
-same weights as shards, each in a process of its own, files in the cache), at most {time_limit}x of the peer's but for
-SAT's form; and the memory it takes that is the process's own, in sizes of the file, at most {growth_limit}x.
-[loading.md](loading.md) tells why it is so little, and why SAT's takes longer.
+same weights as shards, each in a process of its own, files in the cache), at most {time_limit}x of the peer's except
+for SAT's form; and the memory that is the process's own, as a multiple of the file's size, at most {growth_limit}x.
+[loading.md](loading.md) explains why it is so little, and why SAT's form takes longer.
 
 {opening}
 """

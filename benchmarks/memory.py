@@ -170,13 +170,13 @@ def _head() -> list[str]:
     return [
         "# Which settings for which card",
         "",
-        "Written by `python benchmarks/memory.py --write`. Weights and VAE are counted; what a step takes is an "
-        "estimate from one measured on an H200, and what a system keeps for itself is a guess of "
-        f"{RESERVED / GIB:.0f} GiB. No card but the H200 has been tried.",
+        "Written by `python benchmarks/memory.py --write`. The figures of weights and VAE are counted. That of a step "
+        "is an estimate based on one measurement on an H200, and that the system keeps "
+        f"{RESERVED / GIB:.0f} GiB for itself is a guess. No card but the H200 has been tried.",
         "",
-        "Nothing here has to be set: ComfyUI streams what does not fit from main memory by itself, and the VAE nodes "
-        "choose exact or blended by themselves (`tiling` auto). Streaming costs time, and INT8 costs "
-        "[a little exactness](int8.md); the table says what saves the first for the least of the second.",
+        "You need not set anything: ComfyUI streams what does not fit from main memory, and the VAE nodes choose exact "
+        "or blended by themselves (`tiling` auto). Streaming costs time, and INT8 costs [a little "
+        "exactness](int8.md); the table uses INT8 only where it saves streaming.",
         "",
     ]
 
@@ -187,8 +187,8 @@ def _cards() -> list[str]:
         "## Cards",
         "",
         "Sizes are the official ones: 49 frames of 720x480, for 1.5 81 frames of 1360x768. The I2V models take as much "
-        "as their text-to-video siblings. For each model: the transformer (bf16: CogVideoX Load Model alone; int8: "
-        "with CogVideoX Quantize INT8 behind it), then what `auto` decodes like.",
+        "as their text-to-video siblings. Each cell says how to load the transformer (bf16: CogVideoX Load Model "
+        "alone; int8: with CogVideoX Quantize INT8 behind it), then how `auto` decodes.",
         "",
         *_table_head(head),
     ]
@@ -202,10 +202,10 @@ def _parts() -> list[str]:
     lines = [
         "## Parts",
         "",
-        "GiB. A step is a guided one, with and without the prompt at once; where that does not fit, ComfyUI computes "
-        "the two halves one after the other, in half of it. ComfyUI keeps twice the estimate free, so that other "
-        "attention kernels have room. Decode: exact on the card / exact with what is carried in main memory / in "
-        "blended tiles.",
+        "All figures are in GiB. A step is a guided one, with and without the prompt in one batch; if that does not "
+        "fit, ComfyUI computes the two halves one after the other, in half of the memory. ComfyUI keeps twice the "
+        "estimate free, so that other attention kernels have room. Decode and encode have three figures: exact on "
+        "the card / exact, with what is carried between chunks in main memory / in blended tiles.",
         "",
         *_table_head(["model", "weights bf16", "int8", "a step", "kept free", "decode", "encode"]),
     ]
@@ -219,8 +219,9 @@ def _parts() -> list[str]:
     return [
         *lines,
         "",
-        "Main memory has to hold what is not on the card: the transformer and T5 while the other one works. Files in "
-        "their own numbers are mapped, so the system may drop what it needs the room for and read it again.",
+        "Main memory must hold what is not on the card: T5 while the transformer works, and the transformer while T5 "
+        "works. Files whose dtype is kept are mapped, so the system can drop their pages when it needs memory, and "
+        "read them again.",
         "",
     ]
 
@@ -233,12 +234,12 @@ def _measured() -> list[str]:
         ("the same, carried in main memory", fives.decode[1], "decode-carry"),
     ]
     return [
-        "## Beside what was measured",
+        "## Compared with a measurement",
         "",
-        f"On {MEASURED['machine']} ([performance-cuda.md](performance-cuda.md)), GiB beyond the weights. The bands "
-        "that a GPU takes at once have been made larger since ([gpu.md](gpu.md)), so here it is more:",
+        f"On {MEASURED['machine']} ([performance-cuda.md](performance-cuda.md)), in GiB without the weights. "
+        "A GPU has computed larger bands at once since then ([gpu.md](gpu.md)), so the estimate is higher:",
         "",
-        *_table_head(["", "here", "measured"]),
+        *_table_head(["", "estimated", "measured"]),
         *(_row([what, _gib(said), _gib(scenes[scene]["peaks"]["ours"])]) for what, said, scene in rows),
         "",
     ]
@@ -246,16 +247,16 @@ def _measured() -> list[str]:
 
 def _hints() -> list[str]:
     return [
-        "## Where it is still too much",
+        "## If memory is still too small",
         "",
-        "- A smaller `width` and `height` first, then a smaller `length`: a step's memory grows with both, its time "
-        "with the square of the tokens.",
-        "- A .gguf with 4 bits, or fp8: [files.md](files.md) lists what opens.",
-        "- `tiling` blended in CogVideoX VAE Decode, with smaller tiles.",
-        "- Start ComfyUI with `--reserve-vram 1` where other programs use the card, too.",
-        "- On the command line `--low-memory` and `--quantize int8` do what ComfyUI does by itself: "
+        "- Make `width` and `height` smaller first, then `length`: a step's memory grows with all three, its time with "
+        "the square of the tokens.",
+        "- Load a .gguf with 4 bits, or fp8: [files.md](files.md) lists what opens.",
+        "- Set `tiling` of CogVideoX VAE Decode to blended, with smaller tiles.",
+        "- Start ComfyUI with `--reserve-vram 1` if other programs use the card too.",
+        "- On the command line, `--low-memory` and `--quantize int8` do what ComfyUI does by itself: "
         "[low-memory.md](low-memory.md).",
-        "- Black frames are not a matter of memory: [troubleshooting.md](troubleshooting.md).",
+        "- Black frames have another cause than memory: [troubleshooting.md](troubleshooting.md).",
     ]
 
 

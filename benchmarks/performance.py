@@ -120,11 +120,11 @@ HEAD = """# How fast, how much memory: {where}
 
 Written by `{command}` on {machine}; medians of {runs} runs.
 
-Ratios are ours over the peer's, lower is better; the absolute figures in brackets are ours. Memory is what a run takes
-beyond its weights and inputs. Apart is how far ours lies from the first peer, or, where two decibels stand, how far
-each lies from the peer's in float32. Where decibels are asked they are a video's PSNR, elsewhere signal to noise.
-Matrices, attention and convolutions alone, as they are computed here on random numbers of the same shapes, are the
-floor for whatever is arranged around them.
+Ratios are ours divided by the peer's: lower is better. The absolute figures in brackets are ours. Memory is what a
+run takes in addition to its weights and inputs. "Apart" is the difference between ours and the first peer; a cell
+with two decibels gives the difference of each from the peer in float32. Where the aim is in decibels, they are a
+video's PSNR, otherwise signal to noise. Matrices, attention and convolutions alone, computed here on random numbers
+of the same shapes, are the least time that a program around them can take.
 
 ![Ratios and aims]({picture})
 

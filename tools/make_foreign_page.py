@@ -13,37 +13,36 @@ PAGE = provision.REPO / "docs" / "foreign-workflows.md"
 HEAD = """\
 # Workflows of the CogVideoX wrapper
 
-Workflows made with kijai's ComfyUI-CogVideoXWrapper open and run here. Its {count} nodes become ours, or ComfyUI's, by
-one table: [nodes/foreign/table.py](../nodes/foreign/table.py). This page is printed from it (`python
-tools/make_foreign_page.py`), and a test sees to it that it stays so.
+Workflows made with kijai's ComfyUI-CogVideoXWrapper open and run here. One table converts its {count} nodes to ours or
+ComfyUI's: [nodes/foreign/table.py](../nodes/foreign/table.py). This page is printed from it (`python
+tools/make_foreign_page.py`), and a test compares the two.
 
-- **On the canvas** a workflow is rewritten as it opens, subgraphs too. A message tells what is not carried over. The
-  file stays as it was until you save.
-- **Prompts** that are queued through the API in the wrapper's ids are rewritten before ComfyUI looks at them. What is
-  not carried over is in the server's log. With a node that has no counterpart and on which the video depends (a
-  ControlNet, say), the prompt is refused with the reason instead. (A prompt file that is dropped on the canvas is
-  opened by ComfyUI alone, which leaves out what it does not know: queue it, or open the workflow.)
-- **Replace Node** in ComfyUI's list of errors is there for what was not rewritten, as when the extension
-  *cogvideox.foreign* is switched off: it exchanges single nodes, without their context. Model names and schedulers are
-  left for you to choose, and nodes to add: an empty latent, a loader for the VAE, a link of the clip to each prompt.
+- **On the canvas** a workflow is converted as it opens, subgraphs included. A message lists what is not carried over.
+  The file stays unchanged until you save.
+- **Prompts** that are queued through the API with the wrapper's node ids are converted before ComfyUI checks them. The
+  server's log lists what is not carried over. If a node without a counterpart matters for the video (a ControlNet, for
+  example), the prompt is refused with the reason instead. (A prompt file that is dropped on the canvas is opened by
+  ComfyUI alone, which leaves out unknown nodes: queue it, or open the workflow.)
+- **Replace Node** in ComfyUI's list of errors is for what was not converted, for example if the extension
+  *cogvideox.foreign* is switched off: it replaces single nodes, without their context. You then have to choose model
+  names and schedulers, and to add nodes: an empty latent, a loader for the VAE, a link from the clip to each prompt.
 
-While the wrapper, or anything with one of its node ids, is installed, nothing of this happens: its nodes are its
-business.
+If the wrapper, or another pack with one of its node ids, is installed, nothing is converted, and its own nodes run.
 
-Models are chosen where the official download, or the wrapper's own, lies in a folder of ComfyUI's; one that is not
-there is named, and its name stands in the loader for you to put it there or to choose another. Nodes of other packs in
-the workflow (of VideoHelperSuite, say) stay as they are.
+A model is chosen automatically if the official download, or the wrapper's own, is in one of ComfyUI's model folders. If
+it is not there, the message names it, and the loader shows its name: put the file there, or choose another. Nodes of
+other packs in the workflow (of VideoHelperSuite, for example) stay as they are.
 
-A video need not be the same, bit for bit: noise is drawn in the official order here, samplers other than DDIM and
+A video need not be the same bit for bit: noise is drawn in the official order here, samplers other than DDIM and
 DPM++ 2M SDE are ComfyUI's, and texts are encoded at 226 tokens.
 """
 
 CANVAS = """\
 ## What is left on the canvas
 
-A node without a counterpart stays where it is, muted, so that its settings are not lost. Values that ComfyUI decides by
-itself (where weights lie, when they move) are left out without a word; the tables call them "not needed".
-"""
+A node without a counterpart stays on the canvas, muted, so that its settings are not lost. Values that ComfyUI
+decides by itself (where weights are kept, when they move) are left out without a message; the tables call them "not
+needed"."""
 
 
 def page() -> str:
