@@ -3,39 +3,57 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import { adopt, failure, isForeign, notice, unknownTypes } from "../../web/js/parts/foreign_workflow.js"
+import { adopt, failure, isForeign, notice, unknownNodes, unknownTypes } from "../../web/js/parts/foreign_workflow.js"
 import { translator } from "../../web/js/parts/strings.js"
 
 const TYPES = { become: ["CogVideoSampler", "CogVideoDecode"], muted: ["CogVideoControlNet"] }
 const never = () => false
 const t = translator("en")
 
+function converts(workflow, isInstalled = never) {
+  return isForeign(unknownNodes(workflow, isInstalled), TYPES)
+}
+
 test("a workflow with one of the types is one to carry over", () => {
-  assert.ok(isForeign({ nodes: [{ type: "LoadImage" }, { type: "CogVideoDecode" }] }, TYPES, never))
-  assert.ok(!isForeign({ nodes: [{ type: "CogVideoXSampler" }] }, TYPES, never))
+  assert.ok(converts({ nodes: [{ type: "LoadImage" }, { type: "CogVideoDecode" }] }))
+  assert.ok(!converts({ nodes: [{ type: "CogVideoXSampler" }] }))
 })
 
 test("subgraphs are looked into", () => {
   const subgraphs = [{ nodes: [] }, { nodes: [{ type: "CogVideoSampler" }] }]
-  assert.ok(isForeign({ nodes: [{ type: "uuid" }], definitions: { subgraphs } }, TYPES, never))
+  assert.ok(converts({ nodes: [{ type: "uuid" }], definitions: { subgraphs } }))
 })
 
 test("an installed node is left alone", () => {
   const workflow = { nodes: [{ type: "CogVideoSampler" }, { type: "CogVideoDecode" }] }
-  assert.ok(isForeign(workflow, TYPES, (type) => type === "CogVideoSampler"))
-  assert.ok(!isForeign(workflow, TYPES, () => true))
+  assert.ok(converts(workflow, (type) => type === "CogVideoSampler"))
+  assert.ok(!converts(workflow, () => true))
 })
 
 test("what was carried over before is not again: a muted rest stays as it is", () => {
-  assert.ok(isForeign({ nodes: [{ type: "CogVideoControlNet", mode: 0 }] }, TYPES, never))
-  assert.ok(!isForeign({ nodes: [{ type: "CogVideoControlNet", mode: 2 }] }, TYPES, never))
-  assert.ok(isForeign({ nodes: [{ type: "CogVideoDecode", mode: 2 }] }, TYPES, never))
+  assert.ok(converts({ nodes: [{ type: "CogVideoControlNet", mode: 0 }] }))
+  assert.ok(!converts({ nodes: [{ type: "CogVideoControlNet", mode: 2 }] }))
+  assert.ok(converts({ nodes: [{ type: "CogVideoDecode", mode: 2 }] }))
+})
+
+test("a workflow of known nodes has none that the server must be asked about, with subgraphs too", () => {
+  const subgraphs = [
+    { id: "0c7d", nodes: [{ type: "KSampler" }, { type: "a1b2" }] },
+    { id: "a1b2", nodes: [] },
+  ]
+  const workflow = { nodes: [{ type: "0c7d" }, { type: "LoadImage" }], definitions: { subgraphs } }
+  assert.deepEqual(
+    unknownNodes(workflow, (type) => ["KSampler", "LoadImage"].includes(type)),
+    [],
+  )
+  assert.deepEqual(
+    unknownNodes(workflow, (type) => type === "KSampler"),
+    [{ type: "LoadImage" }],
+  )
 })
 
 test("what is no workflow holds nothing", () => {
-  for (const odd of [{}, { nodes: [null] }, { nodes: null, definitions: {} }, null]) {
-    assert.ok(!isForeign(odd, TYPES, never))
-  }
+  for (const odd of [{}, { nodes: [null] }, { nodes: null, definitions: {} }, null]) assert.ok(!converts(odd))
 })
 
 test("the frontend's object becomes the converted workflow", () => {

@@ -64,6 +64,8 @@ def test_there_is_one_video_of_the_right_size_and_length(player: PlayerPage):
     player.build()
     player.run()
     assert player.page.locator("video").count() == 1
+    own = "(id) => Object.hasOwn(app.rootGraph.getNodeById(id), 'onDrawBackground')"
+    assert not player.page.evaluate(own, player.ids["player"]), "what other packs draw on nodes is not drawn here"
     assert (player.video("videoWidth"), player.video("videoHeight")) == (WIDTH, HEIGHT)
     assert player.video("duration") == pytest.approx(FRAMES / FPS, abs=0.01)
     assert player.root.get_by_role("slider", name="Frames").get_attribute("aria-valuemax") == str(FRAMES)

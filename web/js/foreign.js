@@ -6,7 +6,7 @@
 
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
-import { adopt, failure, isForeign, notice, unknownTypes } from "./parts/foreign_workflow.js"
+import { adopt, failure, isForeign, notice, unknownNodes, unknownTypes } from "./parts/foreign_workflow.js"
 import { wasDisabled } from "./parts/former_names.js"
 import { translator } from "./parts/strings.js"
 
@@ -68,7 +68,8 @@ if (!wasDisabled(app.extensionManager.setting, "cogvideox.foreign")) {
      * @param {ComfyWorkflow} workflow changed in place, as the frontend goes on with this object
      */
     async beforeConfigureGraph(workflow) {
-      if (!isForeign(workflow, await foreignTypes(), isInstalled)) return
+      const unknown = unknownNodes(workflow, isInstalled)
+      if (unknown.length === 0 || !isForeign(unknown, await foreignTypes())) return
       const { toast } = app.extensionManager
       try {
         const body = JSON.stringify(workflow)

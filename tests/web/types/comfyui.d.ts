@@ -91,6 +91,7 @@ interface ComfyToast {
 interface ComfyWorkflow {
   nodes?: Array<{ type: string; mode?: number } | null> | null
   definitions?: { subgraphs?: ComfyWorkflow[] }
+  id?: string
   [key: string]: unknown
 }
 

@@ -7,25 +7,35 @@ const SHORT = 6000
 const MUTED = 2
 
 /**
- * Every graph of a workflow: itself and its subgraphs.
- * @param {ComfyWorkflow | null} workflow
+ * @typedef {{type: string, mode?: number}} WorkflowNode
  */
-function graphs(workflow) {
-  return [workflow, ...(workflow?.definitions?.subgraphs ?? [])]
+
+/**
+ * The nodes of a workflow and of its subgraphs that ComfyUI does not know.
+ * @param {ComfyWorkflow | null} workflow
+ * @param {(type: string) => boolean} isInstalled
+ * @returns {WorkflowNode[]}
+ */
+export function unknownNodes(workflow, isInstalled) {
+  const subgraphs = workflow?.definitions?.subgraphs ?? []
+  const known = new Set(subgraphs.map(({ id }) => id)) // the types of nodes that are subgraphs
+  /** @type {WorkflowNode[]} */
+  const found = []
+  for (const graph of [workflow, ...subgraphs]) {
+    for (const node of graph?.nodes ?? []) {
+      if (node && !known.has(node.type) && !isInstalled(node.type)) found.push(node)
+    }
+  }
+  return found
 }
 
 /**
- * Whether a workflow has a node to convert: one that is replaced, or one that is to be muted and is not yet.
- * @param {ComfyWorkflow | null} workflow
+ * Whether one of the nodes is to be converted: one that is replaced, or one that is to be muted and is not yet.
+ * @param {WorkflowNode[]} nodes
  * @param {{become: string[], muted: string[]}} types
- * @param {(type: string) => boolean} isInstalled
  */
-export function isForeign(workflow, types, isInstalled) {
-  /** @type {(node: {type: string, mode?: number}) => boolean} */
-  const waits = ({ type, mode }) => types.become.includes(type) || (types.muted.includes(type) && mode !== MUTED)
-  return graphs(workflow).some((graph) =>
-    (graph?.nodes ?? []).some((node) => node && waits(node) && !isInstalled(node.type)),
-  )
+export function isForeign(nodes, types) {
+  return nodes.some(({ type, mode }) => types.become.includes(type) || (types.muted.includes(type) && mode !== MUTED))
 }
 
 /**
