@@ -1,9 +1,10 @@
-"""The README's table of speeds says what the benchmarks measured."""
+"""The pages: README's speeds are those that were measured, and files that pages name are there."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 from statistics import median
 
 import pytest
@@ -58,3 +59,21 @@ def test_the_table_of_speeds_has_no_other_row():
     table = README.partition("## How fast")[2].partition("\n## ")[0]
     assert re.findall(r"^\| (.+?) \| .*\d\.\d\dx", table, re.MULTILINE) == list(ROWS)
     assert f"PSNR {measured('cpu')['run-cached']['db']:.0f} dB" in table
+
+
+def test_pages_name_files_that_are_there():
+    """Code in back quotes that looks like a file of this repository, by the end of its path."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPO,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    files = [f"/{line}" for line in listing.stdout.splitlines() if (REPO / line).is_file()]
+    wrong = []
+    for page in (REPO / "README.md", REPO / "CHANGELOG.md", *(REPO / "docs").glob("*.md")):
+        for name in re.findall(r"`(?:python3? )?([\w./-]+\.(?:py|js|mjs))\b", page.read_text(encoding="utf-8")):
+            if not any(file.endswith(f"/{name}") for file in files):
+                wrong.append(f"{page.name}: {name}")
+    assert wrong == []
