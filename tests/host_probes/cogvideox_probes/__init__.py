@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import ClassVar
@@ -314,6 +315,33 @@ class ProbeBrokenModel(io.ComfyNode):
         return io.NodeOutput(broken)
 
 
+class ProbeGuidance(io.ComfyNode):
+    """Leads away from what the model predicts under further transformer options (JSON), as guidance nodes do."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ProbeGuidance",
+            category="probes",
+            inputs=[io.Model.Input("model"), io.String.Input("options"), io.Float.Input("scale", min=0.0, max=100.0)],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, options, scale):
+        guided = model.clone()
+
+        def guide(told):
+            more = {**told["model_options"]["transformer_options"], **json.loads(options)}
+            weak = {**told["model_options"], "transformer_options": more}
+            question = told["model"], [told["cond"]], told["input"], told["sigma"], weak
+            (weaker,) = comfy.samplers.calc_cond_batch(*question)
+            return told["denoised"] + scale * (told["cond_denoised"] - weaker)
+
+        guided.set_model_sampler_post_cfg_function(guide)
+        return io.NodeOutput(guided)
+
+
 class Probes(ComfyExtension):
     async def get_node_list(self):
         return [
@@ -330,6 +358,7 @@ class Probes(ComfyExtension):
             ProbeForeign,
             ProbeCutConditioning,
             ProbeBrokenModel,
+            ProbeGuidance,
         ]
 
 
