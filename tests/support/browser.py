@@ -47,10 +47,10 @@ async ([content, name, type]) => {
   const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))
   const data = new DataTransfer()
   data.items.add(new File([bytes], name, {type}))
-  const place = {bubbles: true, cancelable: true, clientX: 300, clientY: 700, dataTransfer: data}
+  const where = {bubbles: true, cancelable: true, clientX: 300, clientY: 700, dataTransfer: data}
   const target = document.querySelector('#graph-canvas')
-  target.dispatchEvent(new DragEvent('dragover', place))
-  target.dispatchEvent(new DragEvent('drop', place))
+  target.dispatchEvent(new DragEvent('dragover', where))
+  target.dispatchEvent(new DragEvent('drop', where))
 }
 """
 
@@ -139,7 +139,7 @@ class Canvas:
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def drop_file(self, path: Path) -> None:
-        """Drop a file on the canvas, at a place where no node should be."""
+        """Drop a file on the canvas, at a position where no node should be."""
         content = base64.b64encode(path.read_bytes()).decode()
         self.page.evaluate(DROP_FILE, [content, path.name, mimetypes.guess_type(path.name)[0]])
 

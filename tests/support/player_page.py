@@ -9,8 +9,8 @@ from tests.support.browser import EMPTY, Canvas
 
 PLAYER = ".cogvideox-player"
 FRAMES, FPS, WIDTH, HEIGHT = 21, 10, 64, 48
-STILL_SECONDS = 5  # in which a video that was told to reaches its frame
-STEPS = 4  # of the node that stands in for a sampler
+STILL_SECONDS = 5  # in which a video reaches the frame it was sent to
+STEPS = 4  # of the node that takes the part of a sampler
 
 # A graph from a list of nodes: {name: {type, values: {widget: value}, links: {input: [name, output]}}}.
 BUILD = """
@@ -53,7 +53,7 @@ READ_NUMBER = """
 }
 """
 
-# Note every picture that the live stage shows, and what stands beside it.
+# Note every picture that the live stage shows, and the text next to it.
 WATCH_LIVE = """
 () => {
   const [picture, words] = ['.cvx-live', '.cvx-live-text'].map((one) => document.querySelector(one))
@@ -128,7 +128,7 @@ class PlayerPage:
         self.page.evaluate(WATCH_LIVE)
 
     def seen_live(self) -> tuple[list[str], list[str]]:
-        """The addresses of the pictures it has shown, and what was written beside them."""
+        """The addresses of the pictures it has shown, and the texts next to them."""
         return tuple(self.page.evaluate("() => [[...window.live.pictures], [...window.live.words]]"))
 
     def source(self) -> str | None:
@@ -140,11 +140,11 @@ class PlayerPage:
         return self.page.evaluate("([selector, key]) => document.querySelector(selector)[key]", [FIRST_VIDEO, key])
 
     def still(self, selector: str = FIRST_VIDEO) -> None:
-        """Wait until the video stands on a frame."""
+        """Wait until the video rests on a frame."""
         self.page.wait_for_function(IS_STILL, arg=selector)
 
     def number(self, selector: str = FIRST_VIDEO) -> int:
-        """The number the pixels of the frame say, once the video stands on the frame that the scrub bar tells."""
+        """The number that the pixels of the frame say, once the video rests on the frame that the scrub bar names."""
         deadline = time.monotonic() + STILL_SECONDS
         while True:
             self.still(selector)
@@ -154,7 +154,7 @@ class PlayerPage:
             self.page.wait_for_timeout(20)
 
     def shown_number(self, selector: str) -> int:
-        """The number the pixels of a video that stands say."""
+        """The number that the pixels of a resting video say."""
         self.still(selector)
         return self.page.evaluate(READ_NUMBER, selector)
 
@@ -175,8 +175,8 @@ class PlayerPage:
             self.button("Pause").click()
         self.still()
 
-    def scrub_place(self, share: float) -> tuple[float, float]:
-        """Window coordinates of a place on the scrub bar."""
+    def scrub_position(self, share: float) -> tuple[float, float]:
+        """Window coordinates of a position on the scrub bar."""
         box = self.root.locator(".cvx-timeline .cvx-track").bounding_box()
         assert box is not None
         return box["x"] + box["width"] * share, box["y"] + box["height"] / 2

@@ -54,9 +54,9 @@ class Walk:
 
     def scrub(self) -> None:
         """A drag along the scrub bar."""
-        self.page.mouse.move(*self.player.scrub_place(0.1))
+        self.page.mouse.move(*self.player.scrub_position(0.1))
         self.page.mouse.down()
-        self.page.mouse.move(*self.player.scrub_place(SCRUB_TO), steps=10)
+        self.page.mouse.move(*self.player.scrub_position(SCRUB_TO), steps=10)
         self.page.mouse.up()
         self.player.still()
         self.look("scrubbed")
@@ -68,7 +68,7 @@ class Walk:
         self.player.wait_for_video(before)
         self.player.button("Compare with result 1").click()
         self.player.pause()
-        self.page.mouse.click(*self.player.scrub_place(SCRUB_TO))
+        self.page.mouse.click(*self.player.scrub_position(SCRUB_TO))
         self.player.still()
         self.look("compared")
 

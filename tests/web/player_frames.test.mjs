@@ -13,7 +13,7 @@ const CLIPS = [
 ]
 const all = (clip) => Array.from({ length: clip.frames }, (_, index) => index)
 
-test("a frame's time lies in its middle and leads back to it", () => {
+test("the time of a frame is its middle, and the frame of that time is the same one", () => {
   for (const clip of CLIPS) {
     for (const frame of all(clip)) {
       const time = frames.timeOfFrame(frame, clip)

@@ -24,7 +24,7 @@ test("progress keeps the countdown of its own node and ends another's", () => {
   assert.deepEqual([decoding.node, decoding.steps, decoding.secondsLeft], ["4", 13, null])
 })
 
-test("another prompt starts anew", () => {
+test("another prompt starts from the beginning", () => {
   const live = run(step("a", 30), { type: "cancel" }, { type: "preview", prompt: "b", node: "3" })
   assert.deepEqual([live.phase, live.prompt, live.step], ["running", "b", 0])
 })
@@ -84,7 +84,7 @@ test("all nodes a player depends on are upstream, and no others", () => {
   assert.deepEqual(ids(graph, graph, 4), ["1", "2", "3"])
 })
 
-test("a subgraph upstream stands for all in it", () => {
+test("a subgraph upstream counts for all nodes in it", () => {
   const graph = graphOf({ 1: [], 2: ["1"], 3: ["2"] }, { 2: graphOf({ 7: [["in", 0]] }) })
   const upstream = upstreamIds(graph, graph.getNodeById(3))
   assert.ok(isUpstream(upstream, "2:7"))

@@ -1,4 +1,4 @@
-/** What moving previews are told by, without a browser. */
+/** What moving previews rest on, without a browser. */
 import assert from "node:assert/strict"
 import { test } from "node:test"
 
@@ -10,7 +10,7 @@ import { translator } from "../../web/js/parts/strings.js"
 const bytes = (text) => Uint8Array.from(text, (letter) => letter.charCodeAt(0))
 const extended = (next) => bytes(`RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0${next}`)
 
-test("an animated WebP is told from its head", () => {
+test("an animated WebP is recognized by its first bytes", () => {
   assert.equal(extended("ANIM").length, HEAD_BYTES)
   assert.equal(isAnimatedWebp(extended("ANIM")), true)
 })
@@ -32,11 +32,11 @@ test("a node is found by its execution id, in subgraphs too", () => {
   for (const id of ["4", "3:8", "3:7:2", "3:7:1:1", "4:1"]) assert.equal(nodeOf(root, id), null)
 })
 
-test("progress is told in words, with the time that is left if any is", () => {
-  const told = (step, locale = "en") => progressText({ step, steps: 20, seconds_left: 65 }, translator(locale))
-  assert.equal(told(3), "Step 3 of 20 · 1:05 left")
-  assert.equal(told(20), "Step 20 of 20")
-  assert.equal(told(3, "zh"), "第 3 步，共 20 步 · 剩余 1:05")
+test("progress in words has the time that is left, if any is", () => {
+  const text = (step, locale = "en") => progressText({ step, steps: 20, seconds_left: 65 }, translator(locale))
+  assert.equal(text(3), "Step 3 of 20 · 1:05 left")
+  assert.equal(text(20), "Step 20 of 20")
+  assert.equal(text(3, "zh"), "第 3 步，共 20 步 · 剩余 1:05")
 })
 
 test("a duration is for people", () => {

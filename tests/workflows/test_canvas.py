@@ -30,7 +30,7 @@ READ_NODES = """
   title: node.title,
   known: node.type in LiteGraph.registered_node_types,
   values: (node.widgets ?? []).filter((widget) => widget.serialize !== false).map((widget) => widget.value),
-  place: [node.pos[0], node.pos[1] - titleBar, node.pos[0] + node.size[0], node.pos[1] + node.size[1]],
+  box: [node.pos[0], node.pos[1] - titleBar, node.pos[0] + node.size[0], node.pos[1] + node.size[1]],
 }))
 """
 
@@ -60,7 +60,7 @@ def test_workflow_opens_as_saved(open_page: Canvas, title: str):
     assert [node["type"] for node in nodes] == [node["type"] for node in saved]
     for node, before in zip(nodes, saved, strict=True):
         assert node["values"] == before.get("widgets_values", []), node["title"]
-    places = {node["title"]: node["place"] for node in nodes}
+    places = {node["title"]: node["box"] for node in nodes}
     assert overlapping(places) == []
     open_page.check()
 

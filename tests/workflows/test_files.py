@@ -70,7 +70,7 @@ def box(x: float, y: float, width: float, height: float) -> tuple[float, float, 
 
 
 def test_folder_holds_the_workflows_and_nothing_else():
-    """ComfyUI takes every JSON file that lies directly in it for a template."""
+    """ComfyUI takes every JSON file directly in it for a template."""
     assert {path.name for path in FOLDER.glob("*.json")} == {f"{title}.json" for title in TITLES}
     assert set(FOLDER.glob("*.jpg")) == {thumbnail_file(title) for title in TITLES}
     assert set((FOLDER / "api").iterdir()) == {api_file(title) for title in TITLES}

@@ -124,9 +124,9 @@ def test_what_is_not_carried_over_is_named(open_page: Canvas) -> None:
     graph["control"] = node("CogVideoControlNet", controlnet=["net", 0], images=["picture", 0])
     graph["picture"] = node("LoadImage", image="example.png")
     prompt = opened(open_page, graph)
-    (told,) = [text for text in toasts(open_page) if "except" in text]
+    (notice,) = [text for text in toasts(open_page) if "except" in text]
     for name in ("CogVideoXFasterCache", "DownloadAndLoadCogVideoControlNet", "CogVideoControlNet"):
-        assert name in told
+        assert name in notice
     assert not {each["class_type"] for each in prompt.values()} & set(rules("table").FOREIGN)
     muted = open_page.evaluate("() => app.rootGraph.nodes.filter((node) => node.mode === 2).map((node) => node.type)")
     assert set(muted) == {"CogVideoXFasterCache", "DownloadAndLoadCogVideoControlNet", "CogVideoControlNet"}

@@ -12,8 +12,9 @@ from tests.support.words import help_text, locale
 
 NODES = ("CogVideoXLoadModel", "CogVideoXSampler", "CogVideoXVideoPlayer")
 
-# Whether a node of a type is selected, its tools beside it. Until then it is put alone into the graph and selected: a
-# page that has just opened may yet put its last workflow there, and shows the tools for a change of selection alone.
+# Whether a node of a type is selected, with its tools next to it. Until then it is put alone into the graph and
+# selected: a page that has just opened may yet put its last workflow there, and shows the tools only for a change of
+# selection.
 SELECT = """
 (type) => {
   const graph = app.rootGraph

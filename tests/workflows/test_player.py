@@ -92,9 +92,9 @@ def test_who_wants_no_motion_gets_none(player: PlayerPage):
 
 
 def test_a_click_on_the_scrub_bar_shows_the_frame_there(shown: PlayerPage):
-    shown.page.mouse.click(*shown.scrub_place(0.7))
+    shown.page.mouse.click(*shown.scrub_position(0.7))
     assert (shown.number(), shown.label()) == (14, 14)
-    shown.page.mouse.click(*shown.scrub_place(0.02))
+    shown.page.mouse.click(*shown.scrub_position(0.02))
     assert (shown.number(), shown.label()) == (0, 0)
     shown.canvas.check()
 
@@ -177,7 +177,7 @@ def test_sound_is_off_until_it_is_wanted_and_then_stays_on(player: PlayerPage):
 
 
 def test_it_speaks_the_language_of_the_settings(host: Host, open_canvas: Callable[[Host], Canvas]):
-    """On a page of its own: after a change of language the frontend opens the workflow anew, at some time."""
+    """On a page of its own: after a change of language the frontend opens the workflow again, at some time."""
     language = "/settings/Comfy.Locale"
     host.post(language, "zh")
     try:
@@ -215,11 +215,11 @@ def test_save_gives_the_mp4_and_snapshot_the_frame(shown: PlayerPage, host: Host
 
 def test_a_long_scrub_leaves_no_blobs(shown: PlayerPage):
     shown.canvas.count_blobs()
-    shown.page.mouse.move(*shown.scrub_place(0))
+    shown.page.mouse.move(*shown.scrub_position(0))
     shown.page.mouse.down()
     end, step = time.monotonic() + SCRUB_SECONDS, 0
     while time.monotonic() < end:
-        shown.page.mouse.move(*shown.scrub_place(abs(100 - step * 2 % 200) / 100))
+        shown.page.mouse.move(*shown.scrub_position(abs(100 - step * 2 % 200) / 100))
         step += 1
     shown.page.mouse.up()
     with shown.page.expect_download():
@@ -264,9 +264,9 @@ def test_the_wheel_zooms_and_keys_and_scrubbing_leave_the_node_alone(shown: Play
     assert box is not None
     shown.press("Delete", "Backspace", ".")
     assert shown.node() == before
-    page.mouse.move(*shown.scrub_place(0.1))
+    page.mouse.move(*shown.scrub_position(0.1))
     page.mouse.down()
-    page.mouse.move(*shown.scrub_place(0.9), steps=8)
+    page.mouse.move(*shown.scrub_position(0.9), steps=8)
     page.mouse.up()
     assert shown.node() == before
     assert (shown.number(), shown.label()) == (18, 18)
@@ -397,7 +397,7 @@ def test_a_reference_video_keeps_step(player: PlayerPage):
     player.page.wait_for_function("(one) => document.querySelector(one)?.currentTime > 0.3", arg=OTHER_VIDEO)
     player.pause()
     for frame in (3, 11, 20, 0):
-        player.page.mouse.click(*player.scrub_place((frame + 0.5) / FRAMES))
+        player.page.mouse.click(*player.scrub_position((frame + 0.5) / FRAMES))
         assert (player.number(), player.number(OTHER_VIDEO)) == (frame, frame)
     player.button("Off").click()
     assert player.page.locator("video").count() == 1
@@ -497,7 +497,7 @@ def test_the_last_results_are_kept_and_compared(player: PlayerPage):
     player.button("Compare with result 2").click()
     assert player.page.evaluate("(one) => document.querySelector(one).src", OTHER_VIDEO) == second
     player.pause()
-    player.page.mouse.click(*player.scrub_place(0.52))
+    player.page.mouse.click(*player.scrub_position(0.52))
     assert (player.number(), player.number(OTHER_VIDEO)) == (10, 10)
     player.canvas.check()
 
@@ -585,7 +585,7 @@ def test_it_works_under_the_strict_content_policy(
 
 
 def brightest(screenshot: bytes) -> int:
-    """The brightest of the middle rows of a picture of the stage, without what stands above and below."""
+    """The brightest of the middle rows of a picture of the stage, without what is above and below."""
     with Image.open(io.BytesIO(screenshot)) as picture:
         pixels = np.asarray(picture.convert("L"))
     height = len(pixels)

@@ -104,7 +104,7 @@ def test_a_preview_changes_neither_workflow_nor_prompt(open_page: Canvas) -> Non
 
 
 def contents(page: Canvas) -> tuple[Any, ...]:
-    """The prompt, and of the workflow its links and nodes, but for sizes and the seed, which ComfyUI draws anew."""
+    """The prompt, and of the workflow its links and nodes, but for sizes and the seed, which ComfyUI draws again."""
     prompt, graph = page.graph_to_prompt(), page.graph()
     del prompt[SAMPLER]["inputs"]["seed"]
     for node in graph["nodes"]:

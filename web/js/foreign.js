@@ -20,7 +20,7 @@ let complained = false
 
 /**
  * The types that the server replaces. They are asked for until it has answered once; until then nothing is converted,
- * and the user is told so once.
+ * which is said once.
  * @returns {Promise<Types>}
  */
 function foreignTypes() {
