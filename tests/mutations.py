@@ -34,6 +34,7 @@ class Mutation(NamedTuple):
 
 
 TRANSFORMER = "tests/core/models/transformer/test_model.py"
+POSITIONS = "tests/core/models/transformer/test_positions.py"
 LAYERS = "tests/core/kernels/test_layers.py"
 ATTENTION = "tests/core/models/transformer/test_attention.py"
 STREAMING = "tests/core/pipeline/test_offload.py"
@@ -179,10 +180,15 @@ MUTATIONS = [
     ),
     Mutation(
         f"{CORE}/models/transformer/positions.py",
-        "[angles.cos(), angles.sin()]",
-        "[angles.sin(), angles.cos()]",
+        "cat([angles.cos(), angles.sin()]",
+        "cat([angles.sin(), angles.cos()]",
         TRANSFORMER,
     ),
+    Mutation(
+        f"{CORE}/models/transformer/positions.py", "def rotary_table(", "@lru_cache\ndef rotary_table(", POSITIONS
+    ),
+    Mutation(f"{CORE}/models/transformer/adaln_table.py", "transformer.kept_rotary = {}", "pass", POSITIONS),
+    Mutation(f"{CORE}/models/config.py", "prod(self.training_grid)", "1", TRANSFORMER),
     Mutation(f"{CORE}/models/transformer/positions.py", "odd, sin, value=-1", "odd, sin", TRANSFORMER),
     Mutation(f"{CORE}/models/transformer/positions.py", "round((base_columns - fit_columns) / 2)", "0", TRANSFORMER),
     Mutation(f"{CORE}/models/vae/causal_conv.py", "= inner[:, :, 2:3]", "= 0 * inner[:, :, 2:3]", VAE),

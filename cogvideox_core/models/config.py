@@ -1,12 +1,13 @@
 """What a CogVideoX model has: frozen dataclasses, one per component.
 
 Field names are those of the published `config.json` files, so a diffusers folder reads straight into them.
-The numbers of the five released models stand in `variants.py`.
+The numbers of the five released models are in `variants.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,16 @@ class TransformerConfig:
     def table_latent_frames(self) -> int:
         """Latent frames covered by the position table of the training size."""
         return (self.sample_frames - 1) // self.temporal_compression_ratio + 1
+
+    @property
+    def training_grid(self) -> tuple[int, int, int]:
+        """Latent frames, and rows and columns of tokens, at the training size: the grid of a learned position table."""
+        return self.table_latent_frames, self.sample_height // self.patch_size, self.sample_width // self.patch_size
+
+    @property
+    def position_rows(self) -> int:
+        """Rows of a learned position table: the text's tokens, then those of `training_grid`."""
+        return self.max_text_seq_length + prod(self.training_grid)
 
     @property
     def patch_features(self) -> int:

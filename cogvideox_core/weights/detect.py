@@ -213,15 +213,9 @@ def _check_table(shapes: Shapes, config: TransformerConfig, source: str | Path) 
     if not config.use_learned_positional_embeddings:
         return
     rows = _shape(shapes, "patch_embed.pos_embedding", (3,), source)[1]
-    grid = (
-        config.table_latent_frames,
-        config.sample_height // config.patch_size,
-        config.sample_width // config.patch_size,
-    )
-    wanted = config.max_text_seq_length + grid[0] * grid[1] * grid[2]
-    if rows != wanted:
+    if rows != config.position_rows:
         raise CheckpointError(
             f"{source} has a position table of {rows} rows; {config.max_text_seq_length} text tokens and "
-            f"{config.sample_frames} frames of {config.sample_height} x {config.sample_width} latents take {wanted}, "
-            "give the folder with the config.json that belongs to these weights"
+            f"{config.sample_frames} frames of {config.sample_height} x {config.sample_width} latents take "
+            f"{config.position_rows}, give the folder with the config.json that belongs to these weights"
         )

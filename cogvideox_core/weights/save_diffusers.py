@@ -35,9 +35,7 @@ def write_transformer(transformer: nn.Module, config: TransformerConfig, folder:
     """The `transformer` folder. Where the config has a table of learned positions and the model none, it is zeros."""
     tensors = transformer.state_dict()
     if config.use_learned_positional_embeddings:
-        cells = config.table_latent_frames * (config.sample_height // 2) * (config.sample_width // 2)
-        table = torch.zeros(1, config.max_text_seq_length + cells, config.width)
-        tensors.setdefault("patch_embed.pos_embedding", table)
+        tensors.setdefault("patch_embed.pos_embedding", torch.zeros(1, config.position_rows, config.width))
     write_component(folder, "CogVideoXTransformer3DModel", asdict(config), tensors, dtype)
 
 

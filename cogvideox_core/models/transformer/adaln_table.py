@@ -47,8 +47,10 @@ def tabulated(transformer: CogVideoXTransformer3D, timesteps: Sequence[int], lat
             rows = layer(temb.to(layer.weight.device))
             norm.linear = _Rows(rows.to(latents.device))
         transformer.tabulated_timesteps = ascending
+        transformer.kept_rotary = {}
         yield
     finally:
         transformer.tabulated_timesteps = None
+        transformer.kept_rotary = None
         for norm, layer in zip(norms, layers, strict=True):
             norm.linear = layer

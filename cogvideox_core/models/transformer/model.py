@@ -10,6 +10,7 @@ Blocks take a batch of equal clips, or with `Runs` one packed row of clips that 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -154,8 +155,7 @@ class PatchEmbed(nn.Module):
             self.proj = operations.Linear(features, config.width, **factory)
         self.text_proj = operations.Linear(config.text_embed_dim, config.width, **factory)
         if config.use_learned_positional_embeddings:
-            rows = config.max_text_seq_length + _cells((config.table_latent_frames, *_training_grid(config)))
-            self.register_buffer("pos_embedding", torch.zeros(1, rows, config.width, **factory))
+            self.register_buffer("pos_embedding", torch.zeros(1, config.position_rows, config.width, **factory))
 
     def forward(self, latents: Tensor, prompt_embeds: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         """latents [B, C, T, H, W], prompt_embeds [B, L, text_embed_dim] -> video [B, N, D], text [B, L, D]."""
@@ -168,7 +168,7 @@ class PatchEmbed(nn.Module):
             text = text + table[:, :length]
             video = video + table[:, length : length + video.shape[1]]
         elif not config.use_rotary_positional_embeddings:
-            video = video + sincos_table(grid, config, video.device).to(video.dtype)
+            video = video + sincos_table(grid, config, video.device, video.dtype)
         return video, text
 
     def _fold(self, latents: Tensor, grid: Grid) -> Tensor:
@@ -178,7 +178,7 @@ class PatchEmbed(nn.Module):
             tokens = self.proj(latents.transpose(1, 2).flatten(0, 1))  # (B * T, D, h, w)
             return tokens.flatten(2).transpose(1, 2).reshape(batch, frames * grid[1] * grid[2], -1)
         cells = latents.reshape(batch, channels, grid[0], patch_t, grid[1], patch, grid[2], patch)
-        return self.proj(cells.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, _cells(grid), -1))
+        return self.proj(cells.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, math.prod(grid), -1))
 
 
 class TimestepMLP(nn.Module):
@@ -218,6 +218,7 @@ class CogVideoXTransformer3D(nn.Module):
         self.config = config
         self.variant = variant
         self.tabulated_timesteps: Tensor | None = None
+        self.kept_rotary: dict[Any, Rotary] | None = None
         self.patch_embed = PatchEmbed(config, operations, **factory)
         self.time_embedding = TimestepMLP(config.width, config.time_embed_dim, operations, **factory)
         if config.ofs_embed_dim is not None:
@@ -251,13 +252,30 @@ class CogVideoXTransformer3D(nn.Module):
         grid = self.token_grid(latents, prompt_embeds)
         temb = self.embed_time(timestep, ofs, latents)
         video, text = self.patch_embed(latents, prompt_embeds, grid)
-        rotary = None
-        if self.config.use_rotary_positional_embeddings:
-            rotary = rotary_table(grid, self.config, latents.device, text.shape[1], axes)
+        rotary = self.rotary(grid, text.shape[1], latents.device, axes)
         for index, block in enumerate(self.transformer_blocks):
             video, text = self.run_block(index, block, video, text, temb, rotary, attention)
         tokens = self.proj_out(self.norm_out(self.norm_final(video), temb))
         return unpatchify(tokens, grid, self.config)
+
+    def rotary(
+        self, grid: Grid, text_length: int, device: torch.device, axes: RotaryAxes = TRAINED_AXES
+    ) -> Rotary | None:
+        """Cosines and sines [text_length + T * H * W, head_dim / 2] of `rotary_table`; None where the model has none.
+
+        Within a run (`adaln_table.tabulated`) a table is made once, and is gone afterwards.
+        """
+        if not self.config.use_rotary_positional_embeddings:
+            return None
+        key = (grid, text_length, device, axes)
+        kept = self.kept_rotary
+        if kept is not None and key in kept:
+            return kept[key]
+        table = rotary_table(grid, self.config, device, text_length, axes)
+        if kept is not None:
+            kept.clear()
+            kept[key] = table
+        return table
 
     def run_block(
         self,
@@ -314,8 +332,7 @@ class CogVideoXTransformer3D(nn.Module):
 
     def _check_table(self, grid: Grid, text_length: int) -> None:
         config = self.config
-        table_grid = _training_grid(config)
-        if grid[1:] != table_grid or grid[0] > config.table_latent_frames:
+        if grid[1:] != config.training_grid[1:] or grid[0] > config.table_latent_frames:
             raise ValueError(
                 f"latents of {grid[0]} x {grid[1] * config.patch_size} x {grid[2] * config.patch_size}; the learned "
                 f"position table of this model covers up to {config.table_latent_frames} frames of "
@@ -340,12 +357,3 @@ def unpatchify(tokens: Tensor, grid: Grid, config: TransformerConfig) -> Tensor:
     return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(
         tokens.shape[0], config.out_channels, frames * patch_t, rows * patch, columns * patch
     )
-
-
-def _training_grid(config: TransformerConfig) -> tuple[int, int]:
-    """Rows and columns of tokens at the training size."""
-    return config.sample_height // config.patch_size, config.sample_width // config.patch_size
-
-
-def _cells(grid: Grid) -> int:
-    return grid[0] * grid[1] * grid[2]

@@ -1,13 +1,14 @@
 """Where a token is: rotary tables, the additive sine-cosine table, and the sinusoidal code of a timestep.
 
-Grids are (T, H, W) in tokens; w is the fastest axis, then h, then t.
+Grids are (T, H, W) in tokens; w is the fastest axis, then h, then t. A table is a product of three short axes, so only
+their codes are kept, in CPU memory: nothing here holds memory of a GPU between calls.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,8 +52,6 @@ def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)  # what is kept must also serve a caller outside of that mode
 def rotary_table(
     grid: Grid,
     config: TransformerConfig,
@@ -60,73 +59,101 @@ def rotary_table(
     text_length: int = 0,
     axes: RotaryAxes = TRAINED_AXES,
 ) -> Rotary:
-    """Cosines and sines of the rotary position code, one column per pair of channels; kept, so not to be written to.
+    """Cosines and sines of the rotary position code, one column per pair of channels.
 
-    A head's channels are split 1/4 time, 3/8 rows, 3/8 columns.
+    A head's channels are split 1/4 time, 3/8 rows, 3/8 columns. The table is put together on the device from the codes
+    of its three axes, which are small: what is kept between calls is in CPU memory, and a few hundred kilobytes.
 
     Args:
-        text_length: rows in front that turn nothing.
+        text_length: rows in front that are not rotated.
         axes: changes to the positions the model was trained with.
     Returns: (cos, sin), each [text_length + T * H * W, head_dim / 2], float32.
     Source: diffusers `get_3d_rotary_pos_embed`; its grids "linspace" for the 1.0 family, "slice" for 1.5.
     """
+    table = torch.empty(2, text_length + math.prod(grid), config.attention_head_dim // 2, device=device)
+    table[0, :text_length], table[1, :text_length] = 1.0, 0.0
+    video = table[:, text_length:].unflatten(1, grid)  # [2, T, H, W, head_dim / 2]
+    start = 0
+    for axis, code in enumerate(_rotary_codes(grid, config, axes), 1):
+        shape = [2, 1, 1, 1, code.shape[2]]
+        shape[axis] = code.shape[1]
+        video[..., start : start + code.shape[2]] = code.to(table.device, non_blocking=True).view(shape)
+        start += code.shape[2]
+    return table[0], table[1]
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept must also serve a caller outside of that mode
+def _rotary_codes(grid: Grid, config: TransformerConfig, axes: RotaryAxes) -> tuple[Tensor, ...]:
+    """Cosines and sines [2, n, channels / 2] of the n positions along t, h, w, in CPU memory; not to be written to."""
     head_dim = config.attention_head_dim
     sizes = (head_dim // 4, head_dim // 8 * 3, head_dim // 8 * 3)
-    angles = []
-    trained = _rotary_positions(grid, config, device)
-    for axis, (positions, change, size) in enumerate(zip(trained, axes, sizes, strict=True)):
-        exponents = torch.arange(0, size, 2, dtype=torch.float32, device=device) / size
-        along_axis = torch.outer(_moved(positions, change), 1.0 / _THETA**exponents)
-        shape = [1, 1, 1, -1]
-        shape[axis] = len(positions)
-        angles.append(along_axis.view(shape).expand(*grid, -1))
-    table = torch.cat(angles, dim=-1).flatten(0, 2)
-    table = torch.cat([table.new_zeros(text_length, table.shape[1]), table])
-    return table.cos(), table.sin()
+    codes = []
+    for positions, change, size in zip(_rotary_positions(grid, config), axes, sizes, strict=True):
+        exponents = torch.arange(0, size, 2, dtype=torch.float32, device="cpu") / size
+        angles = torch.outer(_moved(positions, change), 1.0 / _THETA**exponents)
+        codes.append(torch.stack([angles.cos(), angles.sin()]))
+    return tuple(codes)
 
 
 def apply_rotary(x: Tensor, rotary: Rotary) -> Tensor:
-    """Rotate neighbouring pairs of channels; in float32, returned in the dtype of x.
+    """Rotate neighbouring pairs of channels, in float32.
 
     Args: x: [B, S, heads, d]. rotary: (cos, sin), each [S, d / 2].
+    Returns: [B, S, heads, d], in the dtype of x.
     """
     cos, sin = (part[:, None] for part in rotary)
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.addcmul(even * cos, odd, sin, value=-1), torch.addcmul(odd * cos, even, sin)
-    return torch.stack(turned, dim=-1).flatten(-2).to(x.dtype)
+    rotated = torch.addcmul(even * cos, odd, sin, value=-1), torch.addcmul(odd * cos, even, sin)
+    return torch.stack(rotated, dim=-1).flatten(-2).to(x.dtype)
+
+
+def sincos_table(
+    grid: Grid,
+    config: TransformerConfig,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The computed additive table of the 2B: a quarter of the width for time, then columns, then rows.
+
+    Like the rotary table it is put together on the device.
+
+    Returns: [T * H * W, D], rounded from float32 to `dtype`.
+    Source: diffusers `get_3d_sincos_pos_embed` (columns before rows is its order).
+    """
+    time, columns, rows = (
+        code.to(device=device, dtype=dtype, non_blocking=True) for code in _sincos_codes(grid, config)
+    )
+    parts = time[:, None, None], columns[None, None, :], rows[None, :, None]
+    return torch.cat([part.expand(*grid, -1) for part in parts], dim=-1).flatten(0, 2)
 
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
-def sincos_table(grid: Grid, config: TransformerConfig, device: torch.device | str = "cpu") -> Tensor:
-    """The computed additive table of the 2B: a quarter of the width for time, then columns, then rows; kept as above.
-
-    Returns: [T * H * W, D], float32.
-    Source: diffusers `get_3d_sincos_pos_embed` (columns before rows is its order).
-    """
+def _sincos_codes(grid: Grid, config: TransformerConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes of time, columns and rows, each [n, its share of D] in float32 in CPU memory; not to be written to."""
     frames, rows, columns = grid
     temporal = config.width // 4
     spatial = (config.width - temporal) // 2
-    parts = (
-        _sincos(frames, config.temporal_interpolation_scale, temporal, device)[:, None, None],
-        _sincos(columns, config.spatial_interpolation_scale, spatial, device)[None, None, :],
-        _sincos(rows, config.spatial_interpolation_scale, spatial, device)[None, :, None],
+    return (
+        _sincos(frames, config.temporal_interpolation_scale, temporal),
+        _sincos(columns, config.spatial_interpolation_scale, spatial),
+        _sincos(rows, config.spatial_interpolation_scale, spatial),
     )
-    return torch.cat([part.expand(*grid, -1) for part in parts], dim=-1).flatten(0, 2)
 
 
-def _rotary_positions(grid: Grid, config: TransformerConfig, device: torch.device | str) -> tuple[Tensor, ...]:
-    """Coordinates along t, h, w: integers in 1.5; in 1.0 the grid is fitted into the training grid."""
+def _rotary_positions(grid: Grid, config: TransformerConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Coordinates [n] along t, h, w: integers in 1.5; in 1.0 the grid is fitted into the training grid."""
     frames, rows, columns = grid
-    time = torch.arange(frames, dtype=torch.float32, device=device)
+    options: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    time = torch.arange(frames, **options)
     if config.patch_size_t is not None:
-        return time, *(torch.arange(n, dtype=torch.float32, device=device) for n in (rows, columns))
-    base = (config.sample_height // config.patch_size, config.sample_width // config.patch_size)
-    (top, bottom), (left, right) = _fit_region((rows, columns), base)
+        return time, torch.arange(rows, **options), torch.arange(columns, **options)
+    (top, bottom), (left, right) = _fit_region((rows, columns), config.training_grid[1:])
     return (
         time,
-        torch.linspace(top, bottom * (rows - 1) / rows, rows, dtype=torch.float32, device=device),
-        torch.linspace(left, right * (columns - 1) / columns, columns, dtype=torch.float32, device=device),
+        torch.linspace(top, bottom * (rows - 1) / rows, rows, **options),
+        torch.linspace(left, right * (columns - 1) / columns, columns, **options),
     )
 
 
@@ -148,11 +175,10 @@ def _fit_region(size: tuple[int, int], base: tuple[int, int]) -> tuple[tuple[int
     return (top, top + fit_rows), (left, left + fit_columns)
 
 
-def _sincos(count: int, scale: float, width: int, device: torch.device | str) -> Tensor:
-    """[count, width]: width / 2 sines, then width / 2 cosines, of position / scale."""
+def _sincos(count: int, scale: float, width: int) -> Tensor:
+    """[count, width]: width / 2 sines, then width / 2 cosines, of position / scale; computed in float64."""
+    options: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
     half = width // 2
-    frequencies = _THETA ** -(
-        torch.arange(half, dtype=torch.float64) / half
-    )  # on the CPU: not every device has float64
-    angles = torch.outer(torch.arange(count, dtype=torch.float64) / scale, frequencies)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).float().to(device)
+    frequencies = _THETA ** -(torch.arange(half, **options) / half)
+    angles = torch.outer(torch.arange(count, **options) / scale, frequencies)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import pytest
 import torch
 from diffusers.models.embeddings import get_1d_rotary_pos_embed, get_3d_rotary_pos_embed, get_3d_sincos_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
+from torch import Tensor, nn
 
+from cogvideox_core.models.transformer.adaln_table import tabulated
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from cogvideox_core.models.transformer.positions import (
+    TRAINED_AXES,
     Axis,
     Grid,
+    RotaryAxes,
     apply_rotary,
     rotary_table,
     sincos_table,
@@ -162,3 +168,72 @@ def test_the_timestep_code_has_the_published_values(channel: int, value: float) 
 @pytest.mark.parametrize(("channel", "value"), [(0, -0.41615), (256, 0.90930)])
 def test_the_offset_code_has_the_published_values(channel: int, value: float) -> None:
     assert timestep_embedding(torch.tensor([2.0]), 512)[0, channel].item() == pytest.approx(value, abs=1e-5)
+
+
+# --- What is kept -----------------------------------------------------------------------------------------------------
+
+
+def live_bytes(device: str) -> int:
+    """Bytes of all tensors of a kind of device that Python holds."""
+    gc.collect()
+    found = [tensor for tensor in gc.get_objects() if type(tensor) in (Tensor, nn.Parameter)]
+    return sum(tensor.nbytes for tensor in found if tensor.device.type == device)
+
+
+@torch.no_grad()
+def forward(model: CogVideoXTransformer3D, frames: int, device: str) -> Tensor:
+    config = model.config
+    latents = torch.zeros(1, config.in_channels, frames * config.frame_patch, 32, 48, device=device)
+    embeds = torch.zeros(1, config.max_text_seq_length, config.text_embed_dim, device=device)
+    return model(latents, embeds, torch.zeros(1, device=device))
+
+
+@pytest.mark.parametrize("kind", ["CogVideoX-2B", "CogVideoX-5B", "CogVideoX1.5-5B"])
+def test_nothing_on_a_device_outlives_its_use(kind: str) -> None:
+    """The meta device stands for a GPU; in CPU memory no more is kept than codes of the axes."""
+    config = replace(VARIANTS[kind].transformer, num_attention_heads=2, num_layers=1, text_embed_dim=32)
+    rest = {device: live_bytes(device) for device in ("meta", "cpu")}
+    model = CogVideoXTransformer3D(config, device="meta").requires_grad_(False)
+    weights = live_bytes("meta")
+    for frames in range(1, 6):
+        forward(model, frames, "meta")
+    assert live_bytes("meta") == weights
+    with tabulated(model, [999, 500], torch.zeros(1, device="meta")):
+        model.rotary((2, 16, 24), 226, torch.device("meta"))
+    assert live_bytes("meta") == weights
+    del model
+    assert live_bytes("meta") == rest["meta"]
+    assert live_bytes("cpu") - rest["cpu"] < 200_000
+
+
+@pytest.mark.parametrize("axes", [TRAINED_AXES, (Axis(2.0), Axis(), Axis())], ids=["trained", "moved"])
+def test_a_run_makes_a_rotary_table_once(axes: RotaryAxes) -> None:
+    config = replace(CONFIG_5B, num_attention_heads=2, num_layers=1, text_embed_dim=32)
+    model = CogVideoXTransformer3D(config).requires_grad_(False)
+    arguments = (3, 4, 5), 226, torch.device("cpu"), axes
+    wanted = rotary_table(*arguments[:1], config, "cpu", 226, axes)
+    assert model.rotary(*arguments) is not model.rotary(*arguments)
+    with tabulated(model, [999, 500], torch.zeros(1)):
+        first = model.rotary(*arguments)
+        assert first is not None and all(map(torch.equal, first, wanted))
+        assert model.rotary(*arguments) is first
+        other = model.rotary((3, 4, 6), *arguments[1:])
+        assert other is not None and other[0].shape[0] == 226 + 3 * 4 * 6
+        assert model.rotary(*arguments) is not first  # one is kept
+    assert model.rotary(*arguments) is not first
+
+
+def test_a_table_made_in_inference_mode_serves_training() -> None:
+    config = replace(CONFIG_5B, num_attention_heads=2)
+    with torch.inference_mode():
+        rotary_table((1, 2, 3), config)
+        sincos_table((1, 2, 3), config)
+    x = torch.ones(1, 6, 2, 64, requires_grad=True)
+    apply_rotary(x, rotary_table((1, 2, 3), config)).sum().backward()
+    assert x.grad is not None
+    assert not sincos_table((1, 2, 3), config).is_inference()
+
+
+def test_an_additive_table_is_rounded_once() -> None:
+    table = sincos_table((3, 4, 5), CONFIG_2B)
+    assert torch.equal(sincos_table((3, 4, 5), CONFIG_2B, dtype=torch.bfloat16), table.bfloat16())
