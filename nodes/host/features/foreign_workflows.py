@@ -1,4 +1,7 @@
-"""Where ComfyUI calls: its registry of replacements, its handlers of prompts, and two routes for the canvas."""
+"""Workflows of the CogVideoX wrapper: where ComfyUI calls the conversion of `nodes/foreign`.
+
+That is its registry of replacements, its handlers of prompts, and two routes for the canvas.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ _VALUES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
 def install() -> None:
-    """Announce what carries the wrapper's workflows over. To be called while ComfyUI loads packs.
+    """Announce what converts the wrapper's workflows. To be called while ComfyUI loads packs.
 
     The wrapper may be loaded after this pack: whether it is there is seen when all are loaded, as the server starts.
     """
     server = PromptServer.instance
-    server.app.on_startup.append(_start)
     server.routes.get(ROUTE)(_list_types)
     server.routes.post(ROUTE)(_convert_workflow)
+    server.app.on_startup.append(_start)
 
 
 def wrapper_is_installed() -> bool:
@@ -43,12 +46,21 @@ def wrapper_is_installed() -> bool:
 
 
 async def _start(_: web.Application) -> None:
+    try:
+        await _announce()
+    except Exception as error:  # raised here, it would stop the whole server
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        logger.warning("no conversion of the CogVideoX wrapper's prompts in this ComfyUI (%s)", reason)
+
+
+async def _announce() -> None:
     if wrapper_is_installed():
         return
+    server = PromptServer.instance
+    server.add_on_prompt_handler(_on_prompt)
     for row in TABLE:
         if row.exchange:
             await ComfyAPI().node_replacement.register(_replacement(row))
-    PromptServer.instance.add_on_prompt_handler(_on_prompt)
 
 
 def _replacement(row: ForeignNode) -> io.NodeReplace:

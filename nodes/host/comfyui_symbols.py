@@ -1,0 +1,273 @@
+"""Everything of ComfyUI that this pack relies on beyond its documented API (`comfy_api.latest`), and what it is for.
+
+None of it is promised: a release of ComfyUI may rename any of it. `tests/nodes/test_comfyui_symbols.py` names each that
+is gone from a ComfyUI, and each use that is not listed here.
+"""
+
+from __future__ import annotations
+
+# Owner (a module, or a class in one): {name: what we use it for}. Attributes of objects are listed under their class.
+SYMBOLS: dict[str, dict[str, str]] = {
+    # ---- MODEL
+    "comfy.model_base": {
+        "BaseModel": "our model is one, so that every sampler, LoRA loader and patch takes it",
+        "ModelType.V_PREDICTION": "what the transformer predicts",
+    },
+    "comfy.model_base.BaseModel": {
+        "concat_cond": "replaced: latents for the channels behind the noise",
+        "diffusion_model": "the transformer",
+        "extra_conds": "replaced: what goes to the transformer besides x and the timestep",
+        "get_dtype_inference": "the dtype that noise is drawn in, and that error sentences name",
+        "latent_format": "colours and scale for previews",
+        "model_sampling": "the noise schedule",
+    },
+    "comfy.supported_models_base": {
+        "BASE": "the description of a model family, which BaseModel is built from",
+        "ClipTarget": "tokenizer and encoder that a CLIP is built from",
+    },
+    "comfy.supported_models_base.BASE": {
+        "custom_operations": "layers that take quantized weights",
+        "latent_format": "the scale of latents",
+        "manual_cast_dtype": "the dtype that layers cast to",
+        "memory_usage_factor": "how much memory ComfyUI frees before it samples",
+        "process_unet_state_dict_for_saving": "replaced: saved files have the names of diffusers",
+        "set_inference_dtype": "the dtypes of weights and computation",
+        "supported_inference_dtypes": "which dtypes a model can compute in",
+        "text_encoder_key_prefix": "set, though checkpoints of all parts in one file are not read here",
+        "unet_config": "the arguments of the transformer",
+        "unet_extra_config": "set, as ComfyUI reads it",
+        "vae_key_prefix": "set, as text_encoder_key_prefix",
+    },
+    "comfy.conds": {
+        "CONDNoiseShape": "image latents, cut as the noise is when ComfyUI batches",
+        "CONDRegular": "the prompt, never repeated to another length",
+    },
+    "comfy.latent_formats": {"LatentFormat": "our format is one"},
+    "comfy.latent_formats.LatentFormat": {
+        "latent_channels": "16",
+        "latent_dimensions": "3: latents are videos",
+        "latent_rgb_factors": "colours for previews, ours and ComfyUI's",
+        "latent_rgb_factors_bias": "colours for previews, ours and ComfyUI's",
+        "process_out": "from the model's latents to z, for a tiny decoder",
+        "scale_factor": "from z to the model's latents",
+    },
+    "comfy.model_sampling": {
+        "ModelSamplingDiscrete": "timesteps and sigmas by a table",
+        "V_PREDICTION": "from v to x0 and back",
+    },
+    "comfy.model_sampling.ModelSamplingDiscrete": {
+        "set_sigmas": "fills the table with the official schedule",
+        "sigmas": "the table",
+        "timestep": "the timestep of a sigma",
+    },
+    "comfy.model_patcher": {
+        "CoreModelPatcher": "the class that streams weights where ComfyUI does",
+        "ModelPatcher": "the class that does not",
+        "create_model_options_clone": "options of one sampling alone",
+    },
+    "comfy.model_patcher.ModelPatcher": {
+        "add_patches": "LoRA; replaced where weights take none",
+        "add_wrapper_with_key": "what runs around sampling",
+        "cached_patcher_init": "how to load the model again; ComfyUI uses it for streaming and for several GPUs",
+        "clone": "a MODEL with something more on it",
+        "clone_base_uuid": "which MODELs have the same weights",
+        "get_clone_model_override": "the weights of another MODEL under what is on this one",
+        "get_free_memory": "the memory a VAE may plan with",
+        "get_model_object": "the noise schedule, as other nodes have changed it",
+        "load_device": "where the model computes",
+        "model": "our model",
+        "model_dtype": "of the weights, for bitsandbytes",
+        "model_options": "what other nodes have put on the MODEL",
+        "offload_device": "where weights wait",
+        "patches": "LoRAs, to be merged before bitsandbytes rounds the weights",
+        "remove_wrappers_with_key": "CogVideoX Speed in place of an earlier one",
+        "size": "reset when other weights come in",
+    },
+    "comfy.patcher_extension": {
+        "WrapperExecutor.new_class_executor": "runs the wrappers that others put around the transformer",
+        "WrappersMP": "the names of wrappers",
+        "WrappersMP.DIFFUSION_MODEL": "around the transformer",
+        "WrappersMP.OUTER_SAMPLE": "around a whole sampling",
+        "get_all_wrappers": "those of one kind",
+    },
+    "comfy.ldm.modules.attention": {
+        "attention_pytorch": "PyTorch's attention, on CPUs",
+        "attention_sub_quad": "what ComfyUI chooses on CPUs",
+        "optimized_attention": "what ComfyUI chooses",
+        "wrap_attn": "lets overrides of other packs act on ours",
+    },
+    # ---- layers and weights
+    "comfy.ops": {
+        "disable_weight_init": "layers of the VAE",
+        "mixed_precision_ops": "layers that take quantized weights",
+    },
+    "comfy.quant_ops": {"QuantizedTensor": "a quantized weight that ComfyUI can move and patch"},
+    "comfy_kitchen.tensor": {
+        "BaseLayoutParams": "what a layout keeps of a tensor",
+        "QuantizedLayout": "how a tensor is stored; GGML's blocks are one",
+        "register_layout_class": "makes our layout known",
+    },
+    "comfy.lora": {
+        "calculate_weight": "merges a LoRA before bitsandbytes rounds the weight",
+        "model_lora_keys_unet": "PATCHED by features/lora_names.py: our layers' names in LoRA files",
+    },
+    "comfy.weight_adapter": {"LoRAAdapter": "a LoRA as a patch"},
+    "comfy.model_management": {
+        "archive_model_dtypes": "remembers the VAE's dtypes, as ComfyUI's own loader does",
+        "cuda_device_context": "the right one of several GPUs",
+        "get_free_memory": "whether what convolutions keep from chunk to chunk stays on the device",
+        "get_torch_device": "where models compute",
+        "get_total_memory": "whether a clip can fit at all",
+        "intermediate_device": "where latents and frames go between nodes",
+        "load_models_gpu": "makes room before the VAE runs",
+        "supports_fp8_compute": "whether the device multiplies in fp8",
+        "text_encoder_device": "where the text encoder computes",
+        "text_encoder_offload_device": "where it waits",
+        "unet_dtype": "the dtype of weights in memory",
+        "unet_manual_cast": "the dtype to compute in where that differs",
+        "unet_offload_device": "where the transformer waits",
+        "vae_device": "where the VAE computes",
+        "vae_dtype": "in what dtype",
+        "vae_offload_device": "where it waits",
+    },
+    "comfy.cli_args": {
+        "args": "the command line",
+        "args.disable_metadata": "whether videos carry their workflow",
+        "args.use_quad_cross_attention": "whether the user asked for sub-quadratic attention",
+    },
+    "comfy.utils": {
+        "PROGRESS_BAR_ENABLED": "whether samplers print a bar",
+        "ProgressBar": "progress in the canvas",
+        "load_torch_file": "opens a tiny decoder",
+    },
+    # ---- VAE
+    "comfy.sd": {"CLIP": "our CLIP is one", "VAE": "our VAE is one"},
+    "comfy.sd.VAE": {
+        "crop_input": "whether sides are cut to whole latents",
+        "decode_tiled": "replaced: blended tiles, with time streamed",
+        "device": "where it computes",
+        "downscale_index_formula": "which latent a frame belongs to",
+        "downscale_ratio": "from the size of frames to that of latents",
+        "encode_tiled": "replaced, as decode_tiled",
+        "first_stage_model": "the model",
+        "handles_tiling": "that the model tiles by itself",
+        "latent_channels": "16",
+        "latent_dim": "3: latents are videos",
+        "memory_used_decode": "the bytes to free before decoding",
+        "memory_used_encode": "the bytes to free before encoding",
+        "output_channels": "3",
+        "output_device": "where frames go",
+        "patcher": "its ModelPatcher",
+        "process_input": "from 0..1 to -1..1",
+        "process_output": "from -1..1 to 0..1",
+        "size": "reset when our model comes in",
+        "upscale_index_formula": "which frames a latent belongs to",
+        "upscale_ratio": "from the size of latents to that of frames",
+        "vae_dtype": "in what dtype it computes",
+        "vae_encode_crop_pixels": "cuts sides to whole latents",
+        "vae_output_dtype": "the dtype between nodes",
+        "working_dtypes": "which dtypes it can compute in",
+    },
+    "comfy.taesd.taesd": {"TAESD": "weights of a VAE that comfy.sd.VAE starts with before it gets ours"},
+    # ---- CLIP
+    "comfy.sd.CLIP": {"tokenize": "the tokens of a prompt", "tokenizer": "turns tokens back into text"},
+    "comfy.sd1_clip": {
+        "SD1ClipModel": "the encoders of a CLIP",
+        "SD1Tokenizer": "the tokenizers of a CLIP",
+        "SDClipModel": "one encoder",
+        "SDTokenizer": "one tokenizer",
+    },
+    "comfy.text_encoders.t5": {"T5": "the encoder"},
+    "comfy.text_encoders.sd3_clip": {"__file__": "the folder with ComfyUI's own tokenizer of T5 in it"},
+    "comfy.text_encoders.spiece_tokenizer": {"SPieceTokenizer": "opens spiece.model files"},
+    "transformers": {"T5TokenizerFast.from_pretrained": "opens tokenizer.json files", "T5TokenizerFast": "as said"},
+    # ---- sampling
+    "comfy.sample": {"sample_custom": "samples under a given SAMPLER and sigmas"},
+    "comfy.samplers": {
+        "KSAMPLER": "our SAMPLER is one",
+        "calc_cond_batch": "asks the model for both prompts",
+    },
+    "comfy.samplers.CFGGuider": {
+        "cfg": "the scale of guidance, for the cache of steps",
+        "model_options": "where CogVideoX Speed puts itself for one sampling",
+        "model_patcher": "the MODEL that is sampled",
+    },
+    # ---- previews
+    "latent_preview": {
+        "MAX_PREVIEW_RESOLUTION": "the user's limit (--preview-size)",
+        "__name__": "tells ComfyUI's callback of a sampler from others'",
+        "prepare_callback": "progress of CogVideoX Sampler",
+    },
+    "comfy.taesd.taehv": {"TAEHV": "the user's tiny decoder"},
+    "comfy_api.feature_flags": {"supports_feature": "whether a client takes previews with metadata"},
+    "comfy_execution.progress": {"get_progress_state": "the running prompt's graph"},
+    "comfy_execution.utils": {"get_executing_context": "the node that runs"},
+    "comfy_execution.graph.DynamicPrompt": {
+        "get_display_node_id": "the node that a preview is shown on",
+        "get_parent_node_id": "the node that made a node",
+        "get_real_node_id": "the node of the workflow",
+    },
+    "protocol": {
+        "BinaryEventTypes": "the kinds of binary messages",
+        "BinaryEventTypes.PREVIEW_IMAGE": "a preview",
+        "BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA": "a preview that names its node",
+    },
+    "server": {"PromptServer": "the server", "PromptServer.instance": "the one that runs"},
+    "server.PromptServer": {
+        "add_on_prompt_handler": "prompts of the CogVideoX wrapper, before ComfyUI looks at their nodes",
+        "app": "called when all packs are loaded",
+        "client_id": "who queued the running prompt",
+        "loop": "the event loop that sends",
+        "messages": "what waits to be sent before a preview",
+        "prompt_queue": "the preview method that a client set for the running prompt (get_current_queue_volatile)",
+        "routes": "two routes for the canvas",
+        "send_bytes": "sends a preview as it is",
+        "send_sync": "sends a message",
+        "sockets": "whether a client is connected",
+        "sockets_metadata": "what a client can do",
+    },
+    "execution.PromptQueue": {"get_current_queue_volatile": "the preview method, as said"},
+    # ---- files and nodes
+    "folder_paths": {
+        "folder_names_and_paths": "whether a model folder is configured",
+        "get_directory_by_type": "the output and temporary folders",
+        "get_filename_list": "files of models/vae_approx",
+        "get_folder_paths": "the model folders of a name",
+        "get_full_path": "the path of such a file",
+        "get_save_image_path": "the next free file name",
+        "models_dir": "model folders that are not configured",
+    },
+    "node_helpers": {"conditioning_set_values": "image latents on a CONDITIONING"},
+    "nodes": {"NODE_CLASS_MAPPINGS": "whether the CogVideoX wrapper is installed, and inputs of ComfyUI's nodes"},
+}
+
+# Names that ComfyUI looks up by text, and the file it does so in: {file: {text: what we use it for}}.
+KEYS: dict[str, dict[str, str]] = {
+    "comfy/samplers.py": {
+        "sampler_calc_cond_batch_function": "CogVideoX Speed answers the guider in the model's place",
+        "sampler_cfg_function": "another pack's guidance, which dynamic cfg cannot change",
+        "sampler_post_cfg_function": "dynamic cfg",
+    },
+    "comfy/model_base.py": {
+        "c_concat": "latents for the channels behind the noise",
+        "c_crossattn": "the prompt",
+        "concat_latent_image": "image latents on a CONDITIONING",
+    },
+    "comfy/model_patcher.py": {
+        "patches_replace": "blocks that others replace",
+        "patches": "what others put behind blocks and attention",
+        "attn1_output_patch": "what others put behind attention",
+    },
+    "comfy/ops.py": {
+        "comfy_cast_weights": "whether a layer's weights are cast when it is called",
+        "weight_function": "LoRAs on a layer that streams",
+        "bias_function": "as weight_function",
+        "comfy_quant": "the format of a quantized weight in a file",
+        "weight_scale": "its scale",
+        "full_precision_matrix_mult": "that activations are not rounded",
+    },
+    "comfy/quant_ops.py": {"int8_tensorwise": "the format of int8 weights", "float8_e4m3fn": "of fp8 weights"},
+    "comfy/sd.py": {"comfy_has_chunked_io": "that decode() fills a buffer chunk by chunk"},
+    "server.py": {"extra_data": "what a client sends along with a prompt"},
+    "execution.py": {"preview_method": "the preview method that a client sends along"},
+}
