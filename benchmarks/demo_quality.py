@@ -41,7 +41,7 @@ from cogvideox_core.training.demo_world.world import (
     render,
     scene_of,
 )
-from cogvideox_core.weights.int8 import METHODS
+from cogvideox_core.weights.quantize import METHODS
 from tools.judge import Verdict, judge
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "demo-quality.md"

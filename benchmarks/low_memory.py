@@ -29,7 +29,7 @@ from cogvideox_core.models.transformer.attention import choose_attention
 from cogvideox_core.models.transformer.model import ExpertLayerNorm, FinalLayerNorm
 from cogvideox_core.pipeline.offload import OffloadedModule
 from cogvideox_core.sampling.predictor import TABULATED_STEPS
-from cogvideox_core.weights.int8 import quantize_model
+from cogvideox_core.weights.quantize import quantize_model
 
 TIMESTEPS = range(999, 19, -20)
 MEMORY, TIME = 2.5, 1.05

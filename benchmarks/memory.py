@@ -27,7 +27,7 @@ from cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
 from cogvideox_core.models.vae.memory import decode_memory, encode_memory
 from cogvideox_core.models.vae.tiling import Tiling
 from cogvideox_core.models.variants import Variant
-from cogvideox_core.weights.int8 import quantize_model
+from cogvideox_core.weights.quantize import quantize_model
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "memory.md"
 MEASURED = json.loads((DOCUMENT.parent / "performance-cuda.json").read_text())

@@ -27,7 +27,7 @@ from cogvideox_core.models.vae.tiling import Tiling
 from cogvideox_core.models.variants import VARIANTS
 from cogvideox_core.pipeline.offload import Offload
 from cogvideox_core.pipeline.pipeline import CogVideoXPipeline
-from cogvideox_core.weights.int8 import Method, quantize_model
+from cogvideox_core.weights.quantize import Method, quantize_model
 from tests.support.checkpoints import OFFICIAL
 from tests.support.weight_forms import comfyui_name
 

@@ -55,4 +55,4 @@ class CogVideoXLoadLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora_name: str, strength: float, divide_by_rank: bool = False) -> io.NodeOutput:
-        return io.NodeOutput(*add_lora(model, chosen_lora(lora_name), strength, normalize=divide_by_rank))
+        return io.NodeOutput(*add_lora(model, chosen_lora(lora_name), strength, divide_by_rank=divide_by_rank))

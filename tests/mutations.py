@@ -65,7 +65,7 @@ LORA = "tests/core/weights/test_lora.py"
 CONVERT = "tests/core/weights/test_convert.py"
 DERIVED = "tests/nodes/test_derived.py"
 HOST_TYPES = "tests/nodes/test_host_types.py"
-INT8 = "tests/core/weights/test_int8.py"
+INT8 = "tests/core/weights/test_quantize.py"
 QUANTIZE = "tests/nodes/test_quantize.py"
 PREVIEW = "tests/nodes/test_preview.py"
 
@@ -74,10 +74,10 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/int8.py", "amax(dim=1, keepdim=True)", "amax(dim=0, keepdim=True)", PRODUCTS),
     Mutation(f"{CORE}/kernels/triton_int8.py", "values * 0.0", "largest * 0.0", TRITON_INT8),
     Mutation(f"{CORE}/kernels/triton_int8.py", "0.044715 * y", "0.044 * y", TRITON_INT8),
-    Mutation(f"{CORE}/weights/int8.py", 'or (method == "int8" and _MODULATION', "or (False and _MODULATION", INT8),
-    Mutation(f"{CORE}/weights/int8.py", "if not (is_large(key) and", "if not (", INT8),
+    Mutation(f"{CORE}/weights/quantize.py", 'or (method == "int8" and _MODULATION', "or (False and _MODULATION", INT8),
+    Mutation(f"{CORE}/weights/quantize.py", "if not (is_quantizable(key) and", "if not (", INT8),
     Mutation(f"{TYPES}/quantize.py", "    _merge(fresh.model, patcher.patches)\n", "", QUANTIZE),
-    Mutation(f"{TYPES}/packed_weights.py", "or not is_large(key)", "or False", QUANTIZE),
+    Mutation(f"{TYPES}/packed_weights.py", "or not is_quantizable(key)", "or False", QUANTIZE),
     Mutation(
         f"{TYPES}/packed_weights.py",
         "tensor.float().reshape(-1, 1) / 127",
@@ -87,12 +87,17 @@ MUTATIONS = [
     Mutation(f"{CORE}/weights/codecs.py", "torch.cat([b & 0x0F, b >> 4]", "torch.cat([b >> 4, b & 0x0F]", CODECS),
     Mutation(f"{CORE}/weights/codecs.py", "bits.flatten(1) << 4", "bits.flatten(1) << 3", CODECS),
     Mutation(f"{CORE}/weights/codecs.py", "factors * groups.float() - offsets", "factors * groups.float()", CODECS),
-    Mutation(f"{CORE}/weights/key_names.py", "Rows((0, 1, 2, 6, 7, 8), 12)", "Rows((0, 1, 2, 3, 4, 5), 12)", FORMS),
+    Mutation(
+        f"{CORE}/weights/key_names.py", "RowBlocks((0, 1, 2, 6, 7, 8), 12)", "RowBlocks((0, 1, 2, 3, 4, 5), 12)", FORMS
+    ),
     Mutation(f"{CORE}/weights/lora.py", "return alpha.item() / rank", "return alpha.item()", LORA),
     Mutation(f"{CORE}/weights/lora.py", "sqrt(rank) if self.use_rslora else rank", "rank", LORA),
     Mutation(f"{CORE}/weights/lora.py", r'rf"(.*\.)?({pattern})$"', r'rf"({pattern})$"', LORA),
     Mutation(
-        f"{CORE}/weights/convert.py", "if tensor.codec == codec and _stores_alike(tensor, entry):", "if False:", CONVERT
+        f"{CORE}/weights/convert.py",
+        "if tensor.codec == codec and _has_our_scales(tensor, entry):",
+        "if False:",
+        CONVERT,
     ),
     Mutation(f"{CORE}/pipeline/conditioning.py", "known = 1.0 - (mask > 0.5)", "known = (mask > 0.5)", DERIVED),
     Mutation(

@@ -38,7 +38,7 @@ def _inspect(options: Namespace) -> str:
 
 
 def _add_convert(parser: ArgumentParser) -> None:
-    forms = "; ".join(f"{name}: {form.told}" for name, form in FORMS.items())
+    forms = "; ".join(f"{name}: {form.description}" for name, form in FORMS.items())
     parser.description = f"Write weights in another form, tensor by tensor. {forms}."
     parser.add_argument("source", metavar="IN", help="weight file or component's folder, in any form that is read")
     parser.add_argument("target", metavar="OUT", help="file or folder to make")

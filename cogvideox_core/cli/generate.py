@@ -27,8 +27,8 @@ from ..pipeline.request import Request
 from ..sampling.noise_schedule import NoiseSchedule
 from ..videos.video_io import check_fps, check_writable, read_image, read_video, write_video
 from ..weights.dtypes import named_dtype
-from ..weights.int8 import check_method
-from ..weights.lora import LoRA, read_lora, weight_shapes
+from ..weights.lora import read_lora, weight_shapes
+from ..weights.quantize import check_method
 from .options import add_arguments
 from .progress_bars import ProgressBars
 
@@ -60,7 +60,7 @@ def make_video(options: Namespace) -> Path:
         low_memory=options.low_memory,
     )
     for file, path, strength in loras:
-        LoRA(file, pipeline.transformer, strength)
+        file.apply(pipeline.transformer, strength)
         logger.info("LoRA %s at strength %g: %s", path.name, strength, file.report())
     settings["dtype"] = str(pipeline.dtype).removeprefix("torch.")
     with ProgressBars(num_steps, size.num_frames) as bars:

@@ -9,7 +9,7 @@ from ..models.transformer.attention import AUTO, BACKENDS
 from ..models.vae.memory_plan import TILING_CHOICES
 from ..pipeline.request import Request
 from ..sampling.samplers import SAMPLERS
-from ..weights.int8 import METHODS
+from ..weights.quantize import METHODS
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -14,7 +14,6 @@ from ..models.variants import Variant
 from ..weights.diffusers_folder import folder_variant
 from ..weights.dtypes import named_dtype, weights_dtype
 from ..weights.errors import CheckpointError
-from ..weights.int8 import Method, check_method
 from ..weights.load import (
     TransformerWeights,
     VAEWeights,
@@ -24,6 +23,7 @@ from ..weights.load import (
     read_vae,
 )
 from ..weights.packed_weight import codec_of
+from ..weights.quantize import Method, check_method
 from ..weights.t5 import TextEncoderWeights, build_text_encoder, read_text_encoder, tokenizer_folder
 from .offload import Offload
 from .pipeline import CogVideoXPipeline

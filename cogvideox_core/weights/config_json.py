@@ -1,4 +1,4 @@
-"""What the JSON files of a checkpoint declare, read and checked."""
+"""The JSON files of a checkpoint (config.json and others), read and checked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parse_json(text: str, source: str | Path) -> dict[str, Any]:
 
 
 def declared_fields(config_class: type, declared: Mapping[str, Any] | None, source: str | Path) -> dict[str, Any]:
-    """The declared values a config class has a field for, of the right type. Nulls count only where None is a value.
+    """The declared values that a config class has a field for, in that field's type; nulls only where it takes None.
 
     Raises: CheckpointError if a value is of the wrong type, or a number is not positive and finite.
     """
@@ -55,7 +55,10 @@ def declared_fields(config_class: type, declared: Mapping[str, Any] | None, sour
 
 
 def check_fixed(declared: Mapping[str, Any] | None, fixed: Mapping[str, Any], source: str | Path) -> None:
-    """Refuse declared values that would change the model in ways the code does not know."""
+    """Refuse values under which the model would compute something else than the code here does.
+
+    Raises: CheckpointError if a declared value is not the one in `fixed`.
+    """
     for name, wanted in fixed.items():
         value = (declared or {}).get(name, wanted)
         if value != wanted and value is not None:

@@ -1,7 +1,7 @@
-"""Configurations told by keys and tensor shapes, never by a file's name.
+"""Configurations from keys and tensor shapes, never from a file's name.
 
-What shapes cannot show (training size, interpolation scales, sincos or rotary positions) comes from the checkpoint's
-own `config.json` where there is one, else from the row of VARIANTS built the same way.
+What shapes do not show (training size, interpolation scales, sincos or rotary positions) comes from the checkpoint's
+own `config.json` where there is one, else from the row of VARIANTS that has the same shapes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .recognize import expect_kind
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Cells of one patch (frames, rows and columns each) of a Linear patch embedding, which its shape does not show.
+# Latent frames, rows and columns in a patch of a Linear patch embedding, whose shape shows only their product.
 _LINEAR_PATCH = 2
 
 _FIXED_TRANSFORMER = {
@@ -36,20 +36,20 @@ _FIXED_VAE = {"act_fn": "silu", "shift_factor": None, "latents_mean": None, "lat
 def transformer_config(
     shapes: Shapes, declared: Mapping[str, Any] | None = None, *, source: str | Path = "the checkpoint"
 ) -> TransformerConfig:
-    """Configuration of the transformer with these tensors.
+    """The configuration of the transformer that has these tensors.
 
     Args:
         shapes: shape of every tensor by its diffusers key.
-        declared: the config.json that came with them, if any.
+        declared: the config.json that came with them, or None.
         source: names the weights in messages.
-    Raises: CheckpointError if they are no transformer, contradict `declared`, or no variant is built like that.
+    Raises: CheckpointError if they are no transformer, contradict `declared`, or are built like no known variant.
     """
     expect_kind(shapes, "transformer", source)
     check_fixed(declared, _FIXED_TRANSFORMER, source)
-    said = declared_fields(TransformerConfig, declared, source)
-    shown_by_shapes = _transformer_shapes(shapes, said, source)
-    _check_agreement(said, shown_by_shapes, source)
-    known = said | shown_by_shapes
+    by_config = declared_fields(TransformerConfig, declared, source)
+    by_shapes = _transformer_shapes(shapes, by_config, source)
+    _check_agreement(by_config, by_shapes, source)
+    known = by_config | by_shapes
     if "use_rotary_positional_embeddings" not in known:
         known["use_rotary_positional_embeddings"] = _rotary_by_width(known)
     row = _row(TransformerConfig(**known), source)
@@ -59,23 +59,23 @@ def transformer_config(
 
 
 def find_variant(config: TransformerConfig, *, source: str | Path = "the checkpoint") -> Variant:
-    """The row of VARIANTS built like `config`, whatever its size. Raises: CheckpointError if there is none."""
+    """The row of VARIANTS built like `config`, at any size. Raises: CheckpointError if there is none."""
     return _row(config, source)
 
 
 def vae_config(
     shapes: Shapes, declared: Mapping[str, Any] | None = None, *, source: str | Path = "the checkpoint"
 ) -> VAEConfig:
-    """Configuration of the VAE with these tensors; arguments and errors as for `transformer_config`.
+    """The configuration of the VAE that has these tensors; arguments and errors as for `transformer_config`.
 
-    The scaling factor is in no shape: without `declared` it is the default, and the variant has the last word.
+    No shape shows the scaling factor: without `declared` it is the default. The pipeline takes it from the variant.
     """
     expect_kind(shapes, "vae", source)
     check_fixed(declared, _FIXED_VAE, source)
-    said = declared_fields(VAEConfig, declared, source)
-    shown_by_shapes = _vae_shapes(shapes, source)
-    _check_agreement(said, shown_by_shapes, source)
-    config = VAEConfig(**said | shown_by_shapes)
+    by_config = declared_fields(VAEConfig, declared, source)
+    by_shapes = _vae_shapes(shapes, source)
+    _check_agreement(by_config, by_shapes, source)
+    config = VAEConfig(**by_config | by_shapes)
     odd = [width for width in config.block_out_channels if width % config.norm_num_groups]
     if odd:
         raise CheckpointError(
@@ -85,14 +85,16 @@ def vae_config(
     return config
 
 
-def _transformer_shapes(shapes: Shapes, said: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """Every field of the configuration that shapes show."""
+def _transformer_shapes(shapes: Shapes, by_config: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """The fields of a transformer's configuration that shapes show."""
     proj = _shape(shapes, "patch_embed.proj.weight", (2, 4), source)
-    width, head_dim = proj[0], _shape(shapes, "transformer_blocks.0.attn1.norm_q.weight", (1,), source)[0]
-    if len(proj) == 4:
+    width = proj[0]
+    head_dim = _shape(shapes, "transformer_blocks.0.attn1.norm_q.weight", (1,), source)[0]
+    if len(proj) == 4:  # a convolution: [width, channels, rows, columns]
         patch, patch_t, channels = proj[2], None, proj[1]
-    else:
-        patch, patch_t = said.get("patch_size") or _LINEAR_PATCH, said.get("patch_size_t") or _LINEAR_PATCH
+    else:  # a Linear: [width, channels * frames * rows * columns]
+        patch = by_config.get("patch_size") or _LINEAR_PATCH
+        patch_t = by_config.get("patch_size_t") or _LINEAR_PATCH
         channels = _parts(proj[1], patch_t * patch**2, "patch_embed.proj.weight", source)
     ofs = "ofs_embedding.linear_1.weight"
     out_features = _shape(shapes, "proj_out.weight", (2,), source)[0]
@@ -112,7 +114,7 @@ def _transformer_shapes(shapes: Shapes, said: Mapping[str, Any], source: str | P
 
 
 def _vae_shapes(shapes: Shapes, source: str | Path) -> dict[str, Any]:
-    """Every field of the configuration that shapes show."""
+    """The fields of a VAE's configuration that shapes show."""
     levels = _count(shapes, "encoder.down_blocks.", source)
     resnet = "encoder.down_blocks.{}.resnets.0.conv1.conv.weight"
     return {
@@ -125,7 +127,7 @@ def _vae_shapes(shapes: Shapes, source: str | Path) -> dict[str, Any]:
 
 
 def _shape(shapes: Shapes, key: str, ranks: tuple[int, ...], source: str | Path) -> tuple[int, ...]:
-    """Shape of a tensor the configuration is read from."""
+    """The shape of a tensor, which must be there and have one of these numbers of dimensions."""
     if key not in shapes:
         raise CheckpointError(f"{source} lacks {key}; the file is incomplete, download it again")
     shape = tuple(shapes[key])
@@ -148,7 +150,7 @@ def _parts(total: int, part: int, key: str, source: str | Path) -> int:
 
 
 def _count(shapes: Shapes, prefix: str, source: str | Path) -> int:
-    """How many numbered modules stand behind `prefix`; they must be 0, 1, 2 ... without a gap."""
+    """How many numbered modules there are under `prefix`; their numbers must be 0, 1, 2 ... without a gap."""
     names = {key[len(prefix) :].split(".")[0] for key in shapes if key.startswith(prefix)}
     absent = [str(number) for number in range(len(names)) if str(number) not in names]
     if absent or not names:
@@ -157,11 +159,11 @@ def _count(shapes: Shapes, prefix: str, source: str | Path) -> int:
     return len(names)
 
 
-def _check_agreement(said: Mapping[str, Any], shown_by_shapes: Mapping[str, Any], source: str | Path) -> None:
+def _check_agreement(by_config: Mapping[str, Any], by_shapes: Mapping[str, Any], source: str | Path) -> None:
     differing = [
-        f"{name} {said[name]} where the tensors show {found}"
-        for name, found in shown_by_shapes.items()
-        if name in said and said[name] != found
+        f"{name} {by_config[name]} where the tensors show {found}"
+        for name, found in by_shapes.items()
+        if name in by_config and by_config[name] != found
     ]
     if differing:
         raise CheckpointError(
@@ -171,15 +173,15 @@ def _check_agreement(said: Mapping[str, Any], shown_by_shapes: Mapping[str, Any]
 
 
 def _rotary_by_width(known: Mapping[str, Any]) -> bool:
-    """Rotary, unless a released model of this width and build has none (width 1920 is CogVideoX-2B's alone)."""
+    """Whether positions are rotary: yes, unless a released model of this build and width (2B, 1920) has none."""
     config = TransformerConfig(**known, use_rotary_positional_embeddings=False)
     rows = (*VARIANTS.values(), *DERIVED.values())
-    alike = [row.transformer for row in rows if _build(row.transformer) == _build(config)]
-    return not any(row.width == config.width for row in alike)
+    same_build = [row.transformer for row in rows if _build(row.transformer) == _build(config)]
+    return not any(row.width == config.width for row in same_build)
 
 
 def _build(config: TransformerConfig) -> tuple[Any, ...]:
-    """What tells the variants apart at any size."""
+    """What distinguishes the variants at any size."""
     return (
         config.patch_size_t,
         divmod(config.in_channels, config.out_channels),
@@ -193,11 +195,13 @@ def _row(config: TransformerConfig, source: str | Path) -> Variant:
     for row in (*VARIANTS.values(), *DERIVED.values()):
         if _build(row.transformer) == _build(config):
             return row
-    raise CheckpointError(f"{source} {_seems(config)}; supported are {', '.join(VARIANTS)} and models built like them")
+    raise CheckpointError(
+        f"{source} {_description(config)}; supported are {', '.join(VARIANTS)} and models built like them"
+    )
 
 
-def _seems(config: TransformerConfig) -> str:
-    """What a model of unknown build is like."""
+def _description(config: TransformerConfig) -> str:
+    """What a model of unknown build has, as the rest of a sentence."""
     family = "1.0" if config.patch_size_t is None else "1.5"
     positions = "rotary" if config.use_rotary_positional_embeddings else "sincos"
     table = "a" if config.use_learned_positional_embeddings else "no"
@@ -209,7 +213,7 @@ def _seems(config: TransformerConfig) -> str:
 
 
 def _check_table(shapes: Shapes, config: TransformerConfig, source: str | Path) -> None:
-    """The learned table must have a row per text token and per cell of the training size."""
+    """Refuse a learned position table that is not of the training size: a row for each text token and each patch."""
     if not config.use_learned_positional_embeddings:
         return
     rows = _shape(shapes, "patch_embed.pos_embedding", (3,), source)[1]

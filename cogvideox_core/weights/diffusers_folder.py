@@ -1,21 +1,20 @@
-"""The diffusers folder layout: where a component lies, and what the folder's JSON files declare."""
+"""The diffusers folder layout: which subfolder holds a component, and what the folder's JSON files declare."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from ..models.config import ScheduleConfig, VAEConfig
 from ..models.variants import Variant
 from .config_json import check_fixed, declared_fields, read_json
 from .errors import CheckpointError
 from .files import is_official_name
+from .recognize import Component
 
-ComponentName = Literal["transformer", "vae", "text_encoder", "tokenizer", "scheduler"]
-COMPONENT_NAMES: tuple[ComponentName, ...] = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
-
+_SUBFOLDERS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 _PIPELINE = "model_index.json"
 _FIXED_SCHEDULE = {
     "beta_schedule": "scaled_linear",
@@ -27,10 +26,11 @@ _FIXED_SCHEDULE = {
 Config = TypeVar("Config", VAEConfig, ScheduleConfig)
 
 
-def component_path(path: str | Path, name: ComponentName) -> Path:
-    """Where component `name` lies, given a whole folder, one component's folder, or a file.
+def component_path(path: str | Path, component: Component) -> Path:
+    """The folder or file of a component.
 
-    Inside a whole folder any component leads to its siblings. Anything else is taken for the component itself.
+    Args: path: a whole model folder or anything in one of its subfolders, which leads to all of them; any other folder
+        or file is taken for the component itself.
     Raises: CheckpointError if `path` does not exist, or is a whole folder without that component.
     """
     path = Path(path)
@@ -39,26 +39,29 @@ def component_path(path: str | Path, name: ComponentName) -> Path:
     root = pipeline_folder(path)
     if root is None:
         return path
-    if path != root and _component_folder(path).name == name:
+    if path != root and _component_folder(path).name == component:
         return path
-    if not (root / name).exists():
-        raise CheckpointError(f"{root} has no folder {name}; download it again, or give that component separately")
-    return root / name
+    if not (root / component).exists():
+        raise CheckpointError(f"{root} has no folder {component}; download it again, or give that component separately")
+    return root / component
 
 
 def pipeline_folder(path: str | Path) -> Path | None:
-    """The whole folder that `path` is, or is a component of; None for anything that stands alone."""
+    """The whole model folder that `path` is, or is a component of; None for a component that is not in one."""
     path = Path(path)
     if path.is_dir() and ((path / _PIPELINE).exists() or (path / "transformer").is_dir()):
         return path
     folder = _component_folder(path)
-    if folder.name in COMPONENT_NAMES and (folder.parent / _PIPELINE).exists():
+    if folder.name in _SUBFOLDERS and (folder.parent / _PIPELINE).exists():
         return folder.parent
     return None
 
 
 def read_config(path: str | Path) -> dict[str, Any] | None:
-    """The config.json of a component's folder, or of the folder an officially named weight file speaks for."""
+    """The config.json that belongs to a component: of its folder, or next to a weight file of an official name.
+
+    None if there is none: a file of any other name may lie next to the config.json of another model.
+    """
     path = Path(path)
     if path.is_file() and not is_official_name(path.name):
         return None
@@ -67,13 +70,13 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
 
 
 def folder_variant(row: Variant, path: str | Path) -> Variant:
-    """`row` with what the folder's own scheduler and VAE files declare otherwise; `row` itself if nothing differs."""
+    """`row` with the values of the folder's own scheduler and VAE files; `row` itself if none differs."""
     root = pipeline_folder(path)
     if root is None:
         return row
     every_field = tuple(field.name for field in fields(ScheduleConfig))
     schedule = _declared(row.schedule, root / "scheduler" / "scheduler_config.json", every_field, _FIXED_SCHEDULE)
-    # The shape of the VAE is told by its weights; a variant is about the scale of its latents.
+    # The VAE's shape comes from its weights; a variant holds the scale of its latents only.
     vae = _declared(row.vae, root / "vae" / "config.json", ("scaling_factor", "invert_scale_latents"), {})
     if (schedule, vae) == (row.schedule, row.vae):
         return row
@@ -86,8 +89,8 @@ def _declared(config: Config, path: Path, names: Sequence[str], fixed: Mapping[s
         return config
     declared = read_json(path)
     check_fixed(declared, fixed, path)
-    said = {name: value for name, value in declared.items() if name in names}
-    return replace(config, **declared_fields(type(config), said, path))
+    chosen = {name: value for name, value in declared.items() if name in names}
+    return replace(config, **declared_fields(type(config), chosen, path))
 
 
 def _component_folder(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Number types: the names people write, and which one a set of weights is in."""
+"""Number types: the names people write, and which one a set of weights is loaded in."""
 
 from __future__ import annotations
 
@@ -45,10 +45,13 @@ def weights_dtype(
     *,
     otherwise: torch.dtype = torch.bfloat16,
 ) -> torch.dtype:
-    """The dtype to load weights in: the wanted one, else the one most of their numbers are in.
+    """The dtype to load weights in: the wanted one, else the one that most of their numbers have.
 
-    Args: otherwise: what to take where all numbers are too small to compute with.
-    Raises: CheckpointError if there are whole numbers among them.
+    Args:
+        tensors: of any shape, by key; quantized ones are not counted.
+        source: names the weights in messages.
+        otherwise: the dtype where every tensor is quantized or in 8-bit floats.
+    Raises: CheckpointError if there are whole numbers among them that no scale belongs to.
     """
     plain = {key: tensor for key, tensor in tensors.items() if codec_of(tensor) is None}
     whole = [f"{key} ({tensor.dtype})" for key, tensor in plain.items() if not tensor.dtype.is_floating_point]
@@ -59,7 +62,7 @@ def weights_dtype(
     if wanted is not None:
         return wanted
     computing = {key: tensor for key, tensor in plain.items() if tensor.dtype in _NAMES.values()}
-    if len(plain) < len(tensors):  # what is left in more bits says little about how many
+    if len(plain) < len(tensors):  # of a quantized model: norms are often kept in 32 bits, whatever it was made from
         halves = {key: tensor for key, tensor in computing.items() if tensor.dtype.itemsize == 2}
         return _most_common(halves, source) if halves else otherwise
     return _most_common(computing, source) if computing else otherwise
@@ -72,5 +75,5 @@ def _most_common(tensors: Mapping[str, Tensor], source: str | Path) -> torch.dty
     (most, _), *others = counts.most_common()
     if others:
         names = ", ".join(str(dtype) for dtype, _ in others)
-        _LOG.warning("%s mixes number types (%s beside %s); everything is loaded as %s", source, names, most, most)
+        _LOG.warning("%s mixes number types (%s and %s); everything is loaded as %s", source, names, most, most)
     return most

@@ -1,4 +1,4 @@
-"""The same layers without initial values: for models whose weights come from a file."""
+"""The layers of `kernels.layers` without initial values, for models whose weights come from a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..kernels import layers
 
 class _NoInitialValues:
     def reset_parameters(self) -> None:
-        """Leave the weights as they are; drawing them would only take time, on the meta device too."""
+        """Leave the weights as they are: drawing them would take time for nothing, on the meta device too."""
 
 
 class Linear(_NoInitialValues, layers.Linear):

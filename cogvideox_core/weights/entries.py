@@ -1,4 +1,4 @@
-"""Tensors by key that are read when they are asked for: what files hold, and the same under other names."""
+"""Open weights: tensors by key, with shape and dtype known at once and numbers read when they are asked for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from torch import Tensor
 Shape = tuple[int, ...]
 
 
-class Entry(NamedTuple):
-    """One tensor: shape and dtype are known without reading it; `codec` names its number format if it is small."""
+class TensorEntry(NamedTuple):
+    """One tensor of a file, not read yet.
+
+    Attributes:
+        shape, dtype: those of the tensor that `read` gives.
+        read: gives the tensor.
+        codec: the name in CODECS of a quantized tensor's format; None for ordinary numbers.
+    """
 
     shape: Shape
     dtype: torch.dtype
@@ -21,18 +27,18 @@ class Entry(NamedTuple):
     codec: str | None = None
 
 
-class Weights(Mapping[str, Tensor]):
-    """Tensors by key. Shapes and dtypes come from headers alone.
+class OpenWeights(Mapping[str, Tensor]):
+    """The tensors of one or several files by key. Opening reads headers only.
 
     Args:
-        path: what was opened, for messages.
+        path: what was opened; names the weights in messages.
         entries: the tensors.
-        metadata: free text the writer left beside them.
-        form: how they were stored, for whoever wants to know; see `inspect`.
+        metadata: free text that the writer left in the header.
+        form: how they are stored, as words that `inspect` prints: endings, formats, whose key names.
     """
 
     def __init__(
-        self, path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str], form: tuple[str, ...] = ()
+        self, path: Path, entries: Mapping[str, TensorEntry], metadata: Mapping[str, str], form: tuple[str, ...] = ()
     ) -> None:
         self.path = path
         self.entries = dict(entries)
@@ -56,6 +62,6 @@ class Weights(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def with_entries(self, entries: Mapping[str, Entry], told: str | None = None) -> Weights:
-        """The same file with other keys; `told` adds to its form."""
-        return Weights(self.path, entries, self.metadata, (*self.form, told) if told else self.form)
+    def with_entries(self, entries: Mapping[str, TensorEntry], form: str | None = None) -> OpenWeights:
+        """The same file with these entries in place of its own, and one more word about its form."""
+        return OpenWeights(self.path, entries, self.metadata, (*self.form, form) if form else self.form)

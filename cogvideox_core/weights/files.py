@@ -1,4 +1,4 @@
-"""Opening weights: one file, a component's folder, or shards with an index. Nothing is copied, nothing executed."""
+"""Opening weights: a file, a component's folder, or shards with an index. Nothing is copied and nothing executed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .config_json import read_json
-from .entries import Entry, Weights
+from .entries import OpenWeights, TensorEntry
 from .errors import CheckpointError, listed, shown
 from .gguf_file import GGUFFile
 from .safetensors_file import SafetensorsFile
@@ -16,29 +16,29 @@ from .torch_file import TorchFile
 
 
 class TensorFile(Protocol):
-    """What a reader of one file format offers; entries must not touch tensor data."""
+    """What a reader of one file format offers. Its entries read no numbers before they are asked to."""
 
     path: Path
-    entries: dict[str, Entry]
+    entries: dict[str, TensorEntry]
     metadata: dict[str, str]
 
 
 Reader = Callable[[Path], TensorFile]
 
-# How files of a format begin, whatever their name; a new format is a new row here.
+# How the files of a format begin, whatever their name. A new format is a new row here and in _READERS.
 _BEGINNINGS: tuple[tuple[bytes, Reader], ...] = (
     (b"GGUF", GGUFFile),
     (b"PK\x03\x04", TorchFile),  # a pickle in a zip archive
     (b"\x80", TorchFile),  # a bare pickle
 )
-# What else a name promises; the reader tells what is wrong with a file that is something else.
+# The reader for a name, where the beginning shows nothing; it says what is wrong with a file that is something else.
 _READERS: dict[str, Reader] = {
     ".safetensors": SafetensorsFile,
     ".gguf": GGUFFile,
     **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), TorchFile),
 }
 ENDINGS = tuple(_READERS)
-"""Endings of the files that are read."""
+"""The endings of file names that are read."""
 
 # diffusers' name for its models, transformers' for T5.
 _STEMS = ("diffusion_pytorch_model", "model")
@@ -52,11 +52,11 @@ _FORMS = (
 )
 
 
-def open_weights(path: str | Path) -> Weights:
+def open_weights(path: str | Path) -> OpenWeights:
     """Map the weights at `path`.
 
     Args:
-        path: a weight file, a component's folder, an index, or one shard that lies beside its index.
+        path: a weight file, a component's folder, an index, or one of the shards next to their index.
     Raises: CheckpointError if anything is missing, damaged or of a form that is not read.
     """
     path = Path(path)
@@ -71,7 +71,7 @@ def open_weights(path: str | Path) -> Weights:
 
 
 def read_file(path: Path) -> TensorFile:
-    """Map one file with the reader of its format, which its first bytes tell, and its name where they do not."""
+    """Map one file with the reader of its format, known by its first bytes, else by the ending of its name."""
     suffix = path.suffix.lower()
     if suffix not in _READERS:
         raise CheckpointError(f"{path} is of a form that is not read ({suffix or 'no ending'}); give {_FORMS}")
@@ -84,34 +84,34 @@ def _reader(path: Path, named: Reader) -> Reader:
             head = file.read(9)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error}); check that it is a file you may read") from error
-    if head[8:9] == b"{":  # safetensors begins with a length, which may look like anything
+    if head[8:9] == b"{":  # the 8 bytes before it are a length, and may look like the beginning of another format
         return SafetensorsFile
     return next((reader for beginning, reader in _BEGINNINGS if head.startswith(beginning)), named)
 
 
-def _joined(path: Path, files: Sequence[TensorFile], *form: str) -> Weights:
+def _joined(path: Path, files: Sequence[TensorFile], *form: str) -> OpenWeights:
     """What several files hold together. Raises: CheckpointError if two of them hold the same key."""
     owner: dict[str, TensorFile] = {}
-    entries: dict[str, Entry] = {}
+    entries: dict[str, TensorEntry] = {}
     metadata: dict[str, str] = {}
     for file in files:
         for key, entry in file.entries.items():
             if key in owner:
                 raise CheckpointError(
                     f"{path} holds {shown(key)} twice, in {owner[key].path.name} and in {file.path.name}; "
-                    "shards of two models lie together, download the folder again"
+                    "the folder has shards of two models, download it again"
                 )
             owner[key], entries[key] = file, entry
         metadata = {**file.metadata, **metadata}
-    return Weights(path, entries, metadata, (*sorted({file.path.suffix.lower() for file in files}), *form))
+    return OpenWeights(path, entries, metadata, (*sorted({file.path.suffix.lower() for file in files}), *form))
 
 
 def is_official_name(name: str) -> bool:
-    """Whether a file of this name speaks for its folder: diffusers' or transformers' name, a shard or an index."""
+    """Whether diffusers or transformers give a file this name: then the config.json next to it is about it."""
     return name.removesuffix(".index.json").removesuffix(_FILE).split("-")[0].split(".")[0] in _STEMS
 
 
-def _open_folder(folder: Path) -> Weights:
+def _open_folder(folder: Path) -> OpenWeights:
     for stem in _STEMS:
         if (folder / (stem + _FILE)).exists():
             return _joined(folder, [read_file(folder / (stem + _FILE))])
@@ -134,11 +134,11 @@ def _open_folder(folder: Path) -> Weights:
     raise CheckpointError(f"{folder} holds no weights; looked for {looked_for}; give a folder or a file that has them")
 
 
-def _open_sat(folder: Path) -> Weights:
+def _open_sat(folder: Path) -> OpenWeights:
     """SAT's folder: the file `latest` names the folder of the newest state."""
     name = (folder / _SAT_LATEST).read_text(encoding="utf-8", errors="replace").strip()
     if not name.isalnum():
-        raise CheckpointError(f"{folder / _SAT_LATEST} names no folder beside it ({shown(name)}); download it again")
+        raise CheckpointError(f"{folder / _SAT_LATEST} names no folder next to it ({shown(name)}); download it again")
     states = folder / name / _SAT_STATES
     if not states.is_file():
         raise CheckpointError(f"{states} is missing, though {_SAT_LATEST} names its folder; download it again")
@@ -150,47 +150,48 @@ def _names(files: Sequence[Path]) -> str:
 
 
 def _index_of_shard(path: Path) -> Path | None:
-    """The index that lists this shard; None when the file is no shard."""
+    """The index that lists this shard; None if the file is no shard."""
     match = _SHARD.fullmatch(path.name)
     if match is None or int(match["count"]) < 2:
         return None
     index = path.with_name(match["stem"] + _INDEX)
     if not index.exists():
         raise CheckpointError(
-            f"{path} is one of {int(match['count'])} parts and {index.name} does not lie beside it; "
+            f"{path} is one of {int(match['count'])} parts and {index.name} is not next to it; "
             "download the whole folder"
         )
     return index
 
 
-def _open_index(index: Path) -> Weights:
-    """Map all shards an index names, and hold the index to its word."""
-    placed = _weight_map(index)
+def _open_index(index: Path) -> OpenWeights:
+    """Map all shards that an index names, and check that they hold what it says."""
+    shard_of = _weight_map(index)
     files = []
-    for name in sorted(set(placed.values())):
+    for name in sorted(set(shard_of.values())):
         shard = index.with_name(name)
         if not shard.exists():
             raise CheckpointError(f"{shard} is missing, though {index.name} lists it; download it again")
         files.append(read_file(shard))
     held = {file.path.name: file.entries for file in files}
-    absent = [f"{key} ({name})" for key, name in placed.items() if key not in held[name]]
+    absent = [f"{key} ({name})" for key, name in shard_of.items() if key not in held[name]]
     if absent:
         raise CheckpointError(
-            f"{index} places tensors in shards that lack them: {listed(absent)}; index and shards are not of one "
+            f"{index} lists tensors in shards that lack them: {listed(absent)}; index and shards are not of one "
             "model, download the folder again"
         )
     return _joined(index.parent, files, "sharded")
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    placed = read_json(index).get("weight_map")
-    if not isinstance(placed, dict) or not placed:
+    """The file name of each key's shard, as an index lists them."""
+    shard_of = read_json(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
         raise CheckpointError(f'{index} has no "weight_map"; download it again')
-    for name in placed.values():
+    for name in shard_of.values():
         # Every separator of every system: an index from the network must not lead out of its folder.
         if not isinstance(name, str) or not name or re.search(r"[/\\:\0]|^\.", name):
             raise CheckpointError(
-                f"{index} names the shard {shown(repr(name))}, which is no plain file name; shards lie beside their "
-                "index, download the folder again"
+                f"{index} names the shard {shown(repr(name))}, which is no plain file name; shards are in the "
+                "folder of their index, download it again"
             )
-    return placed
+    return shard_of

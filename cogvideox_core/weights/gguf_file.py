@@ -1,4 +1,4 @@
-"""One .gguf file, mapped: 16- and 32-bit numbers as they are, small ones as their blocks."""
+"""One .gguf file, mapped: 16- and 32-bit numbers as they are, quantized ones as their blocks."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import torch
 from torch import Tensor
 
 from .codecs import CODECS
-from .entries import Entry
+from .entries import TensorEntry
 from .errors import CheckpointError, listed, shown
 from .packed_weight import PackedWeight
 
-OWN_METADATA = "cogvideox."  # before the names of what this pack leaves in a file
+OWN_METADATA = "cogvideox."
+"""Prefix of the metadata that this pack writes."""
+
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class GGUFFile:
     """Tensors of one file. The header is read at once; a tensor's pages are read when it is used.
 
-    Attributes: entries, metadata: as of every reader; quantized tensors have the dtype float16 for now.
+    Attributes: entries, metadata: as of every reader; quantized tensors say float16, and a model casts them.
     Raises: CheckpointError if the file is damaged or in a number format that is not read; ImportError without gguf.
     """
 
@@ -59,11 +61,12 @@ def _is_read(part: Any) -> bool:
     return name in _PLAIN or (name in CODECS and CODECS[name].block > 0)
 
 
-def _entry(part: Any, path: Path) -> Entry:
-    """GGUF names the dimensions of a shape in the reverse of PyTorch's order."""
-    shape, kind = tuple(int(size) for size in reversed(part.shape)), part.tensor_type.name
+def _entry(part: Any, path: Path) -> TensorEntry:
+    """A tensor as the file's header describes it. GGUF lists a shape in the reverse of PyTorch's order."""
+    shape = tuple(int(size) for size in reversed(part.shape))
+    kind = part.tensor_type.name
     if kind in _PLAIN:
-        return Entry(shape, _PLAIN[kind], lambda: _bytes(part).view(_PLAIN[kind]).reshape(shape))
+        return TensorEntry(shape, _PLAIN[kind], lambda: _bytes(part).view(_PLAIN[kind]).reshape(shape))
     codec = CODECS[kind]
     if shape[-1] % codec.block:
         raise CheckpointError(f"{path} has {shown(part.name)} of {shape[-1]} columns in {kind}; download it again")
@@ -72,11 +75,11 @@ def _entry(part: Any, path: Path) -> Entry:
     def read() -> Tensor:
         return PackedWeight(kind, {"data": _bytes(part).reshape(stored)}, torch.float16)
 
-    return Entry(shape, torch.float16, read, kind)
+    return TensorEntry(shape, torch.float16, read, kind)
 
 
 def _bytes(part: Any) -> Tensor:
-    """The mapped bytes of a tensor, flat; torch warns of memory that must not be written, which nothing does."""
+    """The mapped bytes of a tensor, [bytes]. PyTorch warns that they must not be written to, which nothing does."""
     import warnings
 
     with warnings.catch_warnings():

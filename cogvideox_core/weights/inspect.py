@@ -1,11 +1,13 @@
-"""What a weight file is: which model, in which form and numbers, and whether it is whole. Reads headers only."""
+"""Inspecting weight files: which model, in which form and number formats, and whether it is complete.
+
+Only headers are read.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,32 +15,33 @@ from torch import nn
 from ..models.text_encoder import t5_model
 from ..models.transformer.model import CogVideoXTransformer3D
 from ..models.vae.autoencoder import AutoencoderCausal3D
-from ..weights.t5 import t5_config
 from . import empty_layers as layers
 from .codecs import CODECS
+from .components import find_config, open_component
 from .detect import find_variant, transformer_config, vae_config
 from .diffusers_folder import pipeline_folder
-from .entries import Weights
+from .entries import OpenWeights
 from .errors import CheckpointError
 from .files import open_weights
-from .load import declared_config, open_component
 from .lora import is_lora, lora_ranks
-from .recognize import COMPONENTS, Component, component_of, recognize
+from .recognize import COMPONENTS, Component, Kind, component_of, recognize
+from .t5 import t5_config
 from .writing import entry_bytes
 
 
 @dataclass
 class Inspection:
-    """What is known of weights without reading a number.
+    """What headers show of weights.
 
     Attributes:
-        what: which kind of thing they are.
-        variant: name of the model they are built like, for a transformer.
-        form: what they are stored in: endings, formats of small numbers, whose names.
-        numbers: how many numbers there are of each dtype or small format.
-        nbytes: of all numbers, without the scales that small ones may have.
-        missing, unexpected: keys a whole model of that build has and has not.
-        fault: why they do not open, in a sentence; None if they do.
+        what: the kind of weights, with an article.
+        variant: for a transformer, the name of the released model it is built like.
+        form: how they are stored: file endings, codecs, whose key names.
+        numbers: how many numbers there are of each dtype or codec.
+        nbytes: of all numbers, without scales.
+        missing: keys that a complete model of this build has and they lack.
+        unexpected: keys of theirs that such a model does not have.
+        fault: a sentence on why they do not open; None if they do.
     """
 
     path: Path
@@ -57,7 +60,7 @@ class Inspection:
 
 
 def inspect(path: str | Path) -> list[Inspection]:
-    """What lies at `path`: a weight file, a component's folder, or every component of a whole folder.
+    """Inspect a weight file, a component's folder, or every component of a whole folder.
 
     Raises: CheckpointError if nothing can be opened at all.
     """
@@ -88,9 +91,9 @@ def _inspect(path: Path) -> Inspection:
     return _described(found, weights)
 
 
-def _built(weights: Weights, path: Path, component: Component, found: Inspection) -> nn.Module:
-    """The model these weights announce, without memory."""
-    declared = declared_config(weights, path)
+def _built(weights: OpenWeights, path: Path, component: Component, found: Inspection) -> nn.Module:
+    """A model of these weights' build, on the meta device; notes the variant of a transformer in `found`."""
+    declared = find_config(weights, path)
     if component == "vae":
         config = vae_config(weights.shapes, declared, source=path)
         return AutoencoderCausal3D(config, device="meta", operations=layers)
@@ -101,15 +104,22 @@ def _built(weights: Weights, path: Path, component: Component, found: Inspection
     return CogVideoXTransformer3D(shape, device="meta", operations=layers)
 
 
-def _other(weights: Weights, kind: Any) -> str:
+def _other(weights: OpenWeights, kind: Kind | None) -> str:
+    """What weights are that are no component of a model."""
     if is_lora(weights):
-        ranks = sorted(set(lora_ranks(weights)))
-        told = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "no rank"
-        return f"a LoRA of {told} for {len(lora_ranks(weights))} layers"
+        ranks = lora_ranks(weights)
+        return f"a LoRA of {_rank_range(ranks)} for {len(ranks)} layers"
     return kind.what if kind else "nothing that is known"
 
 
-def _described(found: Inspection, weights: Weights) -> Inspection:
+def _rank_range(ranks: list[int]) -> str:
+    if not ranks:
+        return "no rank"
+    return f"rank {ranks[0]}" if min(ranks) == max(ranks) else f"ranks {min(ranks)} to {max(ranks)}"
+
+
+def _described(found: Inspection, weights: OpenWeights) -> Inspection:
+    """`found`, with how the weights are stored."""
     numbers = Counter[str]()
     for entry in weights.entries.values():
         name = entry.codec or str(entry.dtype).removeprefix("torch.")
@@ -127,14 +137,13 @@ def report(found: Inspection) -> str:
     lines.append(f"  {_count(found.parameters)} numbers ({numbers}), {_size(found.nbytes)}")
     if found.fault:
         lines.append(f"  does not open: {found.fault}")
-    for told, keys in (("missing", found.missing), ("left over", found.unexpected)):
+    for fault, keys in (("missing", found.missing), ("left over", found.unexpected)):
         if keys:
-            lines += [f"  {len(keys)} keys {told}:", *(f"    {key}" for key in keys[:20])]
+            lines += [f"  {len(keys)} keys {fault}:", *(f"    {key}" for key in keys[:20])]
             lines += [f"    and {len(keys) - 20} more"] if len(keys) > 20 else []
-    if not (found.fault or found.missing or found.unexpected) and found.what in [
-        row.what for row in COMPONENTS.values()
-    ]:
-        lines.append("  whole: no key is missing or left over")
+    is_component = any(found.what == kind.what for kind in COMPONENTS.values())
+    if is_component and not (found.fault or found.missing or found.unexpected):
+        lines.append("  complete: no key is missing or left over")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """Key names of the programs that write CogVideoX files, as tables: from theirs to diffusers' names.
 
-A layout is a list of rules. The first rule whose pattern is the whole key applies; a key without a rule keeps its name,
-and shows up as unexpected later on. A rule may cut a tensor into blocks of rows, put them in another order, or drop it.
+`KeyNames` is a list of rules. The first rule whose pattern is the whole key applies; a key without a rule keeps its
+name, and is reported as unexpected later. A rule may cut a tensor into blocks of rows, reorder them, or drop it.
 
 Sources: diffusers' `convert_cogvideox_to_diffusers.py` for SAT, ComfyUI's `comfy/ldm/cogvideo/model.py`, and gguf's
 `TENSOR_NAMES` for T5.
@@ -17,59 +17,65 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .entries import Entry, Shape, Weights
+from .entries import OpenWeights, Shape, TensorEntry
 from .errors import CheckpointError, shown
-from .packed_weight import joined_rows
+from .packed_weight import concatenated_rows
 from .recognize import Component
 
 
-class Rows(NamedTuple):
-    """Some of `of` equal blocks of rows, in this order."""
+class RowBlocks(NamedTuple):
+    """Some of the `count` equal blocks that the rows of a tensor are divided into, in this order."""
 
     blocks: tuple[int, ...]
-    of: int
+    count: int
 
 
-class Rule(NamedTuple):
-    """Where a tensor goes: names with the groups of `pattern`, each with all its rows or some. No target drops it."""
+class KeyRule(NamedTuple):
+    """What becomes of the keys that match `pattern`.
+
+    Attributes:
+        targets: new names, which may use the groups of `pattern`, with the rows each takes (None: all). Without a
+            target the tensor is dropped.
+    """
 
     pattern: str
-    targets: Mapping[str, Rows | None]
+    targets: Mapping[str, RowBlocks | None]
 
 
 @dataclass(frozen=True)
-class Layout:
+class KeyNames:
     """One program's names for one component.
 
     Attributes:
-        telling: pattern of a key that only this layout has, without prefix.
-        finish: what is left to do when everything has its name.
+        program: who writes files with these names.
+        signature: pattern of a key, without prefix, that files with these names have and no others.
+        finish: a last change of the entries when all have diffusers' names.
     """
 
-    name: str
+    program: str
     component: Component
-    telling: str
-    rules: tuple[Rule, ...] = ()
-    finish: Callable[[dict[str, Entry]], dict[str, Entry]] = dict
+    signature: str
+    rules: tuple[KeyRule, ...] = ()
+    finish: Callable[[dict[str, TensorEntry]], dict[str, TensorEntry]] = dict
 
 
-def _renamed(pairs: Mapping[str, str]) -> tuple[Rule, ...]:
-    """Rules that only rename: modules on the left, with {} for a number, to modules on the right."""
+def _renamed(pairs: Mapping[str, str]) -> tuple[KeyRule, ...]:
+    """Rules that rename weight and bias of modules, from the left to the right; {} is a number."""
     rules = []
     for old, new in pairs.items():
         pattern = re.escape(old).replace(r"\{\}", r"(\d+)") + r"\.(weight|bias)"
         groups = [rf"\g<{index + 1}>" for index in range(old.count("{}") + 1)]
-        rules.append(Rule(pattern, {new.format(*groups[:-1]) + "." + groups[-1]: None}))
+        rules.append(KeyRule(pattern, {new.format(*groups[:-1]) + "." + groups[-1]: None}))
     return tuple(rules)
 
 
-def _sat_vae_level(half: str, way: str, level: int, place: int) -> tuple[Rule, ...]:
-    """Rules for one level of the VAE; SAT counts those of the decoder from the other end."""
-    old, new = rf"{half}\.{way}\.{level}\.", f"{half}.{way}_blocks.{place}."
+def _sat_vae_level(half: str, way: str, level: int, ours: int) -> tuple[KeyRule, ...]:
+    """Rules for one level of the VAE: SAT's number and ours. SAT counts the decoder's levels from the other end."""
+    old, new = rf"{half}\.{way}\.{level}\.", f"{half}.{way}_blocks.{ours}."
     return (
-        Rule(old + r"block\.(\d+)\.nin_shortcut\.(.*)", {new + r"resnets.\1.conv_shortcut.\2": None}),
-        Rule(old + r"block\.(\d+)\.(.*)", {new + r"resnets.\1.\2": None}),
-        Rule(old + rf"{way}sample\.(.*)", {new + way + r"samplers.0.\1": None}),
+        KeyRule(old + r"block\.(\d+)\.nin_shortcut\.(.*)", {new + r"resnets.\1.conv_shortcut.\2": None}),
+        KeyRule(old + r"block\.(\d+)\.(.*)", {new + r"resnets.\1.\2": None}),
+        KeyRule(old + rf"{way}sample\.(.*)", {new + way + r"samplers.0.\1": None}),
     )
 
 
@@ -77,29 +83,33 @@ _SAT_BLOCK = r"transformer\.layers\.(\d+)\."
 _BLOCK = r"transformer_blocks.\1."
 
 
-def _without_computed_table(entries: dict[str, Entry]) -> dict[str, Entry]:
-    """Only models that take an image have learned their table; SAT also stores the one of 2B, which is sines."""
+def _without_computed_table(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
+    """Drop a position table that diffusers computes.
+
+    SAT stores a table for 2B too, which is made of sines. Only models that take an image have learned theirs: those
+    whose patch embedding takes more numbers than the model predicts.
+    """
     proj, out = entries.get("patch_embed.proj.weight"), entries.get("proj_out.weight")
     if proj and out and len(proj.shape) == 4 and prod(proj.shape[1:]) > out.shape[0]:
         return entries
     return {key: entry for key, entry in entries.items() if key != "patch_embed.pos_embedding"}
 
 
-SAT_TRANSFORMER = Layout(
+SAT_TRANSFORMER = KeyNames(
     "SAT",
     "transformer",
     r"transformer\.layers\.0\.attention\.query_key_value\.weight",
     (
-        Rule(
+        KeyRule(
             _SAT_BLOCK + r"attention\.query_key_value\.(weight|bias)",
-            {_BLOCK + rf"attn1.to_{part}.\2": Rows((index,), 3) for index, part in enumerate("qkv")},
+            {_BLOCK + rf"attn1.to_{part}.\2": RowBlocks((index,), 3) for index, part in enumerate("qkv")},
         ),
         # Twelve blocks: shift, scale and gate of attention, then of the feed-forward, for video; the same for text.
-        Rule(
+        KeyRule(
             r"mixins\.adaln_layer\.adaLN_modulations\.(\d+)\.1\.(weight|bias)",
             {
-                _BLOCK + r"norm1.linear.\2": Rows((0, 1, 2, 6, 7, 8), 12),
-                _BLOCK + r"norm2.linear.\2": Rows((3, 4, 5, 9, 10, 11), 12),
+                _BLOCK + r"norm1.linear.\2": RowBlocks((0, 1, 2, 6, 7, 8), 12),
+                _BLOCK + r"norm2.linear.\2": RowBlocks((3, 4, 5, 9, 10, 11), 12),
             },
         ),
         *_renamed(
@@ -124,27 +134,27 @@ SAT_TRANSFORMER = Layout(
             }
         ),
         # 2B's table is in the file though it is computed; `_without_computed_table` drops it.
-        Rule(r"mixins\.pos_embed\.pos_embedding", {"patch_embed.pos_embedding": None}),
-        Rule(r"mixins\.pos_embed\.freqs_(sin|cos)", {}),
-        Rule(r"transformer\.(word|position)_embeddings\..*|embed_tokens\..*", {}),
+        KeyRule(r"mixins\.pos_embed\.pos_embedding", {"patch_embed.pos_embedding": None}),
+        KeyRule(r"mixins\.pos_embed\.freqs_(sin|cos)", {}),
+        KeyRule(r"transformer\.(word|position)_embeddings\..*|embed_tokens\..*", {}),
     ),
     _without_computed_table,
 )
 
-SAT_VAE = Layout(
+SAT_VAE = KeyNames(
     "SAT",
     "vae",
     r"encoder\.down\.0\.block\.0\.conv1\.conv\.weight",
     (
         *(rule for level in range(4) for rule in _sat_vae_level("encoder", "down", level, level)),
         *(rule for level in range(4) for rule in _sat_vae_level("decoder", "up", level, 3 - level)),
-        Rule(r"(encoder|decoder)\.mid\.block_1\.(.*)", {r"\1.mid_block.resnets.0.\2": None}),
-        Rule(r"(encoder|decoder)\.mid\.block_2\.(.*)", {r"\1.mid_block.resnets.1.\2": None}),
-        Rule(r"loss\..*", {}),
+        KeyRule(r"(encoder|decoder)\.mid\.block_1\.(.*)", {r"\1.mid_block.resnets.0.\2": None}),
+        KeyRule(r"(encoder|decoder)\.mid\.block_2\.(.*)", {r"\1.mid_block.resnets.1.\2": None}),
+        KeyRule(r"loss\..*", {}),
     ),
 )
 
-COMFYUI_TRANSFORMER = Layout(
+COMFYUI_TRANSFORMER = KeyNames(
     "ComfyUI",
     "transformer",
     r"blocks\.0\.attn_out\.weight",
@@ -171,7 +181,7 @@ COMFYUI_TRANSFORMER = Layout(
 )
 
 _T5_BLOCK = "encoder.block.{}.layer."
-GGUF_T5 = Layout(
+GGUF_T5 = KeyNames(
     "GGUF",
     "text_encoder",
     r"enc\.blk\.0\.attn_rel_b\.weight",
@@ -193,59 +203,60 @@ GGUF_T5 = Layout(
     ),
 )
 
-LAYOUTS: tuple[Layout, ...] = (
+KEY_NAMES: tuple[KeyNames, ...] = (
     SAT_TRANSFORMER,
     COMFYUI_TRANSFORMER,
     SAT_VAE,
     GGUF_T5,
-    # diffusers' and transformers' own names, which may stand behind a prefix.
-    Layout("diffusers", "transformer", r"transformer_blocks\.0\.attn1\.norm_q\.weight"),
-    Layout("diffusers", "vae", r"decoder\.conv_in\.conv\.weight"),
-    Layout("transformers", "text_encoder", r"encoder\.block\.0\.layer\.0\.SelfAttention\.q\.weight"),
+    # diffusers' and transformers' own names, which may have a prefix.
+    KeyNames("diffusers", "transformer", r"transformer_blocks\.0\.attn1\.norm_q\.weight"),
+    KeyNames("diffusers", "vae", r"decoder\.conv_in\.conv\.weight"),
+    KeyNames("transformers", "text_encoder", r"encoder\.block\.0\.layer\.0\.SelfAttention\.q\.weight"),
 )
-# Other components in the same file, by the prefixes whole checkpoints have.
-_ELSEWHERE = re.compile(
+# Keys of other components in the same file, by the prefixes that whole checkpoints have.
+_OTHER_COMPONENT = re.compile(
     r"((model\.)?diffusion_model|transformer|first_stage_model|vae|cond_stage_model|conditioner|text_encoders?|model_ema"
     r")(_\w+)?\..*"
 )
 
 
-def in_own_names(weights: Weights, component: Component) -> Weights:
-    """`weights` under diffusers' names (transformers' for T5), whatever program wrote them.
+def with_diffusers_names(weights: OpenWeights, component: Component) -> OpenWeights:
+    """The weights of a component under diffusers' names (transformers' for T5), whatever program wrote them.
 
-    What a whole checkpoint holds of other components is left out. Weights of no layout that is known are given back
-    as they are.
+    Other components of the same file are left out. Weights with names that are not known are returned as they are.
+    Raises: CheckpointError if two keys become one, or a tensor has no such blocks of rows.
     """
-    for layout in LAYOUTS:
-        if layout.component != component:
+    for names in KEY_NAMES:
+        if names.component != component:
             continue
-        prefix = _prefix(weights, layout)
+        prefix = _prefix(weights, names)
         if prefix is not None:
-            return _translated(weights, layout, prefix)
+            return _renamed_weights(weights, names, prefix)
     return weights
 
 
-def _prefix(weights: Weights, layout: Layout) -> str | None:
-    """What stands before this layout's names; None if they are not there."""
-    pattern = re.compile(rf"((?:\w+\.)*?){layout.telling}")
+def _prefix(weights: OpenWeights, names: KeyNames) -> str | None:
+    """What comes before these names in every key, often nothing; None if the weights do not have these names."""
+    pattern = re.compile(rf"((?:\w+\.)*?){names.signature}")
     return next((match[1] for key in weights if (match := pattern.fullmatch(key))), None)
 
 
-def _translated(weights: Weights, layout: Layout, prefix: str) -> Weights:
-    entries: dict[str, Entry] = {}
+def _renamed_weights(weights: OpenWeights, names: KeyNames, prefix: str) -> OpenWeights:
+    entries: dict[str, TensorEntry] = {}
     for key, entry in weights.entries.items():
-        if not key.startswith(prefix) and _ELSEWHERE.fullmatch(key):
+        if not key.startswith(prefix) and _OTHER_COMPONENT.fullmatch(key):
             continue
-        for target, new in _targets(key.removeprefix(prefix), entry, layout, weights).items():
+        for target, new in _targets(key.removeprefix(prefix), entry, names, weights).items():
             if target in entries:
                 raise CheckpointError(f"{weights.path} holds {shown(target)} twice, once as {shown(key)}; give another")
             entries[target] = new
-    told = layout.name + (f" under {prefix}" if prefix else "")
-    return weights.with_entries(layout.finish(entries), told)
+    form = names.program + (f" under {prefix}" if prefix else "")
+    return weights.with_entries(names.finish(entries), form)
 
 
-def _targets(name: str, entry: Entry, layout: Layout, weights: Weights) -> dict[str, Entry]:
-    for rule in layout.rules:
+def _targets(name: str, entry: TensorEntry, names: KeyNames, weights: OpenWeights) -> dict[str, TensorEntry]:
+    """The entries that one becomes, by their new names."""
+    for rule in names.rules:
         if match := re.fullmatch(rule.pattern, name):
             return {
                 match.expand(target): entry if rows is None else _cut(entry, rows, name, weights)
@@ -254,32 +265,32 @@ def _targets(name: str, entry: Entry, layout: Layout, weights: Weights) -> dict[
     return {name: entry}
 
 
-def _cut(entry: Entry, rows: Rows, name: str, weights: Weights) -> Entry:
-    """Blocks of rows; without a copy where they are neighbours."""
-    if not entry.shape or entry.shape[0] % rows.of:
+def _cut(entry: TensorEntry, rows: RowBlocks, name: str, weights: OpenWeights) -> TensorEntry:
+    """The rows of some blocks: a view where they follow each other, else a copy."""
+    if not entry.shape or entry.shape[0] % rows.count:
         raise CheckpointError(
-            f"{weights.path} holds {shown(name)} of shape {list(entry.shape)}, which has no {rows.of} equal parts; "
+            f"{weights.path} holds {shown(name)} of shape {list(entry.shape)}, which has no {rows.count} equal parts; "
             "download it again"
         )
-    size = entry.shape[0] // rows.of
+    size = entry.shape[0] // rows.count
     shape: Shape = (size * len(rows.blocks), *entry.shape[1:])
 
     def read() -> Tensor:
         tensor = entry.read()
-        parts = [tensor[start * size : end * size] for start, end in _runs(rows.blocks)]
+        parts = [tensor[start * size : end * size] for start, end in _row_ranges(rows.blocks)]
         if len(parts) == 1:
             return parts[0]
-        return joined_rows(parts)
+        return concatenated_rows(parts)
 
-    return Entry(shape, entry.dtype, read, entry.codec)
+    return TensorEntry(shape, entry.dtype, read, entry.codec)
 
 
-def _runs(blocks: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Neighbours together: (0, 1, 2, 6) as [(0, 3), (6, 7)]."""
-    runs: list[tuple[int, int]] = []
+def _row_ranges(blocks: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Blocks as ranges, those that follow each other in one: (0, 1, 2, 6) as [(0, 3), (6, 7)]."""
+    ranges: list[tuple[int, int]] = []
     for block in blocks:
-        if runs and runs[-1][1] == block:
-            runs[-1] = (runs[-1][0], block + 1)
+        if ranges and ranges[-1][1] == block:
+            ranges[-1] = (ranges[-1][0], block + 1)
         else:
-            runs.append((block, block + 1))
-    return runs
+            ranges.append((block, block + 1))
+    return ranges

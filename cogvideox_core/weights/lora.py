@@ -1,8 +1,8 @@
-"""LoRA: small additions to a transformer's layers, from files of every program that writes them.
+"""LoRA: low-rank deltas of a transformer's weights, from files of every program that writes them.
 
-A layer W becomes W + strength * scale * up @ down. Here the layer stays as it is, in whatever number format, and the
-addition is computed beside it: y = W x + strength * scale * up (down x). So several can be stacked, and a strength
-changes, or one goes away, without anything being loaded again.
+A weight W becomes W + strength * scale * up @ down. Here W stays as it is, quantized or not, and the delta is
+multiplied on its own: y = W x + strength * scale * up (down x). So several can be stacked, and a strength can change or
+a LoRA be removed without loading anything again.
 
 Sources: the keys of PEFT and diffusers, kohya's sd-scripts and VideoX-Fun, and SAT's `lora` mixin.
 """
@@ -23,17 +23,17 @@ from torch.nn import functional as F
 
 from ..kernels.layers import Linear
 from .config_json import parse_json, read_json
-from .entries import Weights
+from .entries import OpenWeights
 from .errors import CheckpointError, listed
 from .files import open_weights
 
 logger = logging.getLogger("cogvideox")
 
-# What stands before the names of a transformer's modules, one or more of them.
+# Prefixes of the names of a transformer's modules, one or more of them.
 _PREFIXES = {"base_model", "diffusion_model", "model", "module", "transformer"}
 _FLAT_PREFIX = re.compile(r"(lora_unet_{1,2}|lora_transformer_|lycoris_)")
 _TEXT_ENCODER = re.compile(r"(lora_te|text_encoder)")
-# Parts of a key: whose it is, and which of a LoRA's numbers.
+# Which part of a LoRA a key is: the first group is the name of the module.
 _PARTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("down", re.compile(r"(.+?)[._](?:lora_A(?:\.\w+)??(?:\.weight)?|lora[._]down\.weight)")),
     ("up", re.compile(r"(.+?)[._](?:lora_B(?:\.\w+)??(?:\.weight)?|lora[._]up\.weight)")),
@@ -44,12 +44,18 @@ _SAT = re.compile(r"(?:.*\.)?transformer\.layers\.(\d+)\.attention\.(query_key_v
 _SAT_BASE = re.compile(
     r"(.*\.)?(mixins|time_embed|ofs_embed|transformer\.(layers|final_layernorm|word_embeddings|position_embeddings))\..*"
 )
-_METADATA = "lora_adapter_metadata"  # where diffusers leaves PEFT's configuration
+_METADATA = "lora_adapter_metadata"  # the name under which diffusers stores PEFT's configuration in the header
 
 
 @dataclass
-class Addition:
-    """What a LoRA adds to one layer: [r, in] and [out, r] (of a convolution: its kernel, and 1x1)."""
+class LoRADelta:
+    """What a LoRA changes of one layer's weight: strength * scale * up @ down.
+
+    Attributes:
+        down: [r, in]; of a convolution [r, in, rows, columns], its kernel.
+        up: [out, r]; of a convolution [out, r, 1, 1].
+        scale: what the file says the product is to be multiplied by.
+    """
 
     down: Tensor
     up: Tensor
@@ -57,10 +63,11 @@ class Addition:
 
     @property
     def rank(self) -> int:
+        """r, the rank of the product."""
         return self.down.shape[0]
 
     def __call__(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """up (down x), not yet scaled."""
+        """up (down x), not yet scaled: x [..., in] to [..., out], or [B, in, H, W] to [B, out, h, w]."""
         down, up = (part.to(x.device, x.dtype) for part in (self.down, self.up))
         if down.ndim == 2:
             return F.linear(F.linear(x, down), up)
@@ -69,41 +76,54 @@ class Addition:
 
 @dataclass
 class LoRAFile:
-    """A LoRA by the module names of a transformer.
+    """A LoRA that was read for a transformer and is on none yet.
 
     Attributes:
+        deltas: by the names of the transformer's modules.
         matched: keys that belong to a module.
-        unmatched: keys of modules the transformer does not have, or not of that shape.
-        ignored: keys of other things: text encoders, the base model beside a LoRA, DoRA's magnitudes.
+        unmatched: keys of modules that the transformer does not have, or has in another shape.
+        ignored: keys of other things: text encoders, a base model in the same file, DoRA's magnitudes.
     """
 
-    additions: dict[str, Addition]
+    deltas: dict[str, LoRADelta]
     matched: list[str] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
     def report(self) -> str:
-        """What was done with the keys, in a line."""
-        told = [f"{len(self.matched)} keys matched, for {len(self.additions)} layers"]
-        told += [f"{len(self.unmatched)} unmatched ({listed(self.unmatched, 3)})"] if self.unmatched else []
-        told += [f"{len(self.ignored)} ignored ({listed(self.ignored, 3)})"] if self.ignored else []
-        return "; ".join(told)
+        """How many keys matched, were not, and were ignored, in a line."""
+        parts = [f"{len(self.matched)} keys matched, for {len(self.deltas)} layers"]
+        parts += [f"{len(self.unmatched)} unmatched ({listed(self.unmatched, 3)})"] if self.unmatched else []
+        parts += [f"{len(self.ignored)} ignored ({listed(self.ignored, 3)})"] if self.ignored else []
+        return "; ".join(parts)
+
+    def apply(self, transformer: nn.Module, strength: float = 1.0) -> LoRA:
+        """Put the LoRA on the transformer it was read for, on top of those that it has.
+
+        Args: strength: what the deltas are multiplied by; 0 for no effect, negative for the opposite.
+        """
+        return LoRA(self, transformer, strength)
 
 
-class LoRA(LoRAFile):
-    """A LoRA on a transformer. `strength` can be set at any time; `remove` takes it off."""
+class LoRA:
+    """A LoRA on a transformer. `strength` can be set at any time; `remove` takes it off.
+
+    Attributes:
+        file: what was read.
+        strength: what its deltas are multiplied by.
+        matched, unmatched, ignored: the keys of the file, as in `LoRAFile`.
+    """
 
     def __init__(self, file: LoRAFile, transformer: nn.Module, strength: float) -> None:
-        super().__init__(file.additions, file.matched, file.unmatched, file.ignored)
+        self.file = file
         self.strength = strength
+        self.matched, self.unmatched, self.ignored = file.matched, file.unmatched, file.ignored
         modules = dict(transformer.named_modules())
-        self._undo = [
-            _add_to_result(modules[name], partial(self._add, addition)) for name, addition in self.additions.items()
-        ]
+        self._undo = [_add_delta(modules[name], partial(self._add, delta)) for name, delta in file.deltas.items()]
 
-    def _add(self, addition: Addition, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        factor = self.strength * addition.scale
-        return output + factor * addition(layer, inputs[0]) if factor else output
+    def report(self) -> str:
+        """How many keys matched, were not, and were ignored, in a line."""
+        return self.file.report()
 
     def remove(self) -> None:
         """Take it off the transformer."""
@@ -111,36 +131,41 @@ class LoRA(LoRAFile):
             undo()
         self._undo.clear()
 
+    def _add(self, delta: LoRADelta, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """The layer's result with the delta's: output + strength * scale * up (down x)."""
+        factor = self.strength * delta.scale
+        return output + factor * delta(layer, inputs[0]) if factor else output
 
-def _add_to_result(layer: nn.Module, addition: Callable[..., Tensor]) -> Callable[[], None]:
-    """Have `addition` called with a layer's result, as a forward hook is. Returns: what takes it away again."""
+
+def _add_delta(layer: nn.Module, add: Callable[..., Tensor]) -> Callable[[], None]:
+    """Have `add` called with a layer's result, as a forward hook is. Returns: what undoes it."""
     if not isinstance(layer, Linear):
-        return layer.register_forward_hook(addition).remove
-    layer.deltas += (addition,)
+        return layer.register_forward_hook(add).remove
+    layer.deltas += (add,)
 
     def undo() -> None:
-        layer.deltas = tuple(other for other in layer.deltas if other is not addition)
+        layer.deltas = tuple(other for other in layer.deltas if other is not add)
 
     return undo
 
 
-def load_lora(transformer: nn.Module, path: str | Path, strength: float = 1.0, *, normalize: bool = False) -> LoRA:
-    """Put a LoRA on a transformer, on top of those it has.
+def load_lora(transformer: nn.Module, path: str | Path, strength: float = 1.0, *, divide_by_rank: bool = False) -> LoRA:
+    """Read a LoRA and put it on a transformer, on top of those that it has.
 
     Args:
         path: a file of PEFT or diffusers, kohya or VideoX-Fun, or SAT; or the folder of a PEFT adapter.
-        strength: how much of it; 0 for none, negative for its opposite.
-        normalize: divide by the rank where the file does not say its scale, which some published files need.
-    Returns: the LoRA, which tells `matched`, `unmatched` and `ignored` keys.
+        strength: what its deltas are multiplied by; 0 for no effect, negative for the opposite.
+        divide_by_rank: where the file does not say its scale, take 1 / rank and not 1, as some published files need.
+    Returns: the LoRA, with the `matched`, `unmatched` and `ignored` keys of the file.
     Raises: CheckpointError if the file holds no LoRA, or none for this transformer.
     """
-    lora = LoRA(read_lora(path, module_shapes(transformer), normalize=normalize), transformer, strength)
+    lora = read_lora(path, module_shapes(transformer), divide_by_rank=divide_by_rank).apply(transformer, strength)
     logger.info("LoRA %s at strength %g: %s", Path(path).name, strength, lora.report())
     return lora
 
 
 def module_shapes(transformer: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shape of the weight of each linear layer and convolution, by name."""
+    """The shape of the weight of each Linear and Conv2d of a transformer, by the layer's name."""
     return {
         name: tuple(module.weight.shape)
         for name, module in transformer.named_modules()
@@ -149,7 +174,7 @@ def module_shapes(transformer: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def weight_shapes(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The same from a transformer's tensors, before it is built."""
+    """The same shapes from a transformer's tensors by key, of any shape, before the transformer is built."""
     return {
         key.removesuffix(".weight"): tuple(tensor.shape)
         for key, tensor in state_dict.items()
@@ -157,10 +182,10 @@ def weight_shapes(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]
     }
 
 
-def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, normalize: bool = False) -> LoRAFile:
-    """The LoRA at `path` for a transformer with these modules; arguments and errors as for `load_lora`.
+def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, divide_by_rank: bool = False) -> LoRAFile:
+    """Read a LoRA for a transformer; arguments and errors as for `load_lora`.
 
-    Args: modules: the shape of each module's weight by its name.
+    Args: modules: the shape of each module's weight by its name; see `module_shapes` and `weight_shapes`.
     """
     path = Path(path)
     if not path.exists():
@@ -168,41 +193,52 @@ def read_lora(path: str | Path, modules: Mapping[str, tuple[int, ...]], *, norma
             f"{path} does not exist; give a LoRA's .safetensors file, or the folder of a PEFT adapter"
         )
     weights = open_weights(path)
-    names = _Names(modules)
-    found: dict[str, dict[str, str]] = {}
     file = LoRAFile({})
+    keys_of = _sort_keys(weights, modules, file)
+    declared = _declared_scales(weights, path)
+    for name, keys in keys_of.items():
+        delta = _read_delta(weights, keys, modules[name])
+        if delta is None:
+            file.unmatched.extend(keys.values())
+            continue
+        _check_finite(delta, name, path)
+        delta.scale = _scale(weights, keys, delta.rank, declared.scale(name) if declared else None, divide_by_rank)
+        file.deltas[name] = delta
+        file.matched.extend(keys.values())
+    _check_any_matched(file, path)
+    return file
+
+
+def _sort_keys(
+    weights: OpenWeights, modules: Mapping[str, tuple[int, ...]], file: LoRAFile
+) -> dict[str, dict[str, str]]:
+    """The keys of each module by their parts of a LoRA; all others are listed in `file`."""
+    names = _Names(modules)
+    keys_of: dict[str, dict[str, str]] = {}
     for key in weights:
-        place = _sat_place(key) or _place(key, names)
-        if place is None or place[1] == "magnitude":
+        found = _parse_sat_key(key) or _parse_key(key, names)
+        if found is None or found[1] == "magnitude":
             file.ignored.append(key)
-        elif place[0] in modules:
-            found.setdefault(place[0], {})[place[1]] = key
+        elif found[0] in modules:
+            keys_of.setdefault(found[0], {})[found[1]] = key
         else:
             file.unmatched.append(key)
-    declared = _declared(weights, path)
-    for name, parts in found.items():
-        addition = _addition(weights, parts, modules[name])
-        if addition is None:
-            file.unmatched.extend(parts.values())
-            continue
-        for part in ("down", "up"):
-            if not getattr(addition, part).float().isfinite().all():
-                raise CheckpointError(f"{path} has NaN or infinite numbers for {name}; download it again")
-        told = declared.scale(name) if declared else None
-        addition.scale = _scale(weights, parts, addition.rank, told, normalize)
-        file.additions[name] = addition
-        file.matched.extend(parts.values())
-    _check(file, path)
-    return file
+    return keys_of
+
+
+def _check_finite(delta: LoRADelta, name: str, path: Path) -> None:
+    for part in (delta.down, delta.up):
+        if not part.float().isfinite().all():
+            raise CheckpointError(f"{path} has NaN or infinite numbers for {name}; download it again")
 
 
 def is_lora(keys: Iterable[str]) -> bool:
     """Whether these are the keys of a LoRA."""
-    return any(_SAT.fullmatch(key) or pattern.fullmatch(key) for key in keys for _, pattern in _PARTS[:2])
+    return any(_SAT.fullmatch(key) or _part_of(key) in ("down", "up") for key in keys)
 
 
-def lora_ranks(weights: Weights) -> list[int]:
-    """The rank of the addition to each layer."""
+def lora_ranks(weights: OpenWeights) -> list[int]:
+    """The rank of each layer's delta."""
     down = _PARTS[0][1]
     return [
         weights.shapes[key][0]
@@ -212,14 +248,14 @@ def lora_ranks(weights: Weights) -> list[int]:
 
 
 class _Names:
-    """Modules by every name that files give them."""
+    """Modules by the names that files give them."""
 
     def __init__(self, modules: Iterable[str]) -> None:
         self.known = set(modules)
         self.flat = {name.replace(".", "_"): name for name in self.known}
 
     def resolve(self, name: str) -> str:
-        """The module that is meant; the name itself if there is none."""
+        """The name of the module that a file calls `name`; `name` itself if there is no such module."""
         if prefix := _FLAT_PREFIX.match(name):
             return self.flat.get(name[prefix.end() :], name)
         parts = name.replace(".processor.", ".").split(".")
@@ -229,17 +265,23 @@ class _Names:
         return f"{bare}.0" if f"{bare}.0" in self.known else bare  # older diffusers: to_out for to_out.0
 
 
-def _place(key: str, names: _Names) -> tuple[str, str] | None:
-    """The module and the part of a LoRA a key stands for; None for what is no part of one of a transformer."""
+def _part_of(key: str) -> str | None:
+    """The part of a LoRA that a key is, by its ending; None if it has no such ending."""
+    return next((part for part, pattern in _PARTS if pattern.fullmatch(key)), None)
+
+
+def _parse_key(key: str, names: _Names) -> tuple[str, str] | None:
+    """The module a key is for, and which part of its LoRA it is; None if it is not about a transformer's LoRA."""
     if _TEXT_ENCODER.match(key):
         return None
     for part, pattern in _PARTS:
         if match := pattern.fullmatch(key):
             return names.resolve(match[1]), part
-    return None if _SAT_BASE.fullmatch(key) else (key, "strange")
+    return None if _SAT_BASE.fullmatch(key) else (key, "unknown")
 
 
-def _sat_place(key: str) -> tuple[str, str] | None:
+def _parse_sat_key(key: str) -> tuple[str, str] | None:
+    """The same for the keys of SAT, which numbers the parts of an attention's one matrix; None for other keys."""
     match = _SAT.fullmatch(key)
     if match is None:
         return None
@@ -248,41 +290,41 @@ def _sat_place(key: str) -> tuple[str, str] | None:
     return f"transformer_blocks.{block}.attn1.{name}", {"A": "down, SAT", "B": "up"}[matrix]
 
 
-def _addition(weights: Weights, parts: Mapping[str, str], shape: tuple[int, ...]) -> Addition | None:
-    """The two matrices; None if one is missing or they do not make a matrix of that shape."""
-    down_key, up_key = parts.get("down") or parts.get("down, SAT"), parts.get("up")
-    if down_key is None or up_key is None:
+def _read_delta(weights: OpenWeights, keys: Mapping[str, str], shape: tuple[int, ...]) -> LoRADelta | None:
+    """The two matrices; None if one is missing, or their product is not of that shape."""
+    down_key, up_key = keys.get("down") or keys.get("down, SAT"), keys.get("up")
+    if down_key is None or up_key is None or not _fit(weights.shapes[down_key], weights.shapes[up_key], shape):
         return None
-    down, up = weights.shapes[down_key], weights.shapes[up_key]
-    if (
-        len(down) < 2
-        or len(up) < 2
-        or not down[0]
-        or down[0] != up[1]
-        or (up[0], *down[1:]) != shape
-        or set(up[2:]) - {1}
-    ):
-        return None
-    return Addition(weights[down_key], weights[up_key], 1.0)
+    return LoRADelta(weights[down_key], weights[up_key], 1.0)
 
 
-def _scale(weights: Weights, parts: Mapping[str, str], rank: int, declared: float | None, normalize: bool) -> float:
-    """alpha / r; what the file declares; 1 / r for SAT's; else 1, or 1 / r if that is asked for."""
-    if "alpha" in parts:
-        alpha = weights[parts["alpha"]].float().flatten()
+def _fit(down: tuple[int, ...], up: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether down [r, in, ...] and up [out, r, 1, ...] make a weight [out, in, ...] of that shape."""
+    if len(down) < 2 or len(up) < 2:
+        return False
+    rank = down[0]
+    return 0 < rank == up[1] and (up[0], *down[1:]) == shape and set(up[2:]) <= {1}
+
+
+def _scale(
+    weights: OpenWeights, keys: Mapping[str, str], rank: int, declared: float | None, divide_by_rank: bool
+) -> float:
+    """The file's alpha / r; else what PEFT's configuration declares; else 1 / r for SAT, or if asked for; else 1."""
+    if "alpha" in keys:
+        alpha = weights[keys["alpha"]].float().flatten()
         if alpha.numel() != 1 or not alpha.isfinite().all():
             raise CheckpointError(
-                f"{weights.path} has no single finite number under {parts['alpha']}; download it again"
+                f"{weights.path} has no single finite number under {keys['alpha']}; download it again"
             )
         return alpha.item() / rank
     if declared is not None:
         return declared
-    return 1 / rank if normalize or "down, SAT" in parts else 1.0
+    return 1 / rank if divide_by_rank or "down, SAT" in keys else 1.0
 
 
 @dataclass(frozen=True)
-class _Declared:
-    """What PEFT's configuration says about scales; patterns are the ends of modules' names, as regular expressions."""
+class _DeclaredScales:
+    """What PEFT's configuration says of scales. Patterns are regular expressions for the ends of modules' names."""
 
     rank: float
     alpha: float
@@ -291,44 +333,49 @@ class _Declared:
     use_rslora: bool
 
     def scale(self, module: str) -> float:
-        rank, alpha = (
-            next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
-            for patterns, default in ((self.rank_pattern, self.rank), (self.alpha_pattern, self.alpha))
-        )
+        """alpha / r of a module, or alpha / sqrt(r) for rank-stabilized LoRA."""
+        rank = self._of_module(module, self.rank_pattern, self.rank)
+        alpha = self._of_module(module, self.alpha_pattern, self.alpha)
         return alpha / (sqrt(rank) if self.use_rslora else rank)
 
+    @staticmethod
+    def _of_module(module: str, patterns: Mapping[str, float], default: float) -> float:
+        """The value of the first pattern that fits."""
+        fitting = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
+        return next(fitting, default)
 
-def _declared(weights: Weights, path: Path) -> _Declared | None:
-    """PEFT's configuration: in the header, where diffusers leaves it, or beside the adapter; None if there is none.
 
-    Raises: CheckpointError if it is none.
+def _declared_scales(weights: OpenWeights, path: Path) -> _DeclaredScales | None:
+    """PEFT's configuration, from the file's header or adapter_config.json next to it; None if there is none.
+
+    Raises: CheckpointError if it has no numbers where there must be numbers.
     """
-    beside = (path if path.is_dir() else path.parent) / "adapter_config.json"
+    adapter_config = (path if path.is_dir() else path.parent) / "adapter_config.json"
     if _METADATA in weights.metadata:
-        place = f"the {_METADATA} in the header of {path}"
-        told = parse_json(weights.metadata[_METADATA], place)
-        told = {key.removeprefix("transformer."): value for key, value in told.items()}
-    elif beside.is_file() and (path.is_dir() or path.stem == "adapter_model"):
-        place, told = str(beside), read_json(beside)
+        source = f"the {_METADATA} in the header of {path}"
+        content = parse_json(weights.metadata[_METADATA], source)
+        content = {key.removeprefix("transformer."): value for key, value in content.items()}
+    elif adapter_config.is_file() and (path.is_dir() or path.stem == "adapter_model"):
+        source, content = str(adapter_config), read_json(adapter_config)
     else:
         return None
-    rank, alpha = told.get("r"), told.get("lora_alpha")
+    rank, alpha = content.get("r"), content.get("lora_alpha")
     if not _is_number(rank) or not _is_number(alpha):
         return None
     patterns = {}
     for name in ("rank_pattern", "alpha_pattern"):
-        patterns[name] = told.get(name) or {}
+        patterns[name] = content.get(name) or {}
         if not isinstance(patterns[name], dict) or not all(map(_is_number, patterns[name].values())):
-            raise CheckpointError(f"{place} has no number for each name in its {name}; download the file again")
-    return _Declared(rank, alpha, **patterns, use_rslora=bool(told.get("use_rslora")))
+            raise CheckpointError(f"{source} has no number for each name in its {name}; download the file again")
+    return _DeclaredScales(rank, alpha, **patterns, use_rslora=bool(content.get("use_rslora")))
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
-def _check(file: LoRAFile, path: Path) -> None:
-    if file.additions:
+def _check_any_matched(file: LoRAFile, path: Path) -> None:
+    if file.deltas:
         if file.ignored and any("dora" in key or "magnitude" in key for key in file.ignored):
             logger.warning("%s is a DoRA; its magnitudes are left out, as diffusers leaves them out", path.name)
         return

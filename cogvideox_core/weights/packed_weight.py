@@ -1,8 +1,7 @@
-"""A weight that stays small in memory: it looks like a matrix of its dtype and is decoded where it is used.
+"""A weight that stays quantized in memory: a tensor with the shape and dtype of its numbers, decoded where it is used.
 
-So one model class serves every number format: a layer multiplies with the weight it was given, and the moment PyTorch
-needs the numbers they are decoded, and forgotten afterwards. Moving, casting, and cutting between rows keep the weight
-small.
+So one model class serves every number format: a layer multiplies by the weight it was given, and an operation that
+needs the numbers gets them decoded for that moment. Moving, casting and slicing rows keep the weight quantized.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from torch.utils._pytree import tree_map_only
 from .codecs import CODECS, Codec, Stored
 
 _aten = torch.ops.aten
-_LARGE = re.compile(
+_QUANTIZABLE = re.compile(
     r".*\.(attn1\.(to_[qkv]|to_out\.0)|ff\.net\.0\.proj|ff\.net\.2|SelfAttention\.[qkvo]|DenseReluDense\.(wi_[01]|wo))"
     r"\.weight"
 )
 
 
 class PackedWeight(Tensor):
-    """Numbers stored by a codec.
+    """A matrix [rows, columns] (or what a codec without blocks holds), stored by a codec.
 
     Args:
         codec: a name of CODECS.
-        stored: the parts the codec reads.
+        stored: the parts that the codec decodes.
         dtype: what the numbers are decoded to.
     Attributes:
-        shape, dtype, device: those of the numbers. Operations on it give ordinary tensors.
+        shape, dtype, device: those of the numbers. The result of an operation on it is an ordinary tensor.
     """
 
     codec: str
@@ -53,15 +52,16 @@ class PackedWeight(Tensor):
 
     @property
     def nbytes(self) -> int:
-        """Bytes it takes in memory."""
+        """Bytes of what is stored."""
         return sum(part.nbytes for part in self.stored.values())
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
-        """The numbers, in its own dtype or another."""
+        """The numbers, as an ordinary tensor of the same shape in its own dtype or another."""
         return CODECS[self.codec].decode(self.stored).to(dtype or self.dtype)
 
     def _with(self, stored: Stored, dtype: torch.dtype | None = None) -> PackedWeight:
-        with torch.inference_mode(False):  # PyTorch takes no tensor made in that mode for the alias of another
+        # A tensor made in inference mode cannot be what `detach` or `alias` returns for one made outside of it.
+        with torch.inference_mode(False):
             return PackedWeight(self.codec, stored, dtype or self.dtype)
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
@@ -89,41 +89,43 @@ class PackedWeight(Tensor):
 
 
 def quantize(tensor: Tensor, codec: str, dtype: torch.dtype | None = None) -> PackedWeight:
-    """A matrix [rows, columns] in a codec that is written.
+    """A matrix [rows, columns], quantized; the result has the same shape, and `dtype` or that of the matrix.
 
-    Raises: ValueError if the codec is only read, or its blocks do not divide the columns.
+    Raises: ValueError if the codec is only read, or the columns are not a whole number of its blocks.
     """
     found = CODECS[codec]
     if found.encode is None:
-        raise ValueError(f"{codec} is read and not written; take one of {', '.join(written_codecs())}")
+        raise ValueError(f"{codec} is read and not written; take one of {', '.join(writable_codecs())}")
     if found.block and tensor.shape[-1] % found.block:
         raise ValueError(f"a matrix of {tensor.shape[-1]} columns; {codec} takes multiples of {found.block}")
     return PackedWeight(codec, found.encode(tensor.float()), dtype or tensor.dtype)
 
 
-def is_large(key: str) -> bool:
-    """Whether a weight is a matrix of attention or feed-forward; the others are small and sensitive to rounding."""
-    return _LARGE.fullmatch(key) is not None
+def is_quantizable(key: str) -> bool:
+    """Whether the key is that of a matrix of attention or feed-forward. Other weights take little memory, and rounding
+    them costs much."""
+    return _QUANTIZABLE.fullmatch(key) is not None
 
 
-def written_codecs() -> list[str]:
-    """The codecs `quantize` takes."""
+def writable_codecs() -> list[str]:
+    """The names of the codecs that `quantize` takes."""
     return [name for name, codec in CODECS.items() if codec.encode is not None]
 
 
-def joined_rows(parts: Sequence[Tensor]) -> Tensor:
-    """Rows one behind the other; small ones of one codec stay small."""
+def concatenated_rows(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of all parts, each [rows, columns], as one matrix; quantized if all parts are, by one codec."""
     first = parts[0]
     if not isinstance(first, PackedWeight):
         return torch.cat(list(parts))
-    small = [part for part in parts if isinstance(part, PackedWeight) and part.codec == first.codec]
-    if len(small) < len(parts) or (first.stored.get("scale") is not None and first.stored["scale"].ndim == 0):
+    alike = [part for part in parts if isinstance(part, PackedWeight) and part.codec == first.codec]
+    # Matrices that have one scale each cannot be stored as one.
+    if len(alike) < len(parts) or (first.stored.get("scale") is not None and first.stored["scale"].ndim == 0):
         return torch.cat([part.dequantize() if isinstance(part, PackedWeight) else part for part in parts])
-    return first._with({name: torch.cat([part.stored[name] for part in small]) for name in first.stored})
+    return first._with({name: torch.cat([part.stored[name] for part in alike]) for name in first.stored})
 
 
-# --- What keeps a weight small ------------------------------------------------------------------------------------
-# Each gives None where the numbers are needed after all.
+# --- Operations whose result stays quantized ----------------------------------------------------------------------
+# Each returns None where it needs the numbers after all.
 
 
 def _same(tensor: PackedWeight, **options: Any) -> PackedWeight:
@@ -164,16 +166,16 @@ def _rows(
     if dim != 0 or tensor.ndim != 2:
         return None
     count = len(tensor)
-    cut = {
-        # A scale for each row is cut with the rows, one for all is not.
+    sliced = {
+        # A scale for each row is sliced with the rows; one for all rows stays.
         name: _aten.slice.Tensor(part, 0, start, end, step) if part.ndim and len(part) == count else part
         for name, part in tensor.stored.items()
     }
-    return tensor._with(cut)
+    return tensor._with(sliced)
 
 
 def _embedded(weight: PackedWeight, indices: Tensor, *options: Any) -> Tensor | None:
-    """Rows of a table: only those are decoded that are asked for."""
+    """Rows of a table [rows, columns] by indices [...], [..., columns]: only these rows are decoded."""
     scale = weight.stored.get("scale")
     if weight.ndim != 2 or (scale is not None and scale.ndim):
         return None
@@ -182,7 +184,7 @@ def _embedded(weight: PackedWeight, indices: Tensor, *options: Any) -> Tensor | 
 
 
 def _writes_to(func: Any, args: Any, kind: type) -> bool:
-    """Whether an operation changes one of its arguments that is a `kind`."""
+    """Whether an operation writes to one of its arguments that is a `kind`."""
     return any(
         isinstance(value, kind) and argument.alias_info is not None and argument.alias_info.is_write
         for argument, value in zip(func._schema.arguments, args, strict=False)

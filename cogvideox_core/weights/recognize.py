@@ -1,4 +1,4 @@
-"""What a set of weights is, told by its keys: a transformer, a VAE, a T5, or something that belongs elsewhere."""
+"""What a set of weights is, by its keys: a transformer, a VAE, a T5, or something that belongs elsewhere."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from typing import Literal
 from .errors import CheckpointError, listed
 
 Component = Literal["transformer", "vae", "text_encoder"]
+"""What a CogVideoX model consists of; each has a subfolder of that name in diffusers' layout."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Something people have in weight files.
+    """A kind of weights that people have in files.
 
     Attributes:
-        what: what it is, with its article.
-        telling: pattern searched in every key; one hit is enough.
-        advice: where it belongs.
+        what: its name, with an article.
+        pattern: a regular expression that some key of such weights contains, and no key of others.
+        advice: what to do with such weights.
     """
 
     what: str
-    telling: str
+    pattern: str
     advice: str
 
 
@@ -55,7 +56,7 @@ _OTHER_VAE = Kind(
     "give CogVideoX's own, in diffusers' layout",
 )
 _READS_T5 = "CogVideoX reads its prompts with T5 v1.1 XXL, give that"
-# The first match counts, so what is built on top of a component stands before the component.
+# The first match counts, so what is made from a component and has its keys too comes before the component.
 _KINDS: tuple[Kind, ...] = (
     Kind(
         "a LoRA",
@@ -77,10 +78,10 @@ _KINDS: tuple[Kind, ...] = (
         f"theirs is a form {_NOT_YET}, give the 16-bit weights",
     ),
     Kind("an LTX-Video model", r"(^|\.)transformer_blocks\.\d+\.(attn2\.|scale_shift_table)", _ELSEWHERE),
-    # CogVideoX's VAE has no attention and no list of unnamed stages.
+    # CogVideoX's VAE has no attention, and names its stages where others number them.
     replace(
         _OTHER_VAE,
-        telling=r"^([\w.]+\.)?(encoder|decoder)\.(mid\.attn_1|mid_block\.attentions|(middle|(down|up)samples)\.\d)\b",
+        pattern=r"^([\w.]+\.)?(encoder|decoder)\.(mid\.attn_1|mid_block\.attentions|(middle|(down|up)samples)\.\d)\b",
     ),
     # T5 has a position bias in its first block only.
     Kind(
@@ -99,13 +100,13 @@ _KINDS: tuple[Kind, ...] = (
 
 
 def recognize(keys: Iterable[str]) -> Kind | None:
-    """The kind of weights with these keys; None when they tell nothing."""
+    """The kind of weights that have these keys; None if it is none of the known ones."""
     text = "\n".join(keys)
-    return next((kind for kind in _KINDS if re.search(kind.telling, text, re.MULTILINE)), None)
+    return next((kind for kind in _KINDS if re.search(kind.pattern, text, re.MULTILINE)), None)
 
 
 def component_of(kind: Kind | None) -> Component | None:
-    """Which component a kind of weights is; None for everything else."""
+    """The component that a kind of weights is; None if it is none of a CogVideoX model."""
     for name, row in COMPONENTS.items():
         if row is kind:
             return name
@@ -115,7 +116,7 @@ def component_of(kind: Kind | None) -> Component | None:
 def expect_kind(keys: Iterable[str], component: Component, source: str | Path) -> None:
     """Refuse weights that are something else than the component asked for.
 
-    Raises: CheckpointError that says what they are and where they belong.
+    Raises: CheckpointError that says what they are and what to do with them.
     """
     keys = list(keys)
     wanted, found = COMPONENTS[component], recognize(keys)

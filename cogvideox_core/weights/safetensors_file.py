@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .entries import Entry, Shape
+from .entries import Shape, TensorEntry
 from .errors import CheckpointError, listed, shown
 
 # Names of the safetensors header. The packed 4- and 6-bit types are left out: nothing here computes with them.
@@ -76,11 +76,11 @@ class SafetensorsFile:
             for key, part in sorted(header.items(), key=lambda item: item[1]["data_offsets"])
         }
 
-    def _entry(self, part: dict[str, Any], data_start: int) -> Entry:
+    def _entry(self, part: dict[str, Any], data_start: int) -> TensorEntry:
         """A tensor as the header describes it, at offsets that count from `data_start`."""
         shape, dtype = tuple(part["shape"]), _DTYPES[part["dtype"]]
         start, stop = (data_start + offset for offset in part["data_offsets"])
-        return Entry(shape, dtype, partial(self._read, start, stop, shape, dtype))
+        return TensorEntry(shape, dtype, partial(self._read, start, stop, shape, dtype))
 
     def _read(self, start: int, stop: int, shape: Shape, dtype: torch.dtype) -> Tensor:
         return torch.empty(0, dtype=dtype).set_(self._bytes[start:stop]).view(shape)

@@ -1,4 +1,4 @@
-"""Writing models in the official layout: the folders and files diffusers writes and everybody reads."""
+"""Writing models in diffusers' folder layout, which other programs read."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..models.config import ScheduleConfig, TransformerConfig, VAEConfig
-from .writing import whole_file
+from .writing import atomic_write
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _LORA = "pytorch_lora_weights.safetensors"
-_DIFFUSERS = "0.33.0"  # the oldest release whose classes take every field written here
+_DIFFUSERS = "0.33.0"  # the oldest release whose classes accept every field written here
 
 
 def write_vae(tensors: Mapping[str, Tensor], config: VAEConfig, folder: Path, dtype: torch.dtype) -> None:
-    """The `vae` folder."""
+    """Write the `vae` folder.
+
+    Args:
+        tensors: by diffusers' keys, of the shapes that `config` describes.
+        dtype: of the file.
+    """
     levels = len(config.block_out_channels)
     declared = {
         **asdict(config),
@@ -32,7 +37,10 @@ def write_vae(tensors: Mapping[str, Tensor], config: VAEConfig, folder: Path, dt
 
 
 def write_transformer(transformer: nn.Module, config: TransformerConfig, folder: Path, dtype: torch.dtype) -> None:
-    """The `transformer` folder. Where the config has a table of learned positions and the model none, it is zeros."""
+    """Write the `transformer` folder.
+
+    A model without the table of learned positions that its config has gets one of zeros, [1, text tokens + patches, D].
+    """
     tensors = transformer.state_dict()
     if config.use_learned_positional_embeddings:
         tensors.setdefault("patch_embed.pos_embedding", torch.zeros(1, config.position_rows, config.width))
@@ -40,7 +48,10 @@ def write_transformer(transformer: nn.Module, config: TransformerConfig, folder:
 
 
 def write_lora(pairs: Mapping[str, tuple[Tensor, Tensor]], folder: Path, dtype: torch.dtype) -> None:
-    """`pytorch_lora_weights.safetensors` in a folder, from up and down by the names of a transformer's layers."""
+    """Write `pytorch_lora_weights.safetensors` into a folder.
+
+    Args: pairs: up [out, r] and down [r, in] by the names of a transformer's layers.
+    """
     tensors = {}
     for name, (up, down) in pairs.items():
         tensors |= {f"transformer.{name}.lora_A.weight": down, f"transformer.{name}.lora_B.weight": up}
@@ -49,7 +60,7 @@ def write_lora(pairs: Mapping[str, tuple[Tensor, Tensor]], folder: Path, dtype: 
 
 
 def write_text_encoder(model: Any, folder: Path, dtype: torch.dtype) -> None:
-    """The `text_encoder` folder of transformers' T5EncoderModel."""
+    """Write the `text_encoder` folder of transformers' T5EncoderModel."""
     tensors = model.state_dict()
     tensors.pop("encoder.embed_tokens.weight", None)  # the same tensor as shared.weight
     declared = {**model.config.to_diff_dict(), "architectures": ["T5EncoderModel"]}
@@ -61,7 +72,7 @@ def write_text_encoder(model: Any, folder: Path, dtype: torch.dtype) -> None:
 
 
 def write_scheduler(config: ScheduleConfig, folder: Path) -> None:
-    """The `scheduler` folder: v-prediction, zero terminal SNR, trailing timesteps."""
+    """Write the `scheduler` folder: v-prediction, zero terminal SNR, trailing timesteps."""
     declared = {
         **asdict(config),
         "beta_schedule": "scaled_linear",
@@ -77,7 +88,7 @@ def write_scheduler(config: ScheduleConfig, folder: Path) -> None:
 
 
 def write_index(folder: Path, pipeline: str) -> None:
-    """`model_index.json`: which class opens which folder."""
+    """Write `model_index.json`, which names the class that opens each folder."""
     components = {
         "scheduler": ["diffusers", "CogVideoXDDIMScheduler"],
         "text_encoder": ["transformers", "T5EncoderModel"],
@@ -91,23 +102,30 @@ def write_index(folder: Path, pipeline: str) -> None:
 def write_component(
     folder: Path, class_name: str, declared: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype
 ) -> None:
-    """`config.json` and one weight file."""
+    """Write a component's folder: its `config.json` and one weight file.
+
+    Args:
+        class_name: diffusers' class that opens it.
+        tensors: of any shape, by diffusers' keys.
+        dtype: of the file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(folder / _WEIGHTS, tensors, dtype)
     write_json(folder / "config.json", describe(class_name, declared))
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """The file is whole or not there."""
+    """One weight file, complete or not there at all."""
     converted = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         save_file(converted, part, metadata={"format": "pt"})
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an indented JSON file with sorted keys."""
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def describe(class_name: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What diffusers' JSON files say beside their content."""
+    """The content of one of diffusers' JSON files, with the class it is for and the release that reads it."""
     return {"_class_name": class_name, "_diffusers_version": _DIFFUSERS, **content}

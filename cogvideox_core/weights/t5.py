@@ -1,4 +1,4 @@
-"""The T5 text encoder on disk: its weights, its tokenizer, and a `TextEncoder` of both."""
+"""Loading the T5 text encoder: its weights, its tokenizer, and a `TextEncoder` made of both."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from ..models.text_encoder import MAX_LENGTH, TextEncoder, t5_model, transformers_classes
+from .components import find_config, open_component
 from .config_json import check_fixed, declared_fields, read_json
 from .diffusers_folder import component_path
 from .dtypes import named_dtype, weights_dtype
 from .errors import CheckpointError
-from .int8 import Method, check_method
-from .load import declared_config, fill, open_component
+from .fill import fill
 from .packed_weight import PackedWeight
+from .quantize import Method, check_method
 from .recognize import expect_kind
 
 _EMBEDDING = "shared.weight"
@@ -29,15 +30,15 @@ _SENTENCEPIECE = "spiece.model"
 
 
 @dataclass(frozen=True)
-class _Declared:
-    """What the shapes of a T5 do not show, with the values of T5 v1.1."""
+class _ByConfig:
+    """What the shapes of a T5 do not show; the defaults are those of T5 v1.1."""
 
     relative_attention_max_distance: int = 128
     layer_norm_epsilon: float = 1e-6
 
 
 class TextEncoderWeights(NamedTuple):
-    """A T5 encoder on disk: its folder, the arguments of its T5Config, and its mapped tensors by published key."""
+    """A T5 encoder that is open: its folder, the arguments of its T5Config, and its mapped tensors by published key."""
 
     folder: Path
     config: dict[str, Any]
@@ -101,7 +102,7 @@ def read_text_encoder(path: str | Path) -> TextEncoderWeights:
     folder = component_path(path, "text_encoder")
     weights = open_component(folder, "text_encoder")
     expect_kind(weights, "text_encoder", folder)
-    config = t5_config(weights.shapes, declared_config(weights, folder), folder)
+    config = t5_config(weights.shapes, find_config(weights, folder), folder)
     embedding = weights[_EMBEDDING if _EMBEDDING in weights else _TIED_EMBEDDING]
     tensors = {key: weights[key] for key in weights if key.startswith("encoder.")}  # a whole T5 has a decoder too
     tensors.pop(_TIED_EMBEDDING, None)
@@ -111,7 +112,10 @@ def read_text_encoder(path: str | Path) -> TextEncoderWeights:
 def t5_config(
     shapes: Mapping[str, tuple[int, ...]], declared: Mapping[str, Any] | None, source: Path
 ) -> dict[str, Any]:
-    """Arguments of transformers' T5Config: from shapes, and from the config.json what shapes do not show."""
+    """The arguments of transformers' T5Config, from shapes and, for what they do not show, from the config.json.
+
+    Raises: CheckpointError if the shapes are not those of a T5 v1.1 encoder, or the config.json has other values.
+    """
     check_fixed(declared, _FIXED, source)
     vocab_size, d_model = _matrix(shapes, _EMBEDDING if _EMBEDDING in shapes else _TIED_EMBEDDING, source)
     buckets, heads = _matrix(shapes, _FIRST_BLOCK + "0.SelfAttention.relative_attention_bias.weight", source)
@@ -126,7 +130,7 @@ def t5_config(
         "num_layers": len({match[1] for key in shapes if (match := re.match(r"encoder\.block\.(\d+)\.", key))}),
         "relative_attention_num_buckets": buckets,
         "feed_forward_proj": _FIXED["feed_forward_proj"],
-        **declared_fields(_Declared, declared, source),
+        **declared_fields(_ByConfig, declared, source),
     }
 
 
@@ -147,7 +151,7 @@ def _load_t5(
     widen: bool,
     quantize: Method,
 ) -> Any:
-    """transformers' encoder with the mapped weights in it."""
+    """transformers' encoder with the mapped weights; with `widen`, float16 leaves the output matrices in float32."""
     embedding = encoder.state_dict[_EMBEDDING]
     dtype = weights_dtype({_EMBEDDING: embedding}, dtype, encoder.folder)
     model = t5_model(encoder.config)
@@ -155,23 +159,29 @@ def _load_t5(
     fill(model, tensors, dtype=dtype, device=device, source=encoder.folder, quantize=quantize)
     model.encoder.set_input_embeddings(model.shared)
     if dtype == torch.float16 and widen:
-        for name, layer in model.named_modules():
-            if name.endswith(".wo") and layer.weight.is_floating_point():  # bitsandbytes' have a way of their own
-                small = isinstance(layer.weight, PackedWeight)
-                wide = (layer.weight if small else tensors[f"{name}.weight"]).to(device, torch.float32)
-                layer.weight = torch.nn.Parameter(wide, requires_grad=False)
+        _widen_outputs(model, tensors, device)
     return model
 
 
+def _widen_outputs(model: Any, tensors: Mapping[str, Tensor], device: torch.device | str) -> None:
+    """Have the output matrices of the feed-forward layers in float32: in float16 their products overflow."""
+    for name, layer in model.named_modules():
+        # bitsandbytes' layers hold integers and compute in a dtype of their own.
+        if name.endswith(".wo") and layer.weight.is_floating_point():
+            is_packed = isinstance(layer.weight, PackedWeight)
+            wide = (layer.weight if is_packed else tensors[f"{name}.weight"]).to(device, torch.float32)
+            layer.weight = torch.nn.Parameter(wide, requires_grad=False)
+
+
 def load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
-    """transformers' tokenizer beside a text encoder, checked to be whole and to have no token without an embedding.
+    """transformers' tokenizer of a text encoder, which must be complete and have no more tokens than embeddings.
 
     Raises: CheckpointError if it is missing or another's; ImportError if transformers, or what it needs, is missing.
     """
     folder = tokenizer_folder(text_encoder)
     for file in folder.glob("*token*.json"):
         read_json(file)
-    # diffusers takes the class its model_index.json names; before transformers 5 that one reads SentencePiece only.
+    # As in diffusers: model_index.json names T5Tokenizer, which before transformers 5 reads SentencePiece files only.
     pieces = folder / _SENTENCEPIECE
     (tokenizer_class,) = transformers_classes("T5Tokenizer" if pieces.exists() else "T5TokenizerFast")
     if pieces.exists():
@@ -179,21 +189,24 @@ def load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
     tokenizer = tokenizer_class.from_pretrained(str(folder), local_files_only=True)
     if len(tokenizer) > vocab_size:
         raise CheckpointError(
-            f"{folder} knows {len(tokenizer)} tokens and {text_encoder} has embeddings for {vocab_size}; they are not "
+            f"{folder} has {len(tokenizer)} tokens and {text_encoder} has embeddings for {vocab_size}; they are not "
             "of one model, download both again"
         )
     return tokenizer
 
 
 def tokenizer_folder(text_encoder: Path) -> Path:
-    """The folder `tokenizer` beside a text encoder, or the encoder's own where the tokenizer lies in it."""
+    """The folder of a text encoder's tokenizer: `tokenizer` next to the encoder's folder, or that folder itself.
+
+    Raises: CheckpointError if neither has the files of a tokenizer.
+    """
     own = text_encoder if text_encoder.is_dir() else text_encoder.parent
-    places = (own.parent / "tokenizer", own)
-    for place in places:
-        if any((place / name).is_file() for name in (_SENTENCEPIECE, "tokenizer.json")):
-            return place
+    folders = (own.parent / "tokenizer", own)
+    for folder in folders:
+        if any((folder / name).is_file() for name in (_SENTENCEPIECE, "tokenizer.json")):
+            return folder
     raise CheckpointError(
-        f"{places[0]} holds no {_SENTENCEPIECE} or tokenizer.json; put the tokenizer folder of the model there"
+        f"{folders[0]} holds no {_SENTENCEPIECE} or tokenizer.json; put the tokenizer folder of the model there"
     )
 
 

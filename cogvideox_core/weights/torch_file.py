@@ -1,4 +1,4 @@
-"""One PyTorch pickle (.pt, .pth, .bin, .ckpt), read with `weights_only=True`: nothing in it is executed."""
+"""One PyTorch pickle (.pt, .pth, .bin, .ckpt), read with `weights_only=True`: no code in it is executed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .entries import Entry
+from .entries import TensorEntry
 from .errors import CheckpointError, shown
 
-# Where training programs put the weights among other things, in the order they are looked for.
+# The keys under which training programs store the weights among other things, in the order they are looked for.
 _CONTAINERS = ("module", "state_dict", "model", "ema", "params")
 
 
 class TorchFile:
-    """Tensors of one pickle. A zip archive, which PyTorch writes since 1.6, is mapped; an older one is read at once.
+    """Tensors of one pickle. A zip archive, as PyTorch writes since 1.6, is mapped; an older pickle is read at once.
 
     Attributes: entries, metadata: as of every reader.
     Raises: CheckpointError if the file is damaged, would run code, or holds no tensors by name.
@@ -43,12 +43,12 @@ class TorchFile:
         self.entries = {key: _entry(tensor) for key, tensor in tensors.items()}
 
 
-def _entry(tensor: Tensor) -> Entry:
-    return Entry(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+def _entry(tensor: Tensor) -> TensorEntry:
+    return TensorEntry(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
 
 def _named_tensors(content: Any, depth: int = 3) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, out of the container a training program may have put them in."""
+    """The tensors of a checkpoint by key, also from inside the dict that a training program may have put them in."""
     if not isinstance(content, dict) or not depth:
         return {}
     for name in _CONTAINERS:
@@ -58,7 +58,7 @@ def _named_tensors(content: Any, depth: int = 3) -> dict[str, Tensor]:
 
 
 def _refusal(error: Exception) -> str:
-    """Why PyTorch stopped; its own text tells how to run the code after all."""
+    """Why PyTorch refused a pickle, in our words: its own text says how to run the code all the same."""
     code = re.search(r"(?:GLOBAL|Unsupported (?:global|operand|class))\W+([\w.]+)", str(error))
     if code is None:
         return "is a pickle that holds no PyTorch checkpoint"

@@ -1,4 +1,4 @@
-"""Writing weight files tensor by tensor: no more than one is in memory, and a file is whole or not there."""
+"""Writing weight files: one tensor at a time in memory, and a file that is complete or not there at all."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ import torch
 from torch import Tensor
 
 from .codecs import CODECS
-from .entries import Entry
+from .entries import TensorEntry
 from .gguf_file import OWN_METADATA
 from .packed_weight import PackedWeight
 from .safetensors_file import DTYPE_NAMES
 
-Progress = Callable[[int], None]
-"""Told the bytes of each tensor that was written."""
+BytesWritten = Callable[[int], None]
+"""Called after each tensor with the number of its bytes."""
 
 _HEADER_ALIGNMENT = 8
 GGUF_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-"""Plain numbers a .gguf file can hold, and GGML's names of them."""
+"""The dtypes that a .gguf file can hold without quantizing, and GGML's names of them."""
 
 
-def ignore_progress(number: int) -> None:
-    """No progress bar."""
+def no_progress(nbytes: int) -> None:
+    """For callers who do not ask how far the writing is."""
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it becomes `path` at the end, or nothing is left."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder to write to; renamed to `path` at the end, deleted after an error."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield part
@@ -45,21 +45,24 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
 
 
-def entry_bytes(entry: Entry) -> int:
-    """Bytes of the numbers in a file, without the scales they may have."""
+def entry_bytes(entry: TensorEntry) -> int:
+    """Bytes that the numbers of an entry take in a file; scales are extra."""
     codec = CODECS[entry.codec] if entry.codec else None
     if codec is None:
         return torch.Size(entry.shape).numel() * entry.dtype.itemsize
-    return torch.Size(codec.stored_shape(entry.shape)).numel()  # all of them store bytes
+    return torch.Size(codec.stored_shape(entry.shape)).numel()  # stored as bytes
 
 
 def write_safetensors(
     path: Path,
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, TensorEntry],
     metadata: Mapping[str, str] | None = None,
-    progress: Progress = ignore_progress,
+    on_written: BytesWritten = no_progress,
 ) -> None:
-    """One .safetensors file. Each entry must read as a plain tensor of its shape and dtype."""
+    """Write one .safetensors file. Each entry must read as a plain tensor of its shape and dtype.
+
+    Raises: OSError if the file cannot be written, and what `on_written` raises; no file is left then.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
     for key, entry in entries.items():
@@ -67,14 +70,14 @@ def write_safetensors(
         header[key] = {"dtype": DTYPE_NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _HEADER_ALIGNMENT)
-    with whole_file(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for entry in entries.values():
             _write_tensor(file, entry)
-            progress(entry_bytes(entry))
+            on_written(entry_bytes(entry))
 
 
-def _write_tensor(file: BinaryIO, entry: Entry) -> None:
+def _write_tensor(file: BinaryIO, entry: TensorEntry) -> None:
     tensor = entry.read()
     assert tuple(tensor.shape) == entry.shape and tensor.dtype == entry.dtype
     if tensor.numel():
@@ -87,27 +90,29 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 def write_gguf(
     path: Path,
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, TensorEntry],
     architecture: str,
     config: Mapping[str, Any] | None = None,
-    progress: Progress = ignore_progress,
+    on_written: BytesWritten = no_progress,
 ) -> None:
-    """One .gguf file. An entry reads as a plain tensor in 16 or 32 bits, or as blocks of GGML.
+    """Write one .gguf file. An entry reads as a plain tensor in 16 or 32 bits, or as blocks of GGML.
 
-    Args: config: what diffusers' config.json says, which goes along as JSON.
-    Raises: ImportError without the package gguf.
+    Args:
+        architecture: the model's name in the header.
+        config: the content of diffusers' config.json, stored in the header.
+    Raises: ImportError without the package gguf; otherwise as `write_safetensors`.
     """
     try:
         from gguf import GGMLQuantizationType, GGUFWriter
     except ImportError as error:
         raise ImportError(f"writing {path.name} needs the package gguf; run: pip install gguf") from error
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         writer: Any = GGUFWriter(part, architecture)
         if config:
             writer.add_string(OWN_METADATA + "config", json.dumps(config))
         for key, entry in entries.items():
             kind = GGMLQuantizationType[entry.codec or GGUF_DTYPES[entry.dtype]]
-            # Any dtype but uint8: the shape is that of the numbers.
+            # GGUFWriter would take uint8 for the dtype of stored bytes; any other says that `shape` counts the numbers.
             writer.add_tensor_info(key, entry.shape, np.dtype(np.float32), entry_bytes(entry), raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -116,5 +121,5 @@ def write_gguf(
             tensor = entry.read()
             data = tensor.stored["data"] if isinstance(tensor, PackedWeight) else tensor
             writer.write_tensor_data(_bytes(data).numpy())
-            progress(entry_bytes(entry))
+            on_written(entry_bytes(entry))
         writer.close()

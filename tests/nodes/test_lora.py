@@ -121,7 +121,7 @@ def test_a_scale_no_file_declares_can_be_one_over_the_rank(host: Host, toys: dic
     graph["lora"] = node("CogVideoXLoadLoRA", model=["model", 0], **choice)
     graph["sampler"]["inputs"]["model"] = ["lora", 0]
     found = saved_latent(host, host.run(graph))
-    load_lora(pipeline.transformer, path, STRENGTH, normalize=True)
+    load_lora(pipeline.transformer, path, STRENGTH, divide_by_rank=True)
     assert_parity(found, sampled(pipeline, steps=1), 3e-5, "divided by the rank in the host")
 
 

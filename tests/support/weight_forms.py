@@ -129,7 +129,7 @@ def sat_vae(state: State, folder: Path) -> Path:
 # --- Numbers ------------------------------------------------------------------------------------------------------
 
 
-def is_large(key: str) -> bool:
+def is_quantizable(key: str) -> bool:
     """The matrices of attention and feed-forward: what quantized files hold in few bits."""
     return bool(re.search(r"\.(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2)\.weight$", key))
 
@@ -141,14 +141,14 @@ def fp8(state: State, folder: Path) -> Path:
 
 def fp8_matrices(state: State, folder: Path) -> Path:
     """Plain e4m3fn for the large matrices only."""
-    tensors = {key: tensor.to(torch.float8_e4m3fn) if is_large(key) else tensor for key, tensor in state.items()}
+    tensors = {key: tensor.to(torch.float8_e4m3fn) if is_quantizable(key) else tensor for key, tensor in state.items()}
     return _save(tensors, folder / "fp8_matrices.safetensors")
 
 
 def fp8_scaled(state: State, folder: Path) -> Path:
     """ComfyUI's: a scale and a note beside each weight."""
     tensors = dict(state)
-    for key in filter(is_large, state):
+    for key in filter(is_quantizable, state):
         scale = state[key].float().abs().max() / 448
         tensors[key] = (state[key].float() / scale).to(torch.float8_e4m3fn)
         tensors[key.replace(".weight", ".weight_scale")] = scale
@@ -159,7 +159,7 @@ def fp8_scaled(state: State, folder: Path) -> Path:
 def fp8_scaled_older(state: State, folder: Path) -> Path:
     """ComfyUI's of before: `scale_weight`, and a marker for the file."""
     tensors = {**state, "scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
-    for key in filter(is_large, state):
+    for key in filter(is_quantizable, state):
         scale = state[key].float().abs().max() / 448
         tensors[key] = (state[key].float() / scale).to(torch.float8_e4m3fn)
         tensors[key.replace(".weight", ".scale_weight")] = scale.reshape(1)
@@ -170,7 +170,7 @@ def fp8_scaled_older(state: State, folder: Path) -> Path:
 def int8(state: State, folder: Path) -> Path:
     """ComfyUI's int8_tensorwise, a scale for each row."""
     tensors = dict(state)
-    for key in filter(is_large, state):
+    for key in filter(is_quantizable, state):
         scale = state[key].float().abs().amax(dim=1, keepdim=True) / 127
         tensors[key] = (state[key].float() / scale).round().to(torch.int8)
         tensors[key.replace(".weight", ".weight_scale")] = scale
@@ -183,7 +183,7 @@ def blocks_in_safetensors(name: str) -> Writer:
 
     def write(state: State, folder: Path) -> Path:
         tensors = dict(state)
-        for key in filter(is_large, state):
+        for key in filter(is_quantizable, state):
             blocks = gguf.quants.quantize(tensors.pop(key).float().numpy(), gguf.GGMLQuantizationType[name])
             tensors[key.replace(".weight", f".{name}_qweight")] = torch.from_numpy(blocks)
         return _save(tensors, folder / f"{name}.safetensors")
@@ -199,7 +199,7 @@ def true_gguf(name: str, rename: Callable[[str], str] = lambda key: key, arch: s
         kind = gguf.GGMLQuantizationType[name]
         for key, tensor in state.items():
             numbers = tensor.float().numpy()
-            if is_large(key) or key.endswith(("wi_0.weight", "SelfAttention.q.weight", "shared.weight")):
+            if is_quantizable(key) or key.endswith(("wi_0.weight", "SelfAttention.q.weight", "shared.weight")):
                 writer.add_tensor(rename(key), gguf.quants.quantize(numbers, kind), raw_dtype=kind)
             else:
                 writer.add_tensor(rename(key), np.ascontiguousarray(numbers))
@@ -223,7 +223,7 @@ def k_blocks(name: str) -> Writer:
         block, nbytes = gguf.GGML_QUANT_SIZES[kind]
         draw = np.random.default_rng(0)
         for key, tensor in state.items():
-            if not is_large(key) or tensor.shape[1] % block:
+            if not is_quantizable(key) or tensor.shape[1] % block:
                 writer.add_tensor(key, np.ascontiguousarray(tensor.float().numpy()))
                 continue
             blocks = draw.integers(0, 256, (tensor.shape[0], tensor.shape[1] // block, nbytes), dtype=np.uint8)

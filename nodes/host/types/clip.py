@@ -19,8 +19,8 @@ from transformers import T5TokenizerFast
 from ....cogvideox_core.models.text_encoder import MAX_LENGTH
 from ....cogvideox_core.weights.dtypes import weights_dtype
 from ....cogvideox_core.weights.errors import CheckpointError
-from ....cogvideox_core.weights.int8 import Method, made_small
-from ....cogvideox_core.weights.load import fill
+from ....cogvideox_core.weights.fill import fill_host_module
+from ....cogvideox_core.weights.quantize import Method, quantize_tensors
 from ....cogvideox_core.weights.t5 import read_text_encoder, tokenizer_folder
 from .packed_weights import fill_packed, holds_packed_weights, operations_for
 
@@ -40,7 +40,7 @@ def load_clip(path: str | Path, method: Method = "none") -> comfy.sd.CLIP:
     state_dict, config = encoder.state_dict, encoder.config
     dtype = weights_dtype(state_dict, None, path)
     if method == "int8":
-        state_dict = made_small(state_dict, dtype, comfy.model_management.text_encoder_device())
+        state_dict = quantize_tensors(state_dict, dtype, comfy.model_management.text_encoder_device())
     small = holds_packed_weights(state_dict)
     like = comfy.text_encoders.t5.T5(_host_config(config), torch.float32, torch.device("meta"), torch.nn)
     # Started where it rests: on the device ComfyUI would fill it with memory that the mapped weights then replace.
@@ -53,7 +53,7 @@ def load_clip(path: str | Path, method: Method = "none") -> comfy.sd.CLIP:
         if small:
             fill_packed(transformer, state_dict, dtype=dtype, device=offload_device, source=path, like=like)
         else:
-            fill(transformer, state_dict, source=path, like=like)
+            fill_host_module(transformer, state_dict, source=path, like=like)
 
     target = comfy.supported_models_base.ClipTarget(
         _tokenizer_class(_open_tokenizer(encoder.folder, config["vocab_size"]), config["d_model"]),

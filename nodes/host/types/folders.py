@@ -15,13 +15,13 @@ from typing import NamedTuple
 import folder_paths
 
 from ....cogvideox_core.demo import DEMO_LORAS, DEMO_MODELS
-from ....cogvideox_core.weights.diffusers_folder import ComponentName
 from ....cogvideox_core.weights.files import ENDINGS
+from ....cogvideox_core.weights.recognize import Component
 
 Found = dict[str, Path]
 
 # The demo models by the names the lists show; both have the same VAE and text encoder.
-_DEMO: dict[ComponentName, Found] = {
+_DEMO: dict[Component, Found] = {
     "transformer": {f"demo/{task}": path for task, path in DEMO_MODELS.items()},
     "vae": {"demo": DEMO_MODELS["text-to-video"]},
     "text_encoder": {"demo": DEMO_MODELS["text-to-video"]},
@@ -42,7 +42,7 @@ class _Place(NamedTuple):
 
 # Where a component lies. The folders of the CogVideoX wrapper are among them, so that its downloads are found.
 _WRAPPER, _WRAPPER_FUN, _WRAPPER_LORAS = "CogVideo", "CogVideoX_Fun", "cogvideox_loras"
-_PLACES: dict[ComponentName, tuple[_Place, ...]] = {
+_PLACES: dict[Component, tuple[_Place, ...]] = {
     "transformer": (
         _Place("diffusion_models"),
         _Place("diffusers", files=False),
@@ -61,7 +61,7 @@ _LORA_PLACES = (_Place("loras"), _Place(_WRAPPER_LORAS), _Place(_WRAPPER, below=
 _DEPTH = 3  # how far below a model folder a diffusers folder may lie
 
 
-def choices(component: ComponentName) -> Found:
+def choices(component: Component) -> Found:
     """Names and paths of everything that may hold this component, the demo models first."""
     found = dict(_DEMO[component])
     for place in _PLACES[component]:
@@ -83,7 +83,7 @@ def lora_choices() -> Found:
     return found
 
 
-def chosen(component: ComponentName, name: str) -> Path:
+def chosen(component: Component, name: str) -> Path:
     """The path of a choice. Raises: ValueError if it is not in the list (any more)."""
     return _looked_up(name, choices(component), "models")
 
@@ -93,7 +93,7 @@ def chosen_lora(name: str) -> Path:
     return _looked_up(name, lora_choices(), "LoRAs")
 
 
-def fault_of(component: ComponentName | None, name: str) -> str | None:
+def fault_of(component: Component | None, name: str) -> str | None:
     """Why a choice leads nowhere, in a sentence; None if it does not. No component means a LoRA.
 
     ComfyUI leaves the check to a node that asks for it, which lets a workflow from Windows in, whose names have
@@ -147,7 +147,7 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
             yield path, below, files
 
 
-def _diffusers_folders(root: Path, component: ComponentName) -> list[tuple[str, Path]]:
+def _diffusers_folders(root: Path, component: Component) -> list[tuple[str, Path]]:
     """Whole or single-component folders below `root`."""
     found = []
     for path, below, files in _walk(root):

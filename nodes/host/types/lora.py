@@ -18,19 +18,17 @@ logger = logging.getLogger("cogvideox")
 ROOT = "diffusion_model."  # of the keys of a MODEL
 
 
-def add_lora(patcher: Any, path: str | Path, strength: float, *, normalize: bool = False) -> tuple[Any, str]:
+def add_lora(patcher: Any, path: str | Path, strength: float, *, divide_by_rank: bool = False) -> tuple[Any, str]:
     """A clone of a MODEL with the LoRA at `path` on it, and what was done with the file's keys.
 
     Raises: ValueError if it is not our MODEL; CheckpointError if the file holds no LoRA for it.
     """
     model = cogvideox_model(patcher)
     built = CogVideoXTransformer3D(model.config, device="meta", operations=layers)
-    file = read_lora(path, module_shapes(built), normalize=normalize)
+    file = read_lora(path, module_shapes(built), divide_by_rank=divide_by_rank)
     patches = {
-        f"{ROOT}{name}.weight": LoRAAdapter(
-            set(), (addition.up, addition.down, addition.scale * addition.rank, None, None, None)
-        )
-        for name, addition in file.additions.items()
+        f"{ROOT}{name}.weight": LoRAAdapter(set(), (delta.up, delta.down, delta.scale * delta.rank, None, None, None))
+        for name, delta in file.deltas.items()
     }
     patched = patcher.clone()
     patched.add_patches(patches, strength)

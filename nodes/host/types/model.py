@@ -24,8 +24,9 @@ from ....cogvideox_core.sampling.noise_schedule import NoiseSchedule
 from ....cogvideox_core.videos.preview_colours import OFFICIAL_RGB, LatentRGB
 from ....cogvideox_core.weights import empty_layers as layers
 from ....cogvideox_core.weights.diffusers_folder import folder_variant
-from ....cogvideox_core.weights.int8 import Method, check_plain, made_small
-from ....cogvideox_core.weights.load import fill, read_transformer
+from ....cogvideox_core.weights.fill import fill_host_module
+from ....cogvideox_core.weights.load import read_transformer
+from ....cogvideox_core.weights.quantize import Method, check_quantizable, quantize_tensors
 from .dtypes import choose_dtypes, supported_dtypes
 from .latent_format import CogVideoXLatentFormat, colours_of
 from .leading_frames import pad_to, spread_image_latents
@@ -204,11 +205,11 @@ def load_model(
     config, row, state_dict = read_transformer(path)
     variant = folder_variant(row, path)
     if method == "int8":
-        check_plain(state_dict, method, path)
+        check_quantizable(state_dict, method, path)
     quantized = method == "int8" or holds_packed_weights(state_dict)
     dtypes = choose_dtypes(state_dict, path, variant, dtype, quantized=quantized)
     if method == "int8":
-        state_dict = made_small(state_dict, dtypes.compute, comfy.model_management.get_torch_device())
+        state_dict = quantize_tensors(state_dict, dtypes.compute, comfy.model_management.get_torch_device())
     model_config = CogVideoXModelConfig(config, variant, colours_of(path))
     model_config.set_inference_dtype(dtypes.weights, dtypes.compute)
     patcher = _filled(model_config, state_dict, path, quantized, disable_dynamic)
@@ -236,7 +237,7 @@ def _filled(
         fill_packed(model.diffusion_model, state_dict, source=path, like=like, **options)
     else:
         model = CogVideoXModel(model_config, device=torch.device("meta"))
-        fill(model.diffusion_model, state_dict, dtype=dtype, device=offload_device, source=path, like=like)
+        fill_host_module(model.diffusion_model, state_dict, dtype=dtype, device=offload_device, source=path, like=like)
     # CoreModelPatcher is replaced when ComfyUI starts to stream weights, so it is looked up here and not imported.
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     return patcher_class(model, comfy.model_management.get_torch_device(), offload_device)

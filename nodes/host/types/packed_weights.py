@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ....cogvideox_core.weights.codecs import CODECS
 from ....cogvideox_core.weights.dtypes import weights_dtype
-from ....cogvideox_core.weights.load import check_fit
-from ....cogvideox_core.weights.packed_weight import PackedWeight, is_large
+from ....cogvideox_core.weights.fill import check_fit
+from ....cogvideox_core.weights.packed_weight import PackedWeight, is_quantizable
 
 _BLOCKS = "CogVideoXBlocks"
 # ComfyUI's names of the formats it computes in by itself.
@@ -100,7 +100,7 @@ def _host_parts(key: str, tensor: PackedWeight) -> dict[str, Tensor]:
         return {key: comfy.quant_ops.QuantizedTensor(data, _BLOCKS, params)}
     name = str(data.dtype).removeprefix("torch.") if tensor.codec == "fp8" else _NATIVE[tensor.codec]
     note: dict[str, Any] = {"format": name}
-    if tensor.codec == "fp8" or not is_large(key):
+    if tensor.codec == "fp8" or not is_quantizable(key):
         note["full_precision_matrix_mult"] = True  # 8-bit activations would cost more than the weights did
     scale = tensor.stored.get("scale", torch.ones((), device=data.device)).float()
     module = key.removesuffix(".weight")

@@ -9,8 +9,8 @@ import comfy.model_management
 import comfy.model_patcher
 from torch import nn
 
-from ....cogvideox_core.weights.int8 import check_method, check_plain, quantize_model
 from ....cogvideox_core.weights.load import read_transformer
+from ....cogvideox_core.weights.quantize import check_method, check_quantizable, quantize_model
 from .model import cogvideox_model, load_model
 
 
@@ -27,7 +27,7 @@ def quantized(patcher: Any, method: Literal["int8", "llm.int8"]) -> Any:
     path, dtype, *_ = patcher.cached_patcher_init[1]
     if method == "int8":
         return _carried_over(patcher, load_model(path, dtype, "int8"))
-    check_plain(read_transformer(path).state_dict, method, path)
+    check_quantizable(read_transformer(path).state_dict, method, path)
     fresh = load_model(path, dtype, disable_dynamic=True)
     _merge(fresh.model, patcher.patches)
     quantize_model(fresh.model.diffusion_model, "llm.int8", dtype=fresh.model_dtype(), device=fresh.offload_device)

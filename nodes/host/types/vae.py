@@ -21,7 +21,8 @@ from ....cogvideox_core.models.vae.memory import MEMORY, Task
 from ....cogvideox_core.models.vae.memory_plan import Plan, TilingChoice, make_plan
 from ....cogvideox_core.models.vae.tiling import Tiling
 from ....cogvideox_core.weights import empty_layers as layers
-from ....cogvideox_core.weights.load import fill, read_vae
+from ....cogvideox_core.weights.fill import fill_host_module
+from ....cogvideox_core.weights.load import read_vae
 from .kernel_weights import lending
 
 
@@ -193,7 +194,7 @@ def load_vae(path: str | Path) -> CogVideoXVAE:
     dtype = mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float32])
     first_stage = FirstStage(config, device=torch.device("meta"), operations=lending(comfy.ops.disable_weight_init))
     like = AutoencoderCausal3D(config, device="meta", operations=layers)
-    fill(first_stage, state_dict, dtype=dtype, device=mm.vae_offload_device(), source=path, like=like)
+    fill_host_module(first_stage, state_dict, dtype=dtype, device=mm.vae_offload_device(), source=path, like=like)
     return CogVideoXVAE(first_stage, dtype)
 
 

@@ -21,7 +21,7 @@ def test_inspect_prints_each_component_of_each_path(capsys: Captured) -> None:
     assert shown.count("a CogVideoX transformer of the build of CogVideoX-5B") == 1
     assert shown.count("a T5 text encoder") == 1
     assert shown.count("a CogVideoX VAE") == 2
-    assert shown.count("whole: no key is missing or left over") == 4
+    assert shown.count("complete: no key is missing or left over") == 4
 
 
 def test_convert_writes_the_form_that_is_asked_for(tmp_path: Path, capsys: Captured) -> None:

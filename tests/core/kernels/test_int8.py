@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from cogvideox_core.kernels import int8, layers
 from cogvideox_core.kernels.int8 import can_multiply_int8, int8_linear, round_rows
-from cogvideox_core.weights.int8 import Int8Linear
 from cogvideox_core.weights.packed_weight import quantize
+from cogvideox_core.weights.quantize import Int8Linear
 from tests.support.parity import assert_parity
 
 

@@ -15,8 +15,8 @@ from torch.nn import Linear
 from cogvideox_core import CogVideoXPipeline, Progress, load_lora, load_pipeline
 from cogvideox_core.models.transformer.model import ExpertLayerNorm, FinalLayerNorm
 from cogvideox_core.pipeline.offload import Offload, OffloadedModule
-from cogvideox_core.weights.int8 import quantize_model
 from cogvideox_core.weights.packed_weight import PackedWeight
+from cogvideox_core.weights.quantize import quantize_model
 from tests.support.checkpoints import OFFICIAL
 from tests.support.lora_forms import ALL, pairs_of, peft
 from tests.support.parity import assert_parity

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import Linear
 
 from cogvideox_core.weights.codecs import CODECS
-from cogvideox_core.weights.packed_weight import PackedWeight, joined_rows, quantize, written_codecs
+from cogvideox_core.weights.packed_weight import PackedWeight, concatenated_rows, quantize, writable_codecs
 from tests.support.parity import snr_db
 
 BLOCKS = [name for name, codec in CODECS.items() if codec.block]
@@ -50,7 +50,7 @@ def test_blocks_are_encoded_as_ggml_encodes_them(name: str) -> None:
     assert torch.equal(encode(x)["data"], torch.from_numpy(wanted))
 
 
-@pytest.mark.parametrize("name", written_codecs())
+@pytest.mark.parametrize("name", writable_codecs())
 def test_what_is_encoded_is_nearly_what_it_was(name: str) -> None:
     x = torch.randn(16, 256, generator=torch.Generator().manual_seed(2))
     small = quantize(x, name)
@@ -68,7 +68,7 @@ def test_what_cannot_be_encoded_is_told() -> None:
 # --- The tensor ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[*written_codecs()])
+@pytest.fixture(params=[*writable_codecs()])
 def small(request: pytest.FixtureRequest) -> PackedWeight:
     return quantize(torch.randn(8, 64, generator=torch.Generator().manual_seed(3)), request.param, torch.bfloat16)
 
@@ -114,7 +114,7 @@ def test_rows_are_cut_and_joined_without_decoding(small: PackedWeight) -> None:
     first, second = small[:3], small[3:]
     assert isinstance(first, PackedWeight) and first.shape == (3, 64)
     assert torch.equal(first.dequantize(), numbers[:3]) and torch.equal(second.dequantize(), numbers[3:])
-    swapped = joined_rows([second, first])
+    swapped = concatenated_rows([second, first])
     assert torch.equal(swapped.to(torch.bfloat16) + 0, torch.cat([numbers[3:], numbers[:3]]))
     assert type(small[:, 2:5]) is Tensor and torch.equal(small[:, 2:5], numbers[:, 2:5])
 

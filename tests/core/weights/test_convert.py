@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from cogvideox_core import load_transformer, load_vae
 from cogvideox_core.cli import main as cli
 from cogvideox_core.weights import convert
+from cogvideox_core.weights.components import open_component
 from cogvideox_core.weights.errors import CheckpointError
 from cogvideox_core.weights.inspect import inspect, report
-from cogvideox_core.weights.load import open_component
-from cogvideox_core.weights.packed_weight import PackedWeight, is_large
+from cogvideox_core.weights.packed_weight import PackedWeight, is_quantizable
 from tests.support.parity import snr_db
 from tests.support.weight_forms import QUANTIZED, RENAMED
 
@@ -47,7 +47,7 @@ def test_a_transformer_goes_to_every_form_and_back(form: str, model: Path, tmp_p
         returned = load_file(back / "diffusion_pytorch_model.safetensors")
         assert returned.keys() == original.keys()
         for key, tensor in original.items():
-            if form in SMALL and is_large(key):
+            if form in SMALL and is_quantizable(key):
                 assert snr_db(returned[key], tensor) > LEAST_DB[form], key
             else:
                 assert torch.equal(returned[key], tensor), key
@@ -116,7 +116,7 @@ def test_a_target_that_does_not_fit_is_told_and_nothing_is_lost(model: Path, tmp
     source = model / "transformer"
     (tmp_path / "there.safetensors").write_text("mine")
     for name, form, error, told in (
-        ("there.safetensors", "single", FileExistsError, "is there already; name another, or remove it first"),
+        ("there.safetensors", "single", FileExistsError, "exists already; name another, or remove it first"),
         (
             "a.pt",
             "single",
@@ -210,7 +210,7 @@ def test_a_whole_folder_is_told_part_by_part(model: Path) -> None:
     for found in (transformer, vae, text):
         assert not found.fault and not found.missing and not found.unexpected
         assert found.numbers == {"bfloat16": found.parameters} and found.nbytes == 2 * found.parameters
-        assert "whole: no key is missing or left over" in report(found)
+        assert "complete: no key is missing or left over" in report(found)
 
 
 @pytest.mark.parametrize("form", [*RENAMED, *QUANTIZED])
@@ -250,6 +250,6 @@ def test_the_commands_convert_and_tell(model: Path, tmp_path: Path, capsys: pyte
     told = capsys.readouterr().out
     assert told.count("a CogVideoX transformer of the build of CogVideoX1.5-5B-I2V") == 2 and "int8" in told
     assert cli.main(["convert", str(model / "transformer"), str(target), "--to", "int8"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert cli.main(["inspect", str(tmp_path / "nothing")]) == 2
     assert "does not exist; give a .safetensors" in capsys.readouterr().err

@@ -195,7 +195,7 @@ def test_sat_names_the_folder_of_its_newest_state(tmp_path: Path) -> None:
     refused(tmp_path, "mp_rank_00_model_states.pt is missing, though latest names its folder")
     for name in ("../1000", "", "a/b"):
         (tmp_path / "latest").write_text(name)
-        refused(tmp_path, "names no folder beside it")
+        refused(tmp_path, "names no folder next to it")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from cogvideox_core import load_transformer, load_vae
 from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
+from cogvideox_core.weights.components import open_component
 from cogvideox_core.weights.errors import CheckpointError
-from cogvideox_core.weights.load import open_component, read_transformer
+from cogvideox_core.weights.load import read_transformer
 from cogvideox_core.weights.packed_weight import PackedWeight
 from tests.support.checkpoints import (
     OFFICIAL,
@@ -29,7 +30,7 @@ from tests.support.weight_forms import (
     QUANTIZED,
     RENAMED,
     gguf_t5_name,
-    is_large,
+    is_quantizable,
     k_blocks,
     prefixed,
     sat,
@@ -93,9 +94,9 @@ def test_few_bits_are_nearly_the_same_model(kind: str, form: str, tmp_path: Path
     assert least <= measured
     small = {key for key, tensor in model.state_dict().items() if isinstance(tensor, PackedWeight)}
     if form not in ("F16.gguf", "BF16.gguf"):
-        assert small >= set(filter(is_large, state))
-        held = sum(tensor.nbytes for key, tensor in model.state_dict().items() if is_large(key))
-        assert held < 0.3 * sum(tensor.nbytes for key, tensor in state.items() if is_large(key)) * 1.1
+        assert small >= set(filter(is_quantizable, state))
+        held = sum(tensor.nbytes for key, tensor in model.state_dict().items() if is_quantizable(key))
+        assert held < 0.3 * sum(tensor.nbytes for key, tensor in state.items() if is_quantizable(key)) * 1.1
     assert not [key for key in small if key.endswith("bias")]
 
 
@@ -165,7 +166,7 @@ def test_a_t5_of_llama_cpp_is_the_same_t5(tmp_path: Path) -> None:
 def test_scales_that_do_not_fit_are_told(form: str, tmp_path: Path) -> None:
     path = QUANTIZED[form][0](state_of("CogVideoX-5B"), tmp_path)
     tensors = load_file(path)
-    key = next(filter(is_large, tensors))
+    key = next(filter(is_quantizable, tensors))
     scale = key.replace(".weight", ".weight_scale")
     save_file(tensors | {scale: torch.ones(3)}, path)
     with pytest.raises(CheckpointError, match=f"holds 3 scales for the 128 rows of {key}; there is one for each row"):

@@ -21,7 +21,8 @@ from cogvideox_core.models.variants import VARIANTS
 from cogvideox_core.weights.detect import find_variant
 from cogvideox_core.weights.diffusers_folder import folder_variant
 from cogvideox_core.weights.errors import CheckpointError
-from cogvideox_core.weights.load import fill, load_transformer, load_vae, read_transformer, read_vae
+from cogvideox_core.weights.fill import fill
+from cogvideox_core.weights.load import load_transformer, load_vae, read_transformer, read_vae
 
 Checkpoint = Callable[..., Path]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -108,10 +108,10 @@ def test_loras_stack_and_their_strengths_change_at_once(base: Path, tmp_path: Pa
 def test_a_scale_that_no_file_declares_can_be_one_over_the_rank(base: Path, tmp_path: Path) -> None:
     model = load_transformer(base, dtype="float32")
     pairs = pairs_of(model)
-    load_lora(model, save(to_peft(pairs), tmp_path / "lora.safetensors"), normalize=True)
+    load_lora(model, save(to_peft(pairs), tmp_path / "lora.safetensors"), divide_by_rank=True)
     assert_parity(run(model), by_hand(base, pairs, 1 / RANK), 2e-5, "divided by the rank")
     model = load_transformer(base, dtype="float32")
-    load_lora(model, with_metadata(pairs, tmp_path / "declared.safetensors"), normalize=True)
+    load_lora(model, with_metadata(pairs, tmp_path / "declared.safetensors"), divide_by_rank=True)
     assert_parity(run(model), by_hand(base, pairs, ALPHA / RANK), 2e-5, "declared all the same")
 
 
@@ -171,7 +171,7 @@ def test_keys_that_fit_nothing_are_told(base: Path, tmp_path: Path, caplog: pyte
     with caplog.at_level("INFO", "cogvideox"):
         lora = load_lora(model, save(tensors | strange | text, tmp_path / "lora.safetensors"))
     assert set(lora.unmatched) == {*strange, lonely.replace("_A", "_B"), misshapen, misshapen.replace("_B", "_A")}
-    assert lora.ignored == list(text) and len(lora.matched) == 12 and len(lora.additions) == 6
+    assert lora.ignored == list(text) and len(lora.matched) == 12 and len(lora.file.deltas) == 6
     assert "12 keys matched, for 6 layers; 6 unmatched (" in caplog.text and "; 1 ignored (text_encoder" in caplog.text
 
 

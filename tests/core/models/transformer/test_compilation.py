@@ -19,7 +19,7 @@ from cogvideox_core import CogVideoXTransformer3D, load_lora, load_pipeline, loa
 from cogvideox_core.models.transformer.adaln_table import tabulated
 from cogvideox_core.models.transformer.attention import cudnn_first, sdpa
 from cogvideox_core.models.transformer.compilation import check_compiler, compile_blocks
-from cogvideox_core.weights.int8 import quantize_model
+from cogvideox_core.weights.quantize import quantize_model
 from tests.support.checkpoints import OFFICIAL
 from tests.support.lora_forms import ALL, pairs_of, peft
 from tests.support.parity import assert_parity, relative_difference

@@ -76,5 +76,7 @@ def test_small_maps_and_bands_of_few_rows_go_to_onednn(rows: int, out_channels: 
     """PyTorch leaves it aside for them."""
     direct, band = layer(WIDE, out_channels), padded(1, WIDE, 4, rows + 2, 24)
     found, _ = fast_convolution(direct, band, 2 * rows * 24)(band)
-    onednn_attention = torch.mkldnn_convolution(band, direct.weight, direct.bias, direct.padding, (1, 1, 1), (1, 1, 1), 1)
+    onednn_attention = torch.mkldnn_convolution(
+        band, direct.weight, direct.bias, direct.padding, (1, 1, 1), (1, 1, 1), 1
+    )
     assert torch.equal(found, onednn_attention)

@@ -19,9 +19,9 @@ from cogvideox_core.kernels import layers
 from cogvideox_core.models.config import TransformerConfig
 from cogvideox_core.models.text_encoder import t5_model
 from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
-from cogvideox_core.weights import int8
-from cogvideox_core.weights.int8 import Int8Linear, becomes_small, made_small, quantize_model
-from cogvideox_core.weights.packed_weight import PackedWeight, is_large, quantize
+from cogvideox_core.weights import quantize as quantize_module
+from cogvideox_core.weights.packed_weight import PackedWeight, is_quantizable, quantize
+from cogvideox_core.weights.quantize import Int8Linear, quantize_model, quantize_tensors, will_quantize
 from tests.support.checkpoints import OFFICIAL, random_transformer, toy_transformer_config
 from tests.support.lora_forms import pairs_of, save, to_peft
 from tests.support.parity import assert_parity, relative_difference, snr_db
@@ -62,7 +62,7 @@ def test_a_layer_decodes_where_8_bits_are_not_multiplied(monkeypatch: pytest.Mon
     assert_parity(layer(x), decoded, 1e-6, "with gradients")
     layer(x).sum().backward()
     assert x.grad is not None
-    monkeypatch.setattr(int8, "can_multiply_int8", lambda *_: False)
+    monkeypatch.setattr(quantize_module, "can_multiply_int8", lambda *_: False)
     assert_parity(layer(x.detach()), decoded, 1e-6, "decoded")
     assert_parity(layers.linear_gelu(layer, x.detach()), F.gelu(decoded, approximate="tanh"), 1e-6, "decoded, GELU")
 
@@ -71,14 +71,14 @@ def test_large_matrices_become_small_and_sensitive_layers_stay(base: Path, state
     model = load_transformer(base, quantize="int8")
     modulation = {key for key in state if key.split(".")[-3:-1] in (["norm1", "linear"], ["norm2", "linear"])}
     for key, tensor in model.state_dict().items():
-        if key.endswith("weight") and (is_large(key) or key in modulation):
+        if key.endswith("weight") and (is_quantizable(key) or key in modulation):
             assert isinstance(tensor, PackedWeight), key
             wanted = quantize(state[key], "int8").stored
             assert all(torch.equal(tensor.stored[part], wanted[part]) for part in wanted), key
         else:
             assert not isinstance(tensor, PackedWeight) and torch.equal(tensor, state[key]), key
     in_8_bits = {name for name, module in model.named_modules() if isinstance(module, Int8Linear)}
-    assert in_8_bits == {key.removesuffix(".weight") for key in state if is_large(key)}
+    assert in_8_bits == {key.removesuffix(".weight") for key in state if is_quantizable(key)}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -120,7 +120,7 @@ def test_a_file_in_int8_multiplies_in_8_bits_when_asked(state: dict[str, Tensor]
     path = QUANTIZED["int8"][0](state, tmp_path)
     decoded, asked = load_transformer(path, dtype="float32"), load_transformer(path, dtype="float32", quantize="int8")
     assert not any(isinstance(module, Int8Linear) for module in decoded.modules())
-    assert sum(isinstance(module, Int8Linear) for module in asked.modules()) == sum(map(is_large, state))
+    assert sum(isinstance(module, Int8Linear) for module in asked.modules()) == sum(map(is_quantizable, state))
     assert 30 < snr_db(run(asked), run(decoded)) < 80
 
 
@@ -133,7 +133,7 @@ def test_a_text_encoder_rounds_its_weights(method: Any, checkpoint: Callable[...
     if method == "int8":
         for name, module in encoder.model.named_modules():
             if isinstance(module, nn.Linear):
-                assert isinstance(module.weight, PackedWeight) == is_large(f"{name}.weight"), name
+                assert isinstance(module.weight, PackedWeight) == is_quantizable(f"{name}.weight"), name
         half = load_text_encoder(folder, dtype="float16", quantize=method)
         assert all(
             module.weight.dtype == torch.float32 and isinstance(module.weight, PackedWeight)
@@ -145,9 +145,9 @@ def test_a_text_encoder_rounds_its_weights(method: Any, checkpoint: Callable[...
 
 def test_what_is_small_already_stays_as_it_is(state: dict[str, Tensor]) -> None:
     mixed = {key: quantize(tensor, "Q8_0") if "to_q.weight" in key else tensor for key, tensor in state.items()}
-    made = made_small(mixed, torch.bfloat16)
+    made = quantize_tensors(mixed, torch.bfloat16)
     changed = {key for key in made if made[key] is not mixed[key]}
-    assert changed == {key for key in mixed if becomes_small(key, mixed[key], "int8")}
+    assert changed == {key for key in mixed if will_quantize(key, mixed[key], "int8")}
     small = made["transformer_blocks.0.attn1.to_k.weight"]
     assert isinstance(small, PackedWeight) and (small.codec, small.dtype) == ("int8", torch.bfloat16)
 
