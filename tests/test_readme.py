@@ -61,6 +61,12 @@ def test_the_table_of_speeds_has_no_other_row():
     assert f"PSNR {measured('cpu')['run-cached']['db']:.0f} dB" in table
 
 
+def test_the_index_lists_every_page():
+    index = (REPO / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (REPO / "docs").glob("*.md")} - {"README.md"}
+    assert pages == set(re.findall(r"\]\(([\w-]+\.md)\)", index))
+
+
 def test_pages_name_files_that_are_there():
     """Code in back quotes that looks like a file of this repository, by the end of its path."""
     listing = subprocess.run(
