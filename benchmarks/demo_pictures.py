@@ -99,10 +99,10 @@ def _write_sheet(videos: list[Tensor], path: Path) -> None:
 
 
 def _draw_curves(folder: Path) -> None:
-    import matplotlib
+    import matplotlib  # pyright: ignore[reportMissingImports]
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot  # pyright: ignore[reportMissingImports]
 
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4), layout="constrained")
     for axis, model in zip(axes, ("autoencoder", "text-to-video", "image-to-video"), strict=True):

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ from cogvideox_core.training.demo_world.world import (
     render,
     scene_of,
 )
-from cogvideox_core.weights.quantize import METHODS
+from cogvideox_core.weights.quantize import Method
 from tools.judge import Verdict, judge
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "demo-quality.md"
@@ -162,7 +162,7 @@ def int8_rows(options: argparse.Namespace) -> Iterator[Row]:
     scenes = _scenes(options.seeds)
     prompts = f"{len(HELD_OUT)} unseen prompts x {options.seeds} seeds"
     whole: list[Tensor] = []
-    for method in METHODS:
+    for method in get_args(Method):
         pipeline = load_pipeline(DEMO_MODELS["text-to-video"], dtype=torch.bfloat16, device="cpu", quantize=method)
         videos = list(_videos(pipeline, scenes))
         share = _all_right(_judged(scenes, videos))
@@ -190,6 +190,9 @@ def _videos(pipeline: CogVideoXPipeline, scenes: Sequence[Scene], **pictures: li
     defaults = pipeline.variant.defaults
     with tqdm(total=len(scenes), desc="making videos", unit="video") as bar:
         for places in _batches(len(scenes)):
+            given: dict[str, Any] = {
+                name: torch.stack([images[place] for place in places]) for name, images in pictures.items()
+            }
             yield from pipeline(
                 [prompt_of(scenes[place]) for place in places],
                 num_inference_steps=DEMO_STEPS,
@@ -197,7 +200,7 @@ def _videos(pipeline: CogVideoXPipeline, scenes: Sequence[Scene], **pictures: li
                 use_dynamic_cfg=defaults.use_dynamic_cfg,
                 sampler=defaults.sampler,
                 generator=[torch.Generator().manual_seed(place) for place in places],
-                **{name: torch.stack([images[place] for place in places]) for name, images in pictures.items()},
+                **given,
             )
             bar.update(len(places))
 

@@ -139,6 +139,7 @@ def make_inputs() -> Inputs:
     video = torch.stack([render(scene) for scene in scenes]) * 2 - 1
     schedule = NoiseSchedule(pipeline.variant.schedule)
     generator = torch.Generator().manual_seed(0)
+    assert pipeline.text_encoder is not None
     with torch.no_grad():
         clean = pipeline.vae.encode(video).mean * pipeline.variant.vae.scaling_factor
         prompts = pipeline.text_encoder([prompt_of(scene) for scene in scenes])

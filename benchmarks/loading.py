@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -194,7 +194,8 @@ def _write_shards(folder: Path, stem: str, shapes: Shapes, dtype: torch.dtype) -
 
 def _write_sparse(path: Path, shapes: Shapes, dtype: torch.dtype) -> None:
     """A .safetensors file of zeros that takes no disk."""
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for key, shape in shapes.items():
         start, end = end, end + shape.numel() * dtype.itemsize
         header[key] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
@@ -251,7 +252,7 @@ def _diffusers_transformer(place: Path, forward: bool) -> dict:
     return _measure(open_it, run if forward else None)
 
 
-def _inputs(model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
+def _inputs(model: Any) -> tuple[torch.Tensor, ...]:
     """Latents [1, 16, 1, 4, 4], embeddings [1, 226, 4096] and timesteps [1]."""
     config = model.config
     latents = torch.randn(1, config.in_channels, 1, 4, 4, dtype=torch.bfloat16)

@@ -205,10 +205,10 @@ def _bytes(number: float) -> str:
 
 def draw(results: dict[str, tuple[Scene, Measured]], path: Path) -> None:
     """Bars of our time and memory over each peer's, with a mark where the aim is."""
-    import matplotlib
+    import matplotlib  # pyright: ignore[reportMissingImports]
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot  # pyright: ignore[reportMissingImports]
 
     bars = []
     for name, (scene, found) in results.items():

@@ -73,7 +73,7 @@ class Step:
 
         torch.manual_seed(0)
         with device:
-            model = CogVideoXTransformer3DModel(**OFFICIAL[self.kind].transformer | self.changes)
+            model: Any = CogVideoXTransformer3DModel(**OFFICIAL[self.kind].transformer | self.changes)
         return model.eval().requires_grad_(False).to(self.stored or self.dtype).to(self.dtype)
 
     def inputs(self, device: torch.device) -> list[Tensor]:
@@ -191,7 +191,7 @@ class Video:
 
         torch.manual_seed(0)
         with device:
-            model = AutoencoderKLCogVideoX(**OFFICIAL["CogVideoX-5B"].vae)
+            model: Any = AutoencoderKLCogVideoX(**OFFICIAL["CogVideoX-5B"].vae)
         return model.eval().requires_grad_(False).to(self.stored or self.dtype).to(self.dtype)
 
     def own(self, device: torch.device) -> AutoencoderCausal3D:
@@ -250,7 +250,7 @@ def diffusers_run(device: torch.device, num_steps: int = DEMO_STEPS) -> Run:
     """The same of diffusers."""
     import diffusers
 
-    pipeline = diffusers.CogVideoXPipeline.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32).to(device)
+    pipeline: Any = diffusers.CogVideoXPipeline.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
     asked = {"num_inference_steps": num_steps, "guidance_scale": DEMO_GUIDANCE, "num_frames": 17, "output_type": "pt"}
     return Run(lambda: pipeline(_PROMPT, generator=torch.Generator().manual_seed(1), **asked).frames.transpose(1, 2))
@@ -289,7 +289,8 @@ class Whole:
 
         transformer, vae = self.step.peer(device), self.video.peer(device)
         scheduler = diffusers.CogVideoXDDIMScheduler(**OFFICIAL[self.step.kind].scheduler)
-        pipeline = diffusers.CogVideoXPipeline(None, None, vae, transformer, scheduler)  # type: ignore[arg-type]
+        parts: list[Any] = [None, None, vae, transformer, scheduler]
+        pipeline: Any = diffusers.CogVideoXPipeline(*parts)
         pipeline.set_progress_bar_config(disable=True)
         asked = {**self.asked(device), "output_type": "pt"}
 
@@ -310,7 +311,7 @@ def our_text(device: torch.device) -> Run:
 def diffusers_text(device: torch.device) -> Run:
     import diffusers
 
-    pipeline = diffusers.CogVideoXPipeline.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32).to(device)
+    pipeline: Any = diffusers.CogVideoXPipeline.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32).to(device)
     length = pipeline.transformer.config.max_text_seq_length
     asked = {"do_classifier_free_guidance": False, "max_sequence_length": length, "device": device}
     return Run(lambda: pipeline.encode_prompt([_PROMPT] * 4, **asked)[0])

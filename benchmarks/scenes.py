@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -128,7 +129,7 @@ def _load(what: str, step: Step, time: float) -> Scene:
         from diffusers import CogVideoXTransformer3DModel
 
         folder = written(step, device)
-        load = partial(CogVideoXTransformer3DModel.from_pretrained, folder, torch_dtype=step.dtype)
+        load: Any = partial(CogVideoXTransformer3DModel.from_pretrained, folder, torch_dtype=step.dtype)
         return Run(lambda: load().to(device).proj_out.weight)
 
     on_gpu = time < 0.5

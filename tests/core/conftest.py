@@ -14,6 +14,7 @@ if not torch.cuda.is_available():
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`checkpoint(kind)` gives the folder of a toy checkpoint; the options are those of `make_checkpoint`."""
     made: dict[str, Path] = {}
 
-    def get(kind: str, **options: object) -> Path:
+    def get(kind: str, **options: Any) -> Path:
         key = f"{kind} {sorted(options.items())}"
         if key not in made:
             made[key] = make_checkpoint(tmp_path_factory.mktemp(kind), kind, **options)

@@ -63,7 +63,7 @@ def make_golden(kind: str) -> dict[str, Any]:
         "made_by": "tests/golden/make_golden.py, from diffusers",
         "transformer": describe(transformer),
         "vae": describe(vae),
-        "scaling_factor": vae.config.scaling_factor,
+        "scaling_factor": vae.config["scaling_factor"],
         "alphas": {str(timestep): float(f"{alphas[timestep].item():.9g}") for timestep in TIMESTEPS},
         "grid": list(grid),
         "positions": {name: token_codes(table, grid) for name, table in tables.items()},

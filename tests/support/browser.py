@@ -13,7 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, Response, Route, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Error,
+    Page,
+    Request,
+    Response,
+    Route,
+    ViewportSize,
+    sync_playwright,
+)
 
 from tests import provision
 from tests.support.host import Host
@@ -29,7 +39,7 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
 )
-WINDOW = {"width": 1600, "height": 1000}
+WINDOW: ViewportSize = {"width": 1600, "height": 1000}
 # With a client id, too: a prompt that is queued before the server has given one is answered to nobody. And with the
 # frontend's own first workflow, which would otherwise come later, in place of what a test has opened by then.
 READY = """

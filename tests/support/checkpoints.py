@@ -156,7 +156,8 @@ def random_vae(config: dict[str, Any], *, seed: int = 0) -> AutoencoderKLCogVide
 
 def random_text_encoder(text_width: int = TOY_TEXT_WIDTH, *, vocab_size: int = 256, seed: int = 0) -> T5EncoderModel:
     """transformers' T5 encoder, two layers of the v1.1 kind, with every weight drawn."""
-    config = T5Config(
+    settings: Any = T5Config  # whose arguments are those of its parents too
+    config = settings(
         vocab_size=vocab_size,
         d_model=text_width,
         num_heads=2,

@@ -242,7 +242,10 @@ def code_lines(source: Source) -> Iterator[tuple[int, str]]:
     """The lines that are neither blank nor comment nor docstring, with their numbers, without indentation."""
     documented = set()
     for node in ast.walk(source.tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, Function)) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+            and ast.get_docstring(node) is not None
+        ):
             documented |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
     for number, line in enumerate(source.text.splitlines(), start=1):
         if number not in documented and line.strip() and not line.strip().startswith("#"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -22,7 +23,8 @@ def pairs_of(model: nn.Module, layers: list[str] = ATTENTION, seed: int = 0) -> 
     names = [f"transformer_blocks.{block}.{layer}" for block in range(2) for layer in layers]
     pairs = {}
     for name in names:
-        rows, columns = modules[name].weight.shape  # type: ignore[union-attr, misc]
+        weight: Any = modules[name].weight
+        rows, columns = weight.shape
         up, down = torch.randn(rows, RANK, generator=generator), torch.randn(RANK, columns, generator=generator)
         pairs[name] = 0.3 * up, 0.3 * down
     return pairs

@@ -12,7 +12,7 @@ from tests import provision
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib  # comes with pytest
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] -- comes with pytest
 
 
 def pyproject() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io as bytes_io
 import time
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -110,7 +111,8 @@ class ProbeLivePreview(io.ComfyNode):
 
     @classmethod
     def execute(cls, steps, seconds_per_step, seed):
-        bar, server = ProgressBar(steps), PromptServer.instance
+        bar = ProgressBar(steps)
+        server: Any = PromptServer.instance  # which sets some of its attributes later
         for step in range(1, steps + 1):
             comfy.model_management.throw_exception_if_processing_interrupted()
             time.sleep(seconds_per_step)
