@@ -10,7 +10,7 @@ import gc
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -229,12 +229,6 @@ def _peak(device: torch.device) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-@contextmanager
-def _full_precision() -> Iterator[None]:
+def _full_precision() -> AbstractContextManager[None]:
     """A GPU's convolutions in float32 round to 10 bits unless that is switched off."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
