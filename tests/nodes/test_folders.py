@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -133,3 +135,36 @@ def test_a_choice_that_is_gone_is_told(host: Host) -> None:
     }
     with pytest.raises(PromptRejected, match="'gone.safetensors' is not among the models; put the file"):
         host.run(graph)
+
+
+def test_folders_are_walked_again_only_when_one_has_changed(
+    pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import folder_paths
+
+    listing = importlib.import_module(f"{pack.__name__}.nodes.host.types.folders")
+    (tmp_path / "models" / "deep" / "deeper").mkdir(parents=True)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path / "models")], {".safetensors"}))
+    walked: list[Path] = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda root, **options: walked.append(Path(root)) or walk(root, **options))
+
+    def names() -> list[str]:
+        walked.clear()
+        return [name for name in listing.lora_choices() if not name.startswith("demo/")]
+
+    def is_long_ago() -> None:
+        for folder, _, _ in walk(tmp_path):
+            os.utime(folder, (0, 0))
+
+    is_long_ago()
+    assert names() == [] and walked == [tmp_path / "models"]
+    assert names() == [] and walked == [], "nothing has changed"
+    (tmp_path / "models" / "deep" / "deeper" / "new.safetensors").write_bytes(b"")
+    assert names() == ["deep/deeper/new.safetensors"] and walked == [tmp_path / "models"]
+    assert names() == ["deep/deeper/new.safetensors"] and walked, "a change right after may have the same time"
+    is_long_ago()
+    assert names() and walked
+    assert names() and walked == []
+    (tmp_path / "models" / "deep").rename(tmp_path / "elsewhere")
+    assert names() == [] and walked

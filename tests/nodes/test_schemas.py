@@ -9,7 +9,8 @@ from pathlib import Path
 from tests.support.host import Host
 
 # The frozen interface: adding here is a release note, changing or removing breaks people's workflows.
-INTERFACE = json.loads((Path(__file__).parent / "interface.json").read_text())
+INTERFACE = json.loads((Path(__file__).parent / "interface.json").read_text(encoding="utf-8"))
+FILES = ("model_name", "vae_name", "text_encoder_name", "lora_name")  # inputs whose choices are files
 
 
 def ours(host: Host) -> dict[str, dict]:
@@ -22,6 +23,28 @@ def test_every_node_is_there_with_the_inputs_and_outputs_it_had(host: Host) -> N
     for name, interface in INTERFACE.items():
         assert nodes[name]["input_order"] == interface["inputs"], name
         assert nodes[name]["output"] == interface["outputs"], name
+
+
+def test_every_input_has_the_default_and_the_choices_it_had(host: Host) -> None:
+    """What saved workflows hold. Choices may be added, and one that goes must be read on, as "off" of the VAE's tiling.
+
+    Choices that are files depend on the installation.
+    """
+    for name, interface in INTERFACE.items():
+        assert values(ours(host)[name]) == interface["values"], name
+
+
+def values(info: dict) -> dict[str, dict]:
+    """Default and choices of the inputs of a node that have them."""
+    found = {}
+    for section in ("required", "optional"):
+        for name, (kind, options) in info["input"].get(section, {}).items():
+            kept = {"default": options["default"]} if "default" in options else {}
+            if kind == "COMBO" and name not in FILES:
+                kept["options"] = options["options"]
+            if kept:
+                found[name] = kept
+    return found
 
 
 def test_everything_has_a_tooltip_and_stands_in_our_menu(host: Host) -> None:

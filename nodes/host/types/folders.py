@@ -1,16 +1,18 @@
 """What the loaders offer: files and diffusers folders in ComfyUI's model folders, and the demo models and their LoRA.
 
 A name in a list is the path below its model folder, with forward slashes on every system, so that a workflow opens
-anywhere. Lists are made anew whenever ComfyUI asks for them, and a choice is looked up in a fresh list: a name that
-is not in it leads nowhere.
+anywhere. ComfyUI asks for the lists often: a list is kept while no folder that was looked into has changed. A choice is
+looked up in the list as it is now: a name that is not in it leads nowhere.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import folder_paths
 
@@ -29,10 +31,10 @@ _DEMO: dict[Component, Found] = {
 _DEMO_LORAS: Found = {f"demo/{name}": path for name, path in DEMO_LORAS.items()}
 
 
-class _Place(NamedTuple):
+class _ModelFolder(NamedTuple):
     """A model folder of ComfyUI, by the name that extra_model_paths.yaml uses too.
 
-    `below`: the subfolder whose files count; `files`: whether files count at all, beside diffusers folders.
+    `below`: the subfolder whose files count; `files`: whether files count at all, and not only diffusers folders.
     """
 
     name: str
@@ -40,45 +42,46 @@ class _Place(NamedTuple):
     files: bool = True
 
 
-# Where a component lies. The folders of the CogVideoX wrapper are among them, so that its downloads are found.
+# Where the files of a component are. Those of the CogVideoX wrapper are among them, so that its downloads are found.
 _WRAPPER, _WRAPPER_FUN, _WRAPPER_LORAS = "CogVideo", "CogVideoX_Fun", "cogvideox_loras"
-_PLACES: dict[Component, tuple[_Place, ...]] = {
+_FOLDERS: dict[Component, tuple[_ModelFolder, ...]] = {
     "transformer": (
-        _Place("diffusion_models"),
-        _Place("diffusers", files=False),
-        _Place(_WRAPPER, below="GGUF"),
-        _Place(_WRAPPER_FUN, files=False),
+        _ModelFolder("diffusion_models"),
+        _ModelFolder("diffusers", files=False),
+        _ModelFolder(_WRAPPER, below="GGUF"),
+        _ModelFolder(_WRAPPER_FUN, files=False),
     ),
-    "vae": (_Place("vae"), _Place("diffusers", files=False), _Place(_WRAPPER, below="VAE")),
+    "vae": (_ModelFolder("vae"), _ModelFolder("diffusers", files=False), _ModelFolder(_WRAPPER, below="VAE")),
     "text_encoder": (
-        _Place("text_encoders"),
-        _Place("diffusers", files=False),
-        _Place(_WRAPPER, files=False),
-        _Place(_WRAPPER_FUN, files=False),
+        _ModelFolder("text_encoders"),
+        _ModelFolder("diffusers", files=False),
+        _ModelFolder(_WRAPPER, files=False),
+        _ModelFolder(_WRAPPER_FUN, files=False),
     ),
 }
-_LORA_PLACES = (_Place("loras"), _Place(_WRAPPER_LORAS), _Place(_WRAPPER, below="loras"))
-_DEPTH = 3  # how far below a model folder a diffusers folder may lie
+_LORA_FOLDERS = (_ModelFolder("loras"), _ModelFolder(_WRAPPER_LORAS), _ModelFolder(_WRAPPER, below="loras"))
+_DEPTH = 3  # how far below a model folder a diffusers folder may be
 
 
 def choices(component: Component) -> Found:
     """Names and paths of everything that may hold this component, the demo models first."""
     found = dict(_DEMO[component])
-    for place in _PLACES[component]:
-        for root in _roots(place.name):
-            folders = dict(_diffusers_folders(root, component))
-            files = _files(root, place) if place.files else ()
-            for name, path in [*folders.items(), *((n, p) for n, p in files if not _inside(n, folders))]:
-                found.setdefault(name, path)
+    for folder in _FOLDERS[component]:
+        for root in _roots(folder.name):
+            whole = dict(_diffusers_folders(root, component))
+            files = _files(root, folder.below) if folder.files else []
+            for name, path in [*whole.items(), *files]:
+                if not _inside(name, whole):
+                    found.setdefault(name, path)
     return found
 
 
 def lora_choices() -> Found:
     """Names and paths of LoRA files, the demo's first."""
     found = dict(_DEMO_LORAS)
-    for place in _LORA_PLACES:
-        for root in _roots(place.name):
-            for name, path in _files(root, place):
+    for folder in _LORA_FOLDERS:
+        for root in _roots(folder.name):
+            for name, path in _files(root, folder.below):
                 found.setdefault(name, path)
     return found
 
@@ -127,30 +130,61 @@ def _roots(name: str) -> list[Path]:
     return [Path(root) for root in roots if os.path.isdir(root)]
 
 
-def _files(root: Path, place: _Place) -> Iterator[tuple[str, Path]]:
+class _Kept(NamedTuple):
+    """A list of files, and the folders it was made from with the times of their last changes."""
+
+    found: list[tuple[str, Path]]
+    changed: dict[Path, int]  # nanoseconds since 1970, as the file system has them
+    made: int
+
+    def holds(self) -> bool:
+        """Whether no folder has changed since, as far as the times of its file system can tell."""
+        if self.made - max(self.changed.values(), default=0) < _COARSEST_TIME:
+            return False  # a change right after the list was made may have the same time
+        try:
+            return all(folder.stat().st_mtime_ns == time_ns for folder, time_ns in self.changed.items())
+        except OSError:
+            return False
+
+
+_COARSEST_TIME = 2_000_000_000  # nanoseconds: FAT, and some network disks
+
+
+def _kept_while_unchanged(
+    make: Callable[[Path, Any, dict[Path, int]], list[tuple[str, Path]]],
+) -> Callable[[Path, Any], list[tuple[str, Path]]]:
+    """Have a list below a folder made again only when one of the folders that were visited has changed."""
+    lists: dict[tuple[Path, Any], _Kept] = {}
+
+    @wraps(make)
+    def kept(root: Path, what: Any) -> list[tuple[str, Path]]:
+        known = lists.get((root, what))
+        if known is None or not known.holds():
+            changed: dict[Path, int] = {}
+            made = time.time_ns()
+            known = lists[root, what] = _Kept(make(root, what, changed), changed, made)
+        return known.found
+
+    return kept
+
+
+@_kept_while_unchanged
+def _files(root: Path, below: str, changed: dict[Path, int]) -> list[tuple[str, Path]]:
     """Weight files below a model folder, in the order of their names."""
-    for path, below, files in _walk(root / place.below):
-        below.sort()
+    found = []
+    for path, folders, files in _walk(root / below, changed):
+        folders.sort()
         for name in sorted(files):
             if name.lower().endswith(ENDINGS) and not name.startswith("."):
-                yield (path / name).relative_to(root).as_posix(), path / name
+                found.append(((path / name).relative_to(root).as_posix(), path / name))
+    return found
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """os.walk through links, but not into a folder that it is in already."""
-    for folder, below, files in os.walk(root, followlinks=True):
-        path = Path(folder)
-        way = [os.path.realpath(place) for place in (path, *path.parents) if place.is_relative_to(root)]
-        if way[0] in way[1:]:
-            below.clear()
-        else:
-            yield path, below, files
-
-
-def _diffusers_folders(root: Path, component: Component) -> list[tuple[str, Path]]:
+@_kept_while_unchanged
+def _diffusers_folders(root: Path, component: Component, changed: dict[Path, int]) -> list[tuple[str, Path]]:
     """Whole or single-component folders below `root`."""
     found = []
-    for path, below, files in _walk(root):
+    for path, below, files in _walk(root, changed):
         depth = len(path.relative_to(root).parts)
         is_whole = "model_index.json" in files
         is_component = depth > 0 and "config.json" in files and any(name.endswith(".safetensors") for name in files)
@@ -161,7 +195,22 @@ def _diffusers_folders(root: Path, component: Component) -> list[tuple[str, Path
     return found
 
 
-def _inside(name: str, found: Found) -> bool:
+def _walk(root: Path, changed: dict[Path, int]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """os.walk through links, but not into a folder that it is in already. `changed` gets the time of each folder."""
+    if root.is_dir():
+        changed[root] = root.stat().st_mtime_ns
+    else:
+        changed[root.parent] = root.parent.stat().st_mtime_ns  # where `root` may appear
+    for folder, below, files in os.walk(root, followlinks=True):
+        path = Path(folder)
+        changed[path] = path.stat().st_mtime_ns
+        way = [os.path.realpath(one) for one in (path, *path.parents) if one.is_relative_to(root)]
+        if way[0] in way[1:]:
+            below.clear()
+        else:
+            yield path, below, files
+
+
+def _inside(name: str, whole: Found) -> bool:
     """Whether a file belongs to a folder that is offered as a whole."""
-    parents = {parent.as_posix() for parent in Path(name).parents}
-    return bool(parents & set(found))
+    return any(parent.as_posix() in whole for parent in Path(name).parents)
