@@ -65,12 +65,12 @@ class TensorGroup:
         self.pinned: Tensor | None = None
 
     def assign(self, tensors: list[Tensor]) -> None:
-        """Give the module these tensors; any shapes."""
+        """Give the module these tensors, of the shapes `[...]` that its own have."""
         for (holder, name), tensor in zip(self.slots, tensors, strict=True):
             holder[name] = tensor
 
     def copies_on(self, device: torch.device) -> list[Tensor]:
-        """The tensors on a device, each in memory of its own; shapes as in the module."""
+        """The tensors on a device, of the shapes `[...]` that they have in the module, each in memory of its own."""
         return [_as_parameter(tensor, tensor.detach().to(device, self._device_dtype(tensor))) for tensor in self.own]
 
     def copy_to(self, block: Tensor) -> None:
@@ -164,7 +164,7 @@ class BlockBuffers:
             self.blocks[index].copy_to(self.buffers[buffer])
 
     def take(self, index: int) -> list[Tensor]:
-        """The tensors of a block on the device."""
+        """The tensors of a block on the device, of the shapes `[...]` that they have in the module."""
         self.prefetch(index)
         buffer = self._last_used = self._content.index(index)
         if self._stream:

@@ -52,7 +52,9 @@ OutputType = Literal["video", "latent"]
 class PromptEncoder(Protocol):
     """Turns prompts into embeddings [B, L, D]."""
 
-    def __call__(self, prompts: list[str]) -> Tensor: ...
+    def __call__(self, prompts: list[str]) -> Tensor:
+        """Embeddings [B, L, D] of B prompts."""
+        ...
 
 
 class CogVideoXPipeline:

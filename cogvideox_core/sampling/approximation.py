@@ -145,7 +145,7 @@ def approximate(
 ) -> ApproximateRun:
     """A new `ApproximateRun` with this transformer.
 
-    Args: like: any tensor, of any shape such as [0], with the device and dtype in which the model computes.
+    Args: like: a tensor `[...]` with the device and dtype in which the model computes.
     Raises: ValueError for options out of range, or TeaCache for a model without a polynomial.
     """
     approximation.check()

@@ -10,7 +10,7 @@ def check_finite(latents: Tensor, timestep: int, dtype: torch.dtype, model: nn.M
     """Refuse predicted latents that hold NaN or infinity.
 
     Args:
-        latents: of any shape, predicted at `timestep`.
+        latents: [B, C, T, H, W], predicted at `timestep`.
         dtype: in which the model computes.
         model: its weights are searched for damage if the latents are not finite.
     Raises: FloatingPointError that names the damaged weight, or else the timestep and the likely cause.

@@ -48,7 +48,7 @@ class Graph:
         return name
 
     def become(self, name: str, kind: str, inputs: dict[str, Any]) -> None:
-        """Put another node in the place of one; its id, and so what is linked to it, stays."""
+        """Replace a node by another one; its id stays, and with it what is linked to it."""
         self.nodes[name] = Node(kind, _given(inputs), name, self.nodes[name].mode)
 
     def of_type(self, *kinds: str) -> list[str]:
@@ -57,12 +57,21 @@ class Graph:
 
     def consumers(self, link: Link) -> list[tuple[str, str]]:
         """The nodes, and their inputs, that take an output."""
-        return [(name, key) for name, node in self.nodes.items() for key, value in node.inputs.items() if value == link]
+        return [(name, key) for name, key, value in self._inputs() if value == link]
+
+    def linked_nodes(self) -> set[str]:
+        """The ids of all nodes of which another node takes an output."""
+        return {value.node for _, _, value in self._inputs() if isinstance(value, Link)}
 
     def used_outputs(self, name: str) -> Iterator[Link]:
         """The outputs of a node that any node takes."""
-        links = {value for node in self.nodes.values() for value in node.inputs.values() if isinstance(value, Link)}
+        links = {value for _, _, value in self._inputs() if isinstance(value, Link)}
         return (link for link in sorted(links) if link.node == name)
+
+    def _inputs(self) -> Iterator[tuple[str, str, Any]]:
+        """Node, name and value of every input."""
+        for name, node in self.nodes.items():
+            yield from ((name, key, value) for key, value in node.inputs.items())
 
     def reroute(self, old: Link, new: Link | None) -> None:
         """Let everything that takes one output take another; None takes the links away."""

@@ -29,7 +29,7 @@ def convert_prompt(prompt: Prompt, find: Find, describe: Describe) -> tuple[Prom
     if not any(node.get("class_type") in FOREIGN for node in prompt.values()):
         return prompt, []
     graph = Graph({name: _read(node) for name, node in prompt.items()}, _new_names(prompt))
-    wanted = {value.node for node in graph.nodes.values() for value in node.inputs.values() if isinstance(value, Link)}
+    wanted = graph.linked_nodes()
     losses = convert(graph, find)
     for name in [name for name, node in graph.nodes.items() if node.type in FOREIGN]:
         if name not in wanted or not (FOREIGN[graph.nodes[name].type].changes_result or _is_needed(graph, name)):
@@ -56,8 +56,10 @@ def _defaults(shape: Shape) -> dict[str, Any]:
 
 def _is_needed(graph: Graph, name: str) -> bool:
     """Whether a node that is not the wrapper's takes what a node gives."""
-    links = graph.used_outputs(name)
-    return any(graph.nodes[taker].type not in FOREIGN for link in links for taker, _ in graph.consumers(link))
+    for link in graph.used_outputs(name):
+        if any(graph.nodes[taker].type not in FOREIGN for taker, _ in graph.consumers(link)):
+            return True
+    return False
 
 
 def _read(node: dict[str, Any]) -> Node:

@@ -81,8 +81,10 @@ class ForeignNode(NamedTuple):
 
     def widget_ids(self) -> list[str]:
         """Names of the values a workflow keeps, with the control that the canvas puts behind a seed."""
-        names = (widget.name for widget in self.widgets)
-        return [each for name in names for each in ((name, "control_after_generate") if name == "seed" else (name,))]
+        names: list[str] = []
+        for widget in self.widgets:
+            names += (widget.name, "control_after_generate") if widget.name == "seed" else (widget.name,)
+        return names
 
     def defaults(self) -> Iterator[tuple[str, Any]]:
         """Names and values of the widgets, for a node that does not say them."""

@@ -53,8 +53,10 @@ class _Numbers:
     """The largest numbers of nodes and links; subgraphs share them with the graph around."""
 
     def __init__(self, graphs: list[Json]):
-        nodes = [node["id"] for graph in graphs for node in graph.get("nodes", [])]
-        links = [_Wire.read(link).id for graph in graphs for link in graph.get("links", [])]
+        nodes, links = [], []
+        for graph in graphs:
+            nodes += [node["id"] for node in graph.get("nodes", [])]
+            links += [_Wire.read(link).id for link in graph.get("links", [])]
         states = [graph.get("state", {}) for graph in graphs]
         noted_nodes = [
             *(graph.get("last_node_id", 0) for graph in graphs),
@@ -271,13 +273,11 @@ def _wired(graph: Json, nodes: dict[str, Json], ends: list[_End], wires: dict[in
         if end.target in nodes:
             nodes[end.target]["inputs"][end.slot]["link"] = number
     changed = {**graph, "nodes": list(nodes.values()), "links": written}
-    alive = {_Wire.read(link).id for link in written}
+    kept_wires = [_Wire.read(link) for link in written]
+    alive = {wire.id for wire in kept_wires}
     for side, own, at in (("inputs", _SUBGRAPH_INPUT, "slot"), ("outputs", _SUBGRAPH_OUTPUT, "target_slot")):
         if side in graph:
-            changed[side] = [
-                _frame_slot(slot, number, own, at, [_Wire.read(link) for link in written])
-                for number, slot in enumerate(graph[side])
-            ]
+            changed[side] = [_frame_slot(slot, number, own, at, kept_wires) for number, slot in enumerate(graph[side])]
     return _with_reroutes(changed, alive)
 
 
@@ -301,8 +301,9 @@ def _with_reroutes(graph: Json, alive: set[int]) -> Json:
         extra["linkExtensions"] = [one for one in extra["linkExtensions"] if one["id"] in alive]
     for holder in (extra, graph):
         if isinstance(holder.get("reroutes"), list):
-            holder["reroutes"] = [
-                {**one, "linkIds": [number for number in one.get("linkIds", []) if number in alive]}
-                for one in holder["reroutes"]
-            ]
+            holder["reroutes"] = [_alive_reroute(one, alive) for one in holder["reroutes"]]
     return {**graph, "extra": extra} if extra else graph
+
+
+def _alive_reroute(reroute: Json, alive: set[int]) -> Json:
+    return {**reroute, "linkIds": [number for number in reroute.get("linkIds", []) if number in alive]}

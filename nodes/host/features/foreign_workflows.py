@@ -92,7 +92,8 @@ def _on_prompt(data: dict[str, Any]) -> dict[str, Any]:
 async def _list_types(_: web.Request) -> web.Response:
     """The types that become others here, and those that are muted; none while the wrapper is installed."""
     rows = [] if wrapper_is_installed() else TABLE
-    become, muted = ([row.id for row in rows if bool(row.becomes) == has_one] for has_one in (True, False))
+    become = [row.id for row in rows if row.becomes]
+    muted = [row.id for row in rows if not row.becomes]
     return web.json_response({"become": become, "muted": muted})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def tokenize(clip: Any, text: str, *, prompt_weights: bool = False) -> tuple[dic
             f"a CLIP with {', '.join(tokens)}; CogVideoX needs T5-XXL: take CogVideoX Load T5, or Load CLIP with a "
             "t5xxl file and type cogvideox or sd3"
         )
-    pairs = [pair for batch in tokens[NAME] for pair in batch]
+    pairs = list(chain.from_iterable(tokens[NAME]))
     ids = [pair[0] for pair in pairs]
     count = ids.index(EOS) + 1 if EOS in ids else len(ids)
     cut = pairs[MAX_LENGTH - 1 : count - 1] if count > MAX_LENGTH else []
