@@ -1,7 +1,7 @@
-"""Latents as colours: a pixel for each, by a linear map. What a preview shows while there is no time for the VAE.
+"""Colours of latents: a linear map from a latent's channels to one pixel, for previews without the VAE.
 
-A VAE's map is fitted by least squares to what it makes of videos (`fit_latent_rgb`) and lies beside its weights as a
-small JSON file. It is about VAE-space z; a model sees z times its scaling factor, so `scaled` divides.
+`fit_latent_rgb` fits a VAE's map by least squares, and the map is stored as a small JSON file in the VAE's folder. It
+applies to z in VAE space; a model's latents are z times the scaling factor, so `scaled` divides by it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from ..weights.errors import CheckpointError
 from ..weights.save_diffusers import write_json
 
 FILE_NAME = "latent_rgb.json"
-_FACTORS, _BIAS = "latent_rgb_factors", "latent_rgb_factors_bias"  # ComfyUI's names for the same
+# ComfyUI's names of the same numbers.
+_FACTORS, _BIAS = "latent_rgb_factors", "latent_rgb_factors_bias"
 
 RGB = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class LatentRGB:
-    """Red, green and blue in [-1, 1] of a latent: its channels times `factors`, plus `bias`.
+    """Red, green and blue of a latent, from -1 to 1: its channels times `factors`, plus `bias`.
 
     Attributes:
-        factors: a row for each latent channel.
+        factors: three numbers for each latent channel.
+        bias: three numbers.
     """
 
     factors: tuple[RGB, ...]
@@ -44,8 +46,8 @@ class LatentRGB:
         return LatentRGB(tuple(rows), self.bias)
 
 
-# Source: the table of kijai's ComfyUI-CogVideoXWrapper (Apache-2.0, pipeline_cogvideox.py of commit fdb8abd), which is
-# applied there to 5 times the latents of a model that sees 0.7 z: here it is for z, 3.5 times the figures, rounded.
+# Source: the table of kijai's ComfyUI-CogVideoXWrapper (Apache-2.0, pipeline_cogvideox.py of commit fdb8abd). It is
+# multiplied there with 5 times the latents, which are 0.7 z: so for z, the numbers are 3.5 times as large, rounded.
 OFFICIAL_RGB = LatentRGB(
     factors=(
         (0.1119, 0.1432, 0.0055),
@@ -67,13 +69,14 @@ OFFICIAL_RGB = LatentRGB(
     ),
     bias=(-0.023, 0.0, -0.017),
 )
-"""For the VAE of the released models; docs/previews.md tells how to fit it anew."""
+"""The map for the VAE of the released models; docs/previews.md says how to fit one."""
 
 
 def latent_rgb_of(path: str | Path) -> LatentRGB:
-    """The map that lies beside the VAE of the whole folder `path` is, or is in; else the released VAE's.
+    """The map of a model's VAE: from `vae/latent_rgb.json` in the model's folder, else that of the released VAE.
 
-    Raises: CheckpointError if the file there holds no such map.
+    Args: path: a whole model folder, or anything in one of its subfolders.
+    Raises: CheckpointError if the file holds no such map.
     """
     root = pipeline_folder(path)
     file = None if root is None else root / "vae" / FILE_NAME
@@ -89,34 +92,36 @@ def read_latent_rgb(file: Path) -> LatentRGB:
     known = tuple(row for row in factors if row is not None)
     if bias is None or not known or len(known) != len(factors):
         raise CheckpointError(
-            f"{file} holds no rows of three numbers as {_FACTORS}, with three more as {_BIAS}; fit it anew with "
+            f"{file} holds no rows of three numbers as {_FACTORS}, with three more as {_BIAS}; fit it again with "
             "cogvideox fit-preview, or delete it"
         )
     return LatentRGB(known, bias)
 
 
 def write_latent_rgb(rgb: LatentRGB, folder: Path, **notes: Any) -> Path:
-    """Write the map into a VAE's folder, with notes on where it comes from. Returns: the file."""
+    """Write a map into a VAE's folder, with notes such as what it was fitted to. Returns: the file."""
     file = folder / FILE_NAME
-    rows = [[round(value, 5) for value in row] for row in (*rgb.factors, rgb.bias)]
-    write_json(file, {**notes, _FACTORS: rows[:-1], _BIAS: rows[-1]})
+    write_json(file, {**notes, _FACTORS: [_rounded(row) for row in rgb.factors], _BIAS: _rounded(rgb.bias)})
     return file
+
+
+def _rounded(row: RGB) -> list[float]:
+    return [round(value, 5) for value in row]
 
 
 @torch.no_grad()
 def fit_latent_rgb(vae: AutoencoderCausal3D, clips: Iterable[Tensor]) -> tuple[LatentRGB, float]:
-    """The best linear map from what the VAE encodes to what it was shown, and how good that is.
+    """Fit the linear map from a VAE's latents of videos to the colours of those videos, by least squares.
 
-    Args:
-        clips: videos [1, 3, F, H, W] in [0, 1]; F is 8n + 1, H and W divide by the VAE's compression.
-    Returns: the map, and R^2: the share of the colours' variance it explains.
-    Raises: ValueError without a clip.
+    Args: clips: videos [1, 3, F, H, W] in [0, 1]; F is 8n + 1, H and W are multiples of the VAE's compression.
+    Returns: the map, and R^2, the share of the colours' variance that it explains.
+    Raises: ValueError if there is no clip.
     """
     latents, colours = [], []
     for clip in clips:
         video = clip * 2 - 1
         latents.append(vae.encode(video).mode()[0].flatten(1).T.double())  # [N, C]
-        colours.append(_shrunk(video, vae).flatten(1).T.double())  # [N, 3]
+        colours.append(_mean_colours(video, vae).flatten(1).T.double())  # [N, 3]
     if not latents:
         raise ValueError("no clip to fit the preview's colours to; give a video, or leave them out for the demo world")
     z, rgb = torch.cat(latents), torch.cat(colours)
@@ -128,12 +133,15 @@ def fit_latent_rgb(vae: AutoencoderCausal3D, clips: Iterable[Tensor]) -> tuple[L
     return LatentRGB(tuple(factors), bias), float(1 - error / spread)
 
 
-def _shrunk(video: Tensor, vae: AutoencoderCausal3D) -> Tensor:
-    """[3, T, h, w]: the mean of the pixels that each latent stands for; the first stands for one frame."""
+def _mean_colours(video: Tensor, vae: AutoencoderCausal3D) -> Tensor:
+    """The mean colour of the pixels that each latent encodes: [1, 3, F, H, W] to [3, T, h, w].
+
+    The first latent frame encodes the first frame alone, every other one as many frames as the VAE compresses into one.
+    """
     space, time = vae.config.spatial_compression_ratio, vae.config.temporal_compression_ratio
-    small = torch.nn.functional.avg_pool2d(video[0].transpose(0, 1), space)  # [F, 3, h, w]
-    groups = small[1:].unflatten(0, (-1, time)).mean(dim=1) if len(small) > 1 else small[1:]
-    return torch.cat([small[:1], groups]).transpose(0, 1)
+    frames = torch.nn.functional.avg_pool2d(video[0].transpose(0, 1), space)  # [F, 3, h, w]
+    groups = frames[1:].unflatten(0, (-1, time)).mean(dim=1) if len(frames) > 1 else frames[1:]
+    return torch.cat([frames[:1], groups]).transpose(0, 1)
 
 
 def _rgb(row: Any) -> RGB | None:

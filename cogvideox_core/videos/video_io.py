@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-# crf is x264's scale of quality: 0 is lossless, 17 taken for visually lossless, 23 its default. Its macroblock tree
-# gives other bytes from run to run; without it the same video makes the same file, a few per cent larger.
+# crf is x264's scale of quality: 0 is lossless, 17 counts as visually lossless, 23 is its default. Its macroblock tree
+# makes different bytes each time; without it the same video always makes the same file, a few per cent larger.
 _ENCODER = {"crf": "17", "mbtree": "0"}
 # The RGB conversion is BT.601's; where the file does not say so, players take a large video for BT.709.
 _COLOUR = {"colorspace": "smpte170m", "color_primaries": "smpte170m", "color_trc": "smpte170m", "color_range": "tv"}
@@ -48,7 +48,7 @@ _REASONS = {
 def write_video(
     path: str | Path, frames: Tensor | Iterable[Tensor], fps: float, metadata: dict[str, Any] | None = None
 ) -> Path:
-    """Write an mp4: H.264, yuv420p, of high quality, with `metadata` inside as JSON.
+    """Write an mp4 (H.264, yuv420p, high quality) that holds `metadata` as JSON.
 
     Args:
         path: must end in .mp4; an existing file is replaced once the new one is complete.
@@ -63,7 +63,7 @@ def write_video(
     path = check_writable(path)
     check_fps(fps)
     tag = json.dumps(metadata or {}, ensure_ascii=False)
-    partial = _beside(path, "part.mp4")
+    partial = _hidden_name(path, "part.mp4")
     try:
         _encode(partial, path, frames, fps, tag)
         with _write_errors(path):
@@ -74,10 +74,10 @@ def write_video(
 
 
 def check_writable(path: str | Path) -> Path:
-    """Make sure, before a long run, that `path` names an mp4 that can be written where it is asked for.
+    """Check before a long run that an mp4 can be written to `path`.
 
     Raises:
-        ValueError for another extension; OSError if the folder is missing, closed to us, or full;
+        ValueError for another extension; OSError if the folder is missing, not writable, or full;
         ImportError if a package that writing needs is missing.
     """
     path = Path(path)
@@ -90,7 +90,7 @@ def check_writable(path: str | Path) -> Path:
             f"Cannot write {path}: there is no folder {path.parent}; make it first, or name another file."
         )
     _need_imageio()
-    probe = _beside(path, "probe.mp4")
+    probe = _hidden_name(path, "probe.mp4")
     with _write_errors(path):
         with suppress(FileNotFoundError):
             path.lstat()  # knows names that are too long
@@ -136,7 +136,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def read_image(path: str | Path) -> Image:
-    """Read a picture as RGB, turned the way its camera was held.
+    """Read a picture as RGB, upright by its EXIF orientation.
 
     Raises: FileNotFoundError, or ValueError if the file is no readable picture.
     """
@@ -151,7 +151,7 @@ def read_image(path: str | Path) -> Image:
 
 
 def _encode(partial: Path, goal: Path, frames: Tensor | Iterable[Tensor], fps: float, tag: str) -> None:
-    """Write the whole of `partial`. Errors of `frames` pass through; errors of the file speak of `goal`."""
+    """Write all frames to `partial`. Errors of `frames` pass through; errors of the file name `goal`."""
     images = _images(frames)
     first = next(images, None)
     if first is None:
@@ -187,7 +187,7 @@ def _frame(image: np.ndarray, number: int, time_base: Fraction) -> Any:
 
 
 def _images(frames: Tensor | Iterable[Tensor]) -> Iterator[np.ndarray]:
-    """Frames one by one as the encoder takes them: [H, W, 3], 8 bits, of one even size."""
+    """The frames of chunks [1, 3, F, H, W], one by one for the encoder: [H, W, 3] in 8 bits, all of one even size."""
     size = None
     for chunk in [frames] if isinstance(frames, Tensor) else frames:
         if chunk.ndim != 5 or chunk.shape[0] != 1 or chunk.shape[1] != 3:
@@ -204,8 +204,8 @@ def _images(frames: Tensor | Iterable[Tensor]) -> Iterator[np.ndarray]:
             yield pixels.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-def _beside(path: Path, ending: str) -> Path:
-    """A hidden name nobody else uses, in the folder of `path`."""
+def _hidden_name(path: Path, ending: str) -> Path:
+    """The path of a hidden file that does not exist yet, in the folder of `path`."""
     return path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}.{ending}")
 
 
@@ -230,7 +230,7 @@ def _need_imageio() -> None:
 
 @contextmanager
 def _open_video(path: str | Path) -> Iterator[Any]:
-    """A video file to read from; whatever is wrong with it is a ValueError in one sentence."""
+    """A video file to read from. Raises: ValueError, in one sentence, for whatever is wrong with it."""
     path = _existing(path)
     _need_imageio()
     from av.error import FFmpegError
@@ -263,7 +263,7 @@ def _writer(partial: Path, goal: Path) -> Iterator[Any]:
 
 @contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """Say in one sentence why `path` cannot be written."""
+    """Turn an error of the file into an OSError that says in one sentence why `path` cannot be written."""
     from av.error import FFmpegError
 
     try:

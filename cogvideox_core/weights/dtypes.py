@@ -48,7 +48,7 @@ def weights_dtype(
     """The dtype to load weights in: the wanted one, else the one that most of their numbers have.
 
     Args:
-        tensors: of any shape, by key; quantized ones are not counted.
+        tensors: [...] each, by key; quantized ones are not counted.
         source: names the weights in messages.
         otherwise: the dtype where every tensor is quantized or in 8-bit floats.
     Raises: CheckpointError if there are whole numbers among them that no scale belongs to.

@@ -130,8 +130,10 @@ def _open_folder(folder: Path) -> OpenWeights:
         raise CheckpointError(
             f"{folder} is a whole diffusers folder; give one of its components, such as {folder / 'transformer'}"
         )
-    looked_for = ", ".join(stem + ending for stem in _STEMS for ending in (_FILE, _INDEX))
-    raise CheckpointError(f"{folder} holds no weights; looked for {looked_for}; give a folder or a file that has them")
+    names = [f"{stem}{_FILE}, {stem}{_INDEX}" for stem in _STEMS]
+    raise CheckpointError(
+        f"{folder} holds no weights; looked for {', '.join(names)}; give a folder or a file that has them"
+    )
 
 
 def _open_sat(folder: Path) -> OpenWeights:

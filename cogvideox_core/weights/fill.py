@@ -30,7 +30,7 @@ def fill(
 
     Args:
         model: built on the meta device; its dtype does not matter.
-        tensors: of the keys and shapes of the model.
+        tensors: [...] each, of the keys and shapes of the model.
         dtype: of the weights; None keeps the tensors' own.
         source: names the weights in messages.
         quantize: the method for large matrices, each of which is quantized before the next is read.
@@ -59,7 +59,9 @@ def fill_host_module(
 ) -> Model:
     """Give a module of a host's own layers its weights, by its `load_state_dict`. Otherwise as `fill`.
 
-    Args: like: a module with the keys and shapes to expect; the host's own layers may have no weights yet.
+    Args:
+        tensors: [...] each, of the keys and shapes of `like`.
+        like: a module with the keys and shapes to expect; the host's own layers may have no weights yet.
     Raises: CheckpointError if keys or shapes do not fit `like`.
     """
     check_fit(like, tensors, source)
@@ -89,26 +91,26 @@ def _assign(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Compare the keys and shapes of `tensors` with a model's. Raises: CheckpointError if they are not the same."""
+    """Compare the keys and shapes of `tensors`, [...] each, with a model's.
+
+    Raises: CheckpointError if they are not the same.
+    """
     wanted = {key: tensor.shape for key, tensor in model.state_dict().items()}
     found = {key: tensor.shape for key, tensor in tensors.items()}
-    misshapen = [
-        f"{key} {list(found[key])} instead of {list(shape)}"
-        for key, shape in wanted.items()
-        if key in found and found[key] != shape
-    ]
+    differing = [key for key, shape in wanted.items() if key in found and found[key] != shape]
     faults = {
         "missing": [key for key in wanted if key not in found],
         "unexpected": [key for key in found if key not in wanted],
-        "of another shape": misshapen,
+        "of another shape": [f"{key} {list(found[key])} instead of {list(wanted[key])}" for key in differing],
     }
-    counts = [
-        f"{len(keys)} {'keys' if keys[1:] else 'key'} {fault} ({listed(keys)})"
-        for fault, keys in faults.items()
-        if keys
-    ]
+    counts = [_counted(keys, fault) for fault, keys in faults.items() if keys]
     if counts:
         raise CheckpointError(
             f"{source} does not fit the model its shapes announce: {', '.join(counts)}; download it again, or "
             "give the weights of a CogVideoX model"
         )
+
+
+def _counted(keys: list[str], fault: str) -> str:
+    """`2 keys missing (a, b)`."""
+    return f"{len(keys)} {'keys' if len(keys) > 1 else 'key'} {fault} ({listed(keys)})"

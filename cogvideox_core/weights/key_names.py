@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import NamedTuple
 
@@ -146,8 +147,8 @@ SAT_VAE = KeyNames(
     "vae",
     r"encoder\.down\.0\.block\.0\.conv1\.conv\.weight",
     (
-        *(rule for level in range(4) for rule in _sat_vae_level("encoder", "down", level, level)),
-        *(rule for level in range(4) for rule in _sat_vae_level("decoder", "up", level, 3 - level)),
+        *chain.from_iterable(_sat_vae_level("encoder", "down", level, level) for level in range(4)),
+        *chain.from_iterable(_sat_vae_level("decoder", "up", level, 3 - level) for level in range(4)),
         KeyRule(r"(encoder|decoder)\.mid\.block_1\.(.*)", {r"\1.mid_block.resnets.0.\2": None}),
         KeyRule(r"(encoder|decoder)\.mid\.block_2\.(.*)", {r"\1.mid_block.resnets.1.\2": None}),
         KeyRule(r"loss\..*", {}),

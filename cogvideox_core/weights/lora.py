@@ -174,7 +174,7 @@ def module_shapes(transformer: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def weight_shapes(state_dict: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The same shapes from a transformer's tensors by key, of any shape, before the transformer is built."""
+    """The same shapes from a transformer's tensors by key, [...] each, before the transformer is built."""
     return {
         key.removesuffix(".weight"): tuple(tensor.shape)
         for key, tensor in state_dict.items()

@@ -56,7 +56,7 @@ class PackedWeight(Tensor):
         return sum(part.nbytes for part in self.stored.values())
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
-        """The numbers, as an ordinary tensor of the same shape in its own dtype or another."""
+        """The numbers as an ordinary tensor, [rows, columns] as itself, in its own dtype or another."""
         return CODECS[self.codec].decode(self.stored).to(dtype or self.dtype)
 
     def _with(self, stored: Stored, dtype: torch.dtype | None = None) -> PackedWeight:
@@ -117,11 +117,14 @@ def concatenated_rows(parts: Sequence[Tensor]) -> Tensor:
     first = parts[0]
     if not isinstance(first, PackedWeight):
         return torch.cat(list(parts))
-    alike = [part for part in parts if isinstance(part, PackedWeight) and part.codec == first.codec]
-    # Matrices that have one scale each cannot be stored as one.
-    if len(alike) < len(parts) or (first.stored.get("scale") is not None and first.stored["scale"].ndim == 0):
+    alike = [part.stored for part in parts if isinstance(part, PackedWeight) and part.codec == first.codec]
+    has_one_scale = "scale" in first.stored and first.stored["scale"].ndim == 0  # which would not be the others'
+    if len(alike) < len(parts) or has_one_scale:
         return torch.cat([part.dequantize() if isinstance(part, PackedWeight) else part for part in parts])
-    return first._with({name: torch.cat([part.stored[name] for part in alike]) for name in first.stored})
+    stored: Stored = {}
+    for name in first.stored:
+        stored[name] = torch.cat([parts_stored[name] for parts_stored in alike])
+    return first._with(stored)
 
 
 # --- Operations whose result stays quantized ----------------------------------------------------------------------
@@ -206,5 +209,5 @@ _KEEPING = {
 
 
 def codec_of(tensor: Tensor) -> Codec | None:
-    """The codec of a quantized tensor; None for any other."""
+    """The codec of a quantized tensor [...]; None for any other."""
     return CODECS[tensor.codec] if isinstance(tensor, PackedWeight) else None

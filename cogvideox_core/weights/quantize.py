@@ -87,7 +87,7 @@ def check_method(method: str) -> None:
 
 
 def will_quantize(key: str, tensor: Tensor, method: Method) -> bool:
-    """Whether `quantize_model` quantizes the weight of that key, which may be of any shape."""
+    """Whether `quantize_model` quantizes the weight [rows, columns] of that key."""
     chosen = is_quantizable(key) or (method == "int8" and _MODULATION.fullmatch(key) is not None)
     return METHODS[method] is not None and chosen and _is_plain(tensor)
 
@@ -97,9 +97,8 @@ def quantize_tensors(
 ) -> dict[str, Tensor]:
     """A model's tensors by key, with those in "int8" that `quantize_model` would quantize; the others as they are.
 
-    Shapes do not change.
-
     Args:
+        tensors: [...] each; shapes do not change.
         dtype: what the quantized ones are decoded to.
         device: where the rounding is done, one tensor at a time; each returns to the device it was on.
     """
@@ -114,7 +113,7 @@ def quantize_tensors(
 def check_quantizable(tensors: Mapping[str, Tensor], method: Method, source: str | Path) -> None:
     """Raises: ValueError if a method is asked for and all large matrices are quantized in another way already.
 
-    Args: tensors: of any shape, by key.
+    Args: tensors: [...] each, by key.
     """
     large = [tensor for key, tensor in tensors.items() if is_quantizable(key)]
     codecs = {tensor.codec for tensor in large if isinstance(tensor, PackedWeight)}

@@ -24,7 +24,7 @@ def write_vae(tensors: Mapping[str, Tensor], config: VAEConfig, folder: Path, dt
     """Write the `vae` folder.
 
     Args:
-        tensors: by diffusers' keys, of the shapes that `config` describes.
+        tensors: [...] each, by diffusers' keys.
         dtype: of the file.
     """
     levels = len(config.block_out_channels)
@@ -106,7 +106,7 @@ def write_component(
 
     Args:
         class_name: diffusers' class that opens it.
-        tensors: of any shape, by diffusers' keys.
+        tensors: [...] each, by diffusers' keys.
         dtype: of the file.
     """
     folder.mkdir(parents=True, exist_ok=True)

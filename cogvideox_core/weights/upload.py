@@ -34,7 +34,7 @@ class Uploads:
         self._filled = 0  # bytes of it that are in use
 
     def copy(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """A tensor of any shape on the device, in its dtype or another.
+        """A tensor [...] on the device, in its dtype or another.
 
         On a GPU the transfer may still be going on; what its current stream computes afterwards waits for it.
         """
