@@ -14,7 +14,7 @@ from torch import Tensor, autocast, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..models.transformer.attention import AttentionFn, sdpa
-from ..models.transformer.block_ops import Run, Runs
+from ..models.transformer.block_ops import PackedClips, Packing
 from ..models.transformer.model import CogVideoXTransformer3D, unpatchify
 from ..models.transformer.positions import Grid, Rotary, rotary_table
 
@@ -28,7 +28,7 @@ class Bundle(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """What the model makes of each bundle: predictions [b, out_channels, T, H, W], and tokens [b, N, D] half way."""
+    """For each bundle the predictions [b, out_channels, T, H, W], and the video tokens [b, N, D] after some block."""
 
     predictions: list[Tensor]
     tokens: list[Tensor]
@@ -40,14 +40,16 @@ def packed_forward(
     attention: AttentionFn | None = None,
     *,
     recompute: bool = False,
-    half_way: int = 0,
+    tokens_after: int = 0,
 ) -> Packed:
-    """What `transformer` makes of every bundle, as if each had been given on its own.
+    """The output of `transformer` for every bundle, as if each had been its only input.
 
     Args:
+        bundles: latents [b, C, T, H, W], prompt_embeds [b, L, D] and timestep [b]; all but D and C may differ.
         attention: None for PyTorch's; on a CPU in float32, whose backward pass is the faster one there.
-        recompute: keep only what enters each block, and compute the rest again in the backward pass.
-        half_way: after how many blocks the video tokens are returned.
+        recompute: keep only the inputs of each block, and compute its activations again in the backward pass.
+        tokens_after: after how many blocks the video tokens are returned; 0 for those that enter the first.
+    Returns: predictions, each [b, out_channels, T, H, W]; tokens, each [b, N, D].
     Raises: ValueError if a shape does not fit the model.
     """
     grids = [transformer.token_grid(bundle.latents, bundle.prompt_embeds) for bundle in bundles]
@@ -55,27 +57,27 @@ def packed_forward(
         transformer.patch_embed(bundle.latents, bundle.prompt_embeds, grid)
         for bundle, grid in zip(bundles, grids, strict=True)
     ]
-    runs = [Run(len(video), text.shape[1], video.shape[1]) for video, text in pairs]
+    packing = [PackedClips(len(video), text.shape[1], video.shape[1]) for video, text in pairs]
     video = torch.cat([video.flatten(0, 1) for video, _ in pairs])[None]
     text = torch.cat([text.flatten(0, 1) for _, text in pairs])[None]
     temb = transformer.embed_time(torch.cat([bundle.timestep for bundle in bundles]), None, video)
-    rotary = _packed_rotary(transformer, grids, runs, video.device)
-    inside = within_clips(runs, attention or (sdpa if video.device.type != "cpu" else _float_sdpa))
+    rotary = _packed_rotary(transformer, grids, packing, video.device)
+    inside = within_clips(packing, attention or (sdpa if video.device.type != "cpu" else _float_sdpa))
     between = video
     for done, block in enumerate(transformer.transformer_blocks, 1):
-        video, text = _run_block(block, recompute, video, text, temb, rotary, inside, runs)
-        between = video if done == half_way else between
-    tokens = transformer.proj_out(transformer.norm_out(transformer.norm_final(video), temb, runs))
+        video, text = _run_block(block, recompute, video, text, temb, rotary, inside, packing)
+        between = video if done == tokens_after else between
+    tokens = transformer.proj_out(transformer.norm_out(transformer.norm_final(video), temb, packing))
     predictions = [
-        unpatchify(part, grid, transformer.config) for part, grid in zip(_clips(tokens, runs), grids, strict=True)
+        unpatchify(part, grid, transformer.config) for part, grid in zip(_clips(tokens, packing), grids, strict=True)
     ]
-    return Packed(predictions, _clips(between, runs))
+    return Packed(predictions, _clips(between, packing))
 
 
-def _clips(video: Tensor, runs: Runs) -> list[Tensor]:
+def _clips(video: Tensor, packing: Packing) -> list[Tensor]:
     """[b, N, D] for each run of the packed row [1, all N, D]."""
-    parts = video[0].split([run.clips * run.video for run in runs])
-    return [part.unflatten(0, (run.clips, run.video)) for part, run in zip(parts, runs, strict=True)]
+    parts = video[0].split([group.count * group.video for group in packing])
+    return [part.unflatten(0, (group.count, group.video)) for part, group in zip(parts, packing, strict=True)]
 
 
 def _run_block(block: nn.Module, recompute: bool, *arguments: Any) -> Any:
@@ -83,16 +85,19 @@ def _run_block(block: nn.Module, recompute: bool, *arguments: Any) -> Any:
 
 
 def _packed_rotary(
-    transformer: CogVideoXTransformer3D, grids: Sequence[Grid], runs: Runs, device: torch.device
+    transformer: CogVideoXTransformer3D, grids: Sequence[Grid], packing: Packing, device: torch.device
 ) -> Rotary | None:
-    """The rotary tables of all clips, one behind the other, the text in front; None where the model has none."""
+    """The rotary tables of the whole row, clip after clip, text first; None where the model has none.
+
+    Text tokens are not rotated: cos is 1 and sin is 0.
+    """
     if not transformer.config.use_rotary_positional_embeddings:
         return None
     tables: list[Rotary] = [rotary_table(grid, transformer.config, device) for grid in grids]
-    text_rows = sum(run.clips * run.text for run in runs)
-    still = torch.ones(text_rows, tables[0][0].shape[1], device=device)
-    cos = torch.cat([still, *(cos.repeat(run.clips, 1) for (cos, _), run in zip(tables, runs, strict=True))])
-    sin = torch.cat([0 * still, *(sin.repeat(run.clips, 1) for (_, sin), run in zip(tables, runs, strict=True))])
+    text_rows = sum(group.count * group.text for group in packing)
+    ones = torch.ones(text_rows, tables[0][0].shape[1], device=device)
+    cos = torch.cat([ones, *(cos.repeat(group.count, 1) for (cos, _), group in zip(tables, packing, strict=True))])
+    sin = torch.cat([0 * ones, *(sin.repeat(group.count, 1) for (_, sin), group in zip(tables, packing, strict=True))])
     return cos, sin
 
 
@@ -101,22 +106,25 @@ def _float_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return sdpa(q.float(), k.float(), v.float()).to(q.dtype)
 
 
-def within_clips(runs: Runs, attention: AttentionFn = sdpa) -> AttentionFn:
-    """An attention over one packed row [all text | all video] in which no clip sees another."""
-    text_sizes = [run.clips * run.text for run in runs]
-    video_sizes = [run.clips * run.video for run in runs]
+def within_clips(packing: Packing, attention: AttentionFn = sdpa) -> AttentionFn:
+    """An attention over one packed row [all text | all video] in which no clip attends to another.
+
+    The returned function takes q, k, v [1, heads, all tokens, d] and returns [1, all tokens, heads * d].
+    """
+    text_sizes = [group.count * group.text for group in packing]
+    video_sizes = [group.count * group.video for group in packing]
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         parts = [tensor.split(text_sizes + video_sizes, dim=2) for tensor in (q, k, v)]
         texts, videos = [], []
-        for index, run in enumerate(runs):
+        for index, group in enumerate(packing):
             clips = [
-                torch.cat([_unpack(part[index], run.clips), _unpack(part[len(runs) + index], run.clips)], dim=2)
+                torch.cat([_unpack(part[index], group.count), _unpack(part[len(packing) + index], group.count)], dim=2)
                 for part in parts
             ]
             tokens = attention(*clips)  # [clips, text + video, heads * d]
-            texts.append(tokens[:, : run.text].flatten(0, 1))
-            videos.append(tokens[:, run.text :].flatten(0, 1))
+            texts.append(tokens[:, : group.text].flatten(0, 1))
+            videos.append(tokens[:, group.text :].flatten(0, 1))
         return torch.cat([*texts, *videos])[None]
 
     return attend

@@ -17,50 +17,53 @@ from ...kernels.availability import uses_triton
 from .positions import Rotary, apply_rotary
 
 
-class Run(NamedTuple):
-    """`clips` neighbours in a packed row, each of `text` and `video` tokens."""
+class PackedClips(NamedTuple):
+    """Clips of one length, next to each other in a packed row: how many, and the text and video tokens of each."""
 
-    clips: int
+    count: int
     text: int
     video: int
 
 
-Runs = Sequence[Run]
-"""What a packed row holds: all text tokens [1, sum(clips * text), D], all video tokens alike, a temb per clip."""
+Packing = Sequence[PackedClips]
+"""What packed rows hold: text tokens of all clips [1, sum(count * text), D], video tokens likewise, a temb per clip."""
 
 
-def modulated(norm: Any, text: Tensor, video: Tensor, modulation: Tensor, runs: Runs | None = None) -> Tensor:
+def modulated(norm: Any, text: Tensor, video: Tensor, modulation: Tensor, packing: Packing | None = None) -> Tensor:
     """The norm of text [B, L, D] and video [B, N, D], times 1 + scale plus shift, text first -> [B, L + N, D].
 
-    Args: modulation: [B, 6 D], shift, scale and gate of the video, then of the text. runs: for one packed row.
+    Args: modulation: [B, 6 D], shift, scale and gate of the video, then of the text. packing: for one packed row.
     """
-    weights = None if runs else _weights_for_kernel(norm, text, video, modulation)
+    weights = None if packing else _weights_for_kernel(norm, text, video, modulation)
     if weights is not None:
         return _kernels().modulated(text, video, *weights, modulation, norm.eps)
     parts = []
-    for tokens, (shift, scale, _) in zip((text, video), _by_part(modulation, runs), strict=True):
+    for tokens, (shift, scale, _) in zip((text, video), _by_part(modulation, packing), strict=True):
         parts.append((shift, norm(tokens), 1 + scale))
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():  # which arranges that itself
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():  # torch.compile saves the copy itself
         return torch.cat([torch.addcmul(*part) for part in parts], dim=1)
     joint = parts[0][1].new_empty(len(text), text.shape[1] + video.shape[1], text.shape[2])
-    for part, place in zip(parts, joint.split([text.shape[1], video.shape[1]], dim=1), strict=True):
-        torch.addcmul(*part, out=place)
+    for part, rows in zip(parts, joint.split([text.shape[1], video.shape[1]], dim=1), strict=True):
+        torch.addcmul(*part, out=rows)
     return joint
 
 
 def gated(
-    text: Tensor, video: Tensor, tokens: Tensor, modulation: Tensor, runs: Runs | None = None
+    text: Tensor, video: Tensor, tokens: Tensor, modulation: Tensor, packing: Packing | None = None
 ) -> tuple[Tensor, Tensor]:
-    """text [B, L, D] and video [B, N, D] plus gate * tokens [B, L + N, D]; modulation as above."""
-    if not runs and uses_triton(text, video, tokens, modulation):
+    """text [B, L, D] and video [B, N, D] plus gate * tokens [B, L + N, D] -> (text, video); modulation as above."""
+    if not packing and uses_triton(text, video, tokens, modulation):
         return _kernels().gated(text, video, tokens, modulation)
-    (_, _, text_gate), (_, _, video_gate) = _by_part(modulation, runs)
+    (_, _, text_gate), (_, _, video_gate) = _by_part(modulation, packing)
     text_tokens, video_tokens = tokens.split([text.shape[1], video.shape[1]], dim=1)
     return torch.addcmul(text, text_gate, text_tokens), torch.addcmul(video, video_gate, video_tokens)
 
 
 def normed_heads(norm: Any, x: Tensor, rotary: Rotary | None) -> Tensor:
-    """The norm of each head of x [B, S, heads, d], turned by its place where the model turns; x may be overwritten."""
+    """The norm of each head of x [B, S, heads, d], rotated where there is a table -> [B, S, heads, d].
+
+    Args: x: may be overwritten. rotary: (cos, sin), each [S, d / 2].
+    """
     weights = _weights_for_kernel(norm, x)
     if weights is not None and x.is_contiguous() and x.shape[-1] & (x.shape[-1] - 1) == 0:
         return _kernels().normed_heads(x, *weights, rotary, norm.eps)
@@ -68,22 +71,25 @@ def normed_heads(norm: Any, x: Tensor, rotary: Rotary | None) -> Tensor:
     return normed if rotary is None else apply_rotary(normed, rotary)
 
 
-def per_token(modulation: Tensor, runs: Runs | None, part: Literal["text", "video"]) -> Tensor:
-    """A row of modulation per clip [B, C], spread over its tokens of `part`.
+def per_token(modulation: Tensor, packing: Packing | None, part: Literal["text", "video"]) -> Tensor:
+    """Modulation [B, C], one row per clip, repeated for the tokens of `part`.
 
     Returns: [1, tokens, C] for a packed row; [B, 1, C] for a batch, where row b is clip b.
     """
-    if runs is None:
+    if packing is None:
         return modulation[:, None]
-    rows = modulation.split([run.clips for run in runs])
-    spread = [row[:, None].expand(-1, getattr(run, part), -1) for row, run in zip(rows, runs, strict=True)]
+    rows = modulation.split([clips.count for clips in packing])
+    spread = [row[:, None].expand(-1, getattr(clips, part), -1) for row, clips in zip(rows, packing, strict=True)]
     return torch.cat([tokens.flatten(0, 1) for tokens in spread])[None]
 
 
-def _by_part(modulation: Tensor, runs: Runs | None) -> list[tuple[Tensor, ...]]:
+def _by_part(modulation: Tensor, packing: Packing | None) -> list[tuple[Tensor, ...]]:
     """Shift, scale and gate of the text, then of the video."""
     of_video, of_text = modulation.chunk(2, dim=-1)
-    return [per_token(of_text, runs, "text").chunk(3, dim=-1), per_token(of_video, runs, "video").chunk(3, dim=-1)]
+    return [
+        per_token(of_text, packing, "text").chunk(3, dim=-1),
+        per_token(of_video, packing, "video").chunk(3, dim=-1),
+    ]
 
 
 def _weights_for_kernel(norm: Any, *tensors: Tensor) -> tuple[Tensor, Tensor] | None:

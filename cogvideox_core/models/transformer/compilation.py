@@ -1,11 +1,13 @@
-"""torch.compile, block by block: the blocks are alike, so that one is compiled and serves for all."""
+"""torch.compile, block by block: the blocks are alike, so one compilation serves them all."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ...kernels.availability import available
 from .model import CogVideoXTransformer3D
 
 
@@ -15,14 +17,15 @@ def compile_blocks(transformer: CogVideoXTransformer3D, **options: Any) -> None:
     Args: options: of torch.compile.
     """
     for block in transformer.transformer_blocks:
-        block.forward = torch.compile(block.forward, **options)
+        block.compile(**options)
 
 
 def check_compiler(device: torch.device) -> None:
-    """See whether torch.compile works here, on something small.
+    """Try torch.compile on a device, with something small.
 
-    Raises: ValueError if it does not: on a CPU it needs a C++ compiler, on a GPU Triton.
+    Raises: ValueError if it does not work there: on a CPU it needs a C++ compiler, on a GPU Triton.
     """
+    available(device)  # asked before anything is traced
     try:
         torch.compile(_twice_and_one)(torch.ones(8, device=device))
     except (RuntimeError, ImportError, OSError) as error:
@@ -34,5 +37,6 @@ def check_compiler(device: torch.device) -> None:
         ) from error
 
 
-def _twice_and_one(x: torch.Tensor) -> torch.Tensor:
+def _twice_and_one(x: Tensor) -> Tensor:
+    """[...] -> [...]."""
     return 2 * x + 1

@@ -3,14 +3,15 @@
 Module names are the published state-dict names, so official files load unrenamed. Every layer with weights comes from
 `operations`, so that a host can bring layers that stream, cast or quantize; nothing here looks at `.weight`.
 
-In the joint sequence text stands first: [text L | video N]. In a modulation vector the video chunks stand first.
+In the joint sequence text is first: [text L | video N]. In a modulation vector the video's chunks are first.
 
-Blocks take a batch of equal clips, or with `Runs` one packed row of clips that differ in length.
+Blocks take a batch of clips of one length, or with a `Packing` one row of clips that differ in length.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from ...kernels.layers import linear_gelu
 from ..config import TransformerConfig
 from ..variants import Variant
 from .attention import AttentionFn, sdpa
-from .block_ops import Runs, gated, modulated, normed_heads, per_token
+from .block_ops import Packing, gated, modulated, normed_heads, per_token
 from .positions import TRAINED_AXES, Grid, Rotary, RotaryAxes, rotary_table, sincos_table, timestep_embedding
 
 OFS = 2.0  # the only offset CogVideoX1.5-I2V was trained with; SAT and diffusers fix the same constant
@@ -36,10 +37,15 @@ class ExpertLayerNorm(nn.Module):
         self.linear = operations.Linear(config.time_embed_dim, 6 * config.width, **factory)
         self.norm = operations.LayerNorm(config.width, eps=config.norm_eps, **factory)
 
-    def forward(self, text: Tensor, video: Tensor, temb: Tensor, runs: Runs | None = None) -> tuple[Tensor, Tensor]:
-        """Text [B, L, D] and video [B, N, D] modulated [B, L + N, D]; and the modulation [B, 6 D] that holds gates."""
+    def forward(
+        self, text: Tensor, video: Tensor, temb: Tensor, packing: Packing | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Text [B, L, D] and video [B, N, D] modulated [B, L + N, D]; and the modulation [B, 6 D] that holds gates.
+
+        Args: temb: [B, time_embed_dim].
+        """
         modulation = self.linear(temb)
-        return modulated(self.norm, text, video, modulation, runs), modulation
+        return modulated(self.norm, text, video, modulation, packing), modulation
 
 
 class FinalLayerNorm(nn.Module):
@@ -50,13 +56,14 @@ class FinalLayerNorm(nn.Module):
         self.linear = operations.Linear(config.time_embed_dim, 2 * config.width, **factory)
         self.norm = operations.LayerNorm(config.width, eps=config.norm_eps, **factory)
 
-    def forward(self, video: Tensor, temb: Tensor, runs: Runs | None = None) -> Tensor:
-        shift, scale = per_token(self.linear(temb), runs, "video").chunk(2, dim=-1)
+    def forward(self, video: Tensor, temb: Tensor, packing: Packing | None = None) -> Tensor:
+        """video [B, N, D] -> [B, N, D]; temb: [B, time_embed_dim]."""
+        shift, scale = per_token(self.linear(temb), packing, "video").chunk(2, dim=-1)
         return torch.addcmul(shift, self.norm(video), 1 + scale)
 
 
 class JointAttention(nn.Module):
-    """Attention over [text | video]; q and k normalized per head, then turned by their place in the video."""
+    """Attention over [text | video]; q and k are normalized per head and rotated by their position in the video."""
 
     def __init__(self, config: TransformerConfig, operations: Any, **factory: Any) -> None:
         super().__init__()
@@ -70,7 +77,7 @@ class JointAttention(nn.Module):
         self.to_out = nn.ModuleList([operations.Linear(width, width, **factory)])
 
     def forward(self, tokens: Tensor, rotary: Rotary | None, attention: AttentionFn) -> Tensor:
-        """[B, L + N, D] -> the same, text first."""
+        """tokens [B, L + N, D], text first -> [B, L + N, D]; rotary: (cos, sin), each [L + N, head_dim / 2]."""
         q = normed_heads(self.norm_q, self._heads(self.to_q(tokens)), rotary)
         k = normed_heads(self.norm_k, self._heads(self.to_k(tokens)), rotary)
         v = self._heads(self.to_v(tokens))
@@ -88,6 +95,7 @@ class GELUProjection(nn.Module):
         self.proj = operations.Linear(width, inner, **factory)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """[..., width] -> [..., inner]."""
         return linear_gelu(self.proj, tokens)
 
 
@@ -106,6 +114,7 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """[B, S, D] -> [B, S, D]."""
         return self.net[2](self.net[0](tokens))
 
 
@@ -118,6 +127,15 @@ class Block(nn.Module):
         self.attn1 = JointAttention(config, operations, **factory)
         self.norm2 = ExpertLayerNorm(config, operations, **factory)
         self.ff = FeedForward(config, operations, **factory)
+        self.computation: Callable[..., tuple[Tensor, Tensor]] = Block.compute
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """As `torch.nn.Module.compile`, but for hooks: they are called around the compiled code and are no part of it.
+
+        So hooks may bring the block's weights to the device and change from run to run (pipeline/offload.py). The
+        compiled function takes the block as an argument, so it is the same for all blocks, and for copies of one.
+        """
+        self.computation = torch.compile(Block.compute, *args, **options)
 
     def forward(
         self,
@@ -126,13 +144,32 @@ class Block(nn.Module):
         temb: Tensor,
         rotary: Rotary | None,
         attention: AttentionFn,
-        runs: Runs | None = None,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """video [B, N, D] and text [B, L, D] in and out; temb as `embed_time` gives it. With `runs`, one packed row."""
-        tokens, modulation = self.norm1(text, video, temb, runs)
-        text, video = gated(text, video, self.attn1(tokens, rotary, attention), modulation, runs)
-        tokens, modulation = self.norm2(text, video, temb, runs)
-        text, video = gated(text, video, self.ff(tokens), modulation, runs)
+        """One block.
+
+        Args:
+            video, text: [B, N, D] and [B, L, D]; with `packing`, packed rows [1, all N, D] and [1, all L, D].
+            temb: [B, time_embed_dim], or [B] as `CogVideoXTransformer3D.embed_time` gives it.
+            rotary: (cos, sin), each [L + N, head_dim / 2]; None where the model has no rotary positions.
+        Returns: video and text, of the same shapes.
+        """
+        return self.computation(self, video, text, temb, rotary, attention, packing)
+
+    def compute(
+        self,
+        video: Tensor,
+        text: Tensor,
+        temb: Tensor,
+        rotary: Rotary | None,
+        attention: AttentionFn,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What `forward` does, not compiled: video [B, N, D] and text [B, L, D] in and out."""
+        tokens, modulation = self.norm1(text, video, temb, packing)
+        text, video = gated(text, video, self.attn1(tokens, rotary, attention), modulation, packing)
+        tokens, modulation = self.norm2(text, video, temb, packing)
+        text, video = gated(text, video, self.ff(tokens), modulation, packing)
         return video, text
 
 
@@ -190,6 +227,7 @@ class TimestepMLP(nn.Module):
         self.linear_2 = operations.Linear(embed_dim, embed_dim, **factory)
 
     def forward(self, code: Tensor) -> Tensor:
+        """[B, width] -> [B, embed_dim]."""
         return self.linear_2(F.silu(self.linear_1(code)))
 
 

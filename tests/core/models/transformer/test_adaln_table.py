@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,11 +41,12 @@ def test_tables_give_the_numbers_of_the_matrices(kind: str, checkpoint: Callable
 def test_inside_the_matrices_are_not_used_and_afterwards_they_are_back(checkpoint: Callable[..., Path]) -> None:
     transformer = load_transformer(checkpoint("CogVideoX-5B"), dtype="float32")
     keys = list(transformer.state_dict())
-    layer = transformer.transformer_blocks[1].norm2.linear
+    block: Any = transformer.transformer_blocks[1]
+    layer = block.norm2.linear
     with pytest.raises(KeyError), tabulated(transformer, TIMESTEPS, torch.zeros(1)):
         assert layer not in set(transformer.modules())
         raise KeyError
-    assert transformer.transformer_blocks[1].norm2.linear is layer
+    assert block.norm2.linear is layer
     assert list(transformer.state_dict()) == keys
     assert transformer.tabulated_timesteps is None
 
@@ -54,7 +56,8 @@ def test_what_hangs_on_a_matrix_counts(checkpoint: Callable[..., Path]) -> None:
     """A LoRA does, as a hook."""
     transformer = load_transformer(checkpoint("CogVideoX-5B"), dtype="float32")
     plain = transformer(*inputs(transformer, 640))
-    transformer.transformer_blocks[0].norm1.linear.register_forward_hook(lambda layer, given, out: out + 0.1)
+    block: Any = transformer.transformer_blocks[0]
+    block.norm1.linear.register_forward_hook(lambda layer, given, out: out + 0.1)
     wanted = transformer(*inputs(transformer, 640))
     with tabulated(transformer, TIMESTEPS, torch.zeros(1)):
         found = transformer(*inputs(transformer, 640))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ from cogvideox_core import CogVideoXTransformer3D, load_lora, load_pipeline, loa
 from cogvideox_core.models.transformer.adaln_table import tabulated
 from cogvideox_core.models.transformer.attention import cudnn_first, sdpa
 from cogvideox_core.models.transformer.compilation import check_compiler, compile_blocks
+from cogvideox_core.pipeline.offload import OffloadedModule
 from cogvideox_core.weights.quantize import quantize_model
 from tests.support.checkpoints import OFFICIAL
 from tests.support.lora_forms import ALL, pairs_of, peft
@@ -107,6 +109,33 @@ def test_loras_come_and_go(small: bool, toy: Path, tmp_path: Path, counter: Comp
         for lora in pair:
             lora.remove()
     assert_parity(step(compiled), without, BOUND, "without them again")
+
+
+def test_blocks_whose_weights_come_and_go_are_compiled_once(toy: Path, counter: CompileCounterWithBackend) -> None:
+    """Hooks bring them (pipeline/offload.py), other hooks in every run: they are called around the compiled code."""
+    plain, compiled = (load_transformer(toy, dtype="float32") for _ in range(2))
+    compile_blocks(compiled, backend=counter, fullgraph=True)
+    offloaded = OffloadedModule(compiled, CPU, torch.float32, blocks=compiled.transformer_blocks)
+    for run in range(2):
+        with offloaded.on_device():
+            for _ in range(2):
+                assert_parity(step(compiled), step(plain), BOUND, f"run {run}")
+        for model in (plain, compiled):
+            with torch.no_grad():
+                model.transformer_blocks[0].attn1.to_q.weight.mul_(1.5)
+    assert counter.frame_count == 1
+
+
+def test_a_copy_of_a_compiled_block_has_its_own_weights(toy: Path, counter: CompileCounterWithBackend) -> None:
+    transformer = load_transformer(toy, dtype="float32")
+    compile_blocks(transformer, backend=counter, fullgraph=True)
+    before = step(transformer)
+    other = copy.deepcopy(transformer)
+    with torch.no_grad():
+        other.transformer_blocks[0].attn1.to_q.weight.mul_(1.5)
+    assert relative_difference(step(other), before) > 1e-4
+    assert torch.equal(step(transformer), before)
+    assert transformer.state_dict().keys() == load_transformer(toy, dtype="float32").state_dict().keys()
 
 
 def test_an_attention_with_an_order_of_its_own_compiles(toy: Path, counter: CompileCounterWithBackend) -> None:

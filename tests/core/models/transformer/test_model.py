@@ -12,7 +12,7 @@ from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
 from torch import Tensor
 
 from cogvideox_core.models.config import TransformerConfig
-from cogvideox_core.models.transformer.attention import sdpa, values_only
+from cogvideox_core.models.transformer.attention import sdpa
 from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from cogvideox_core.models.transformer.positions import Axis, rotary_table
 from tests.support.checkpoints import OFFICIAL, random_transformer, toy_transformer_config
@@ -60,10 +60,10 @@ def run_reference(
     model: CogVideoXTransformer3DModel, latents: Tensor, embeds: Tensor, timestep: Tensor, ofs: float = 2.0
 ) -> Tensor:
     """diffusers' forward as its pipelines call it, in our layout [B, C, T, H, W]."""
-    config = model.config
+    config: Any = model.config
     rotary = None
     if config.use_rotary_positional_embeddings:
-        pipeline = SimpleNamespace(vae_scale_factor_spatial=8, transformer=model)
+        pipeline: Any = SimpleNamespace(vae_scale_factor_spatial=8, transformer=model)
         frames, rows, columns = latents.shape[2:]
         rotary = CogVideoXPipeline._prepare_rotary_positional_embeddings(
             pipeline, rows * 8, columns * 8, frames, torch.device("cpu")
@@ -133,7 +133,8 @@ def test_values_in_place_of_attention_equal_the_reference_with_such_a_processor(
 
     plain = run_reference(pair.reference, latents, embeds, t)
     processors = pair.reference.attn_processors
-    pair.reference.set_attn_processor(ValuesOnly())
+    values_only: Any = ValuesOnly()
+    pair.reference.set_attn_processor(values_only)
     try:
         expected = run_reference(pair.reference, latents, embeds, t)
     finally:
@@ -239,7 +240,8 @@ def test_every_weight_takes_part(pairs: dict[str, Pair], kind: str) -> None:
     try:
         # Squared, because a plain sum is blind to what a bias before a norm adds.
         pair.ours(latents, embeds, torch.tensor([499])).square().sum().backward()
-        silent = [name for name, weight in pair.ours.named_parameters() if not weight.grad.abs().max() > 0]
+        gradients = {name: weight.grad for name, weight in pair.ours.named_parameters()}
+        silent = [name for name, gradient in gradients.items() if gradient is None or not gradient.abs().max() > 0]
     finally:
         pair.ours.requires_grad_(False)
         pair.ours.zero_grad(set_to_none=True)

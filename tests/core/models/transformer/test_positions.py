@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -142,7 +143,8 @@ def test_scaled_and_shifted_axes_move_every_token_from_the_first_one(config, fir
     expected = []
     for axis, width in enumerate((16, 24, 24)):
         places = [first[axis] + n * distance[axis] * axes[axis].scale + axes[axis].shift for n in range(grid[axis])]
-        part = torch.stack(get_1d_rotary_pos_embed(width, torch.tensor(places), use_real=True))[..., ::2]
+        table: Any = get_1d_rotary_pos_embed(width, torch.tensor(places), use_real=True)
+        part = torch.stack(table)[..., ::2]
         shape = [2, 1, 1, 1, -1]
         shape[1 + axis] = grid[axis]
         expected.append(part.view(shape).expand(2, *grid, -1).flatten(1, 3))
