@@ -78,10 +78,10 @@ def _fit_preview(options: Namespace) -> str:
     vae = load_vae(folder, dtype=torch.float32)
     multiple = vae.config.spatial_compression_ratio
     clips = (_shown(path, multiple) for path in options.videos) if options.videos else _scenes()
-    told = f"{len(options.videos)} videos" if options.videos else f"{_SCENES} scenes of the demo world"
+    source = f"{len(options.videos)} videos" if options.videos else f"{_SCENES} scenes of the demo world"
     rgb, quality = fit_latent_rgb(vae, clips)
-    file = write_latent_rgb(rgb, folder, fitted_to=told, r_squared=round(quality, 4))
-    return f"{file}: R^2 {quality:.3f} over {told}"
+    file = write_latent_rgb(rgb, folder, fitted_to=source, r_squared=round(quality, 4))
+    return f"{file}: R^2 {quality:.3f} over {source}"
 
 
 def _scenes() -> Iterator[Tensor]:

@@ -48,7 +48,7 @@ def _check_text(request: Request, config: TransformerConfig) -> None:
         raise ValueError("give either prompt or prompt_embeds, one of the two")
     if request.prompt_embeds is None:
         if request.negative_prompt_embeds is not None:
-            raise ValueError("negative_prompt_embeds beside a prompt; give prompt_embeds too, or negative_prompt")
+            raise ValueError("negative_prompt_embeds with a prompt; give prompt_embeds too, or negative_prompt")
         if not request.prompts or not all(isinstance(prompt, str) for prompt in request.prompts):
             raise ValueError(f"prompt={request.prompt!r}; a prompt is a text or a list of texts")
         if len(request.negative_prompts) != request.batch:
@@ -109,7 +109,7 @@ def _check_numbers(request: Request) -> None:
     if not 1 <= request.num_inference_steps <= 1000:
         raise ValueError(f"num_inference_steps={request.num_inference_steps}; a run takes 1 to 1000 steps")
     if not 0.0 < request.strength <= 1.0:
-        raise ValueError(f"strength={request.strength}; it lies above 0 and at most at 1")
+        raise ValueError(f"strength={request.strength}; it must be above 0 and at most 1")
     if not math.isfinite(request.guidance_scale):
         raise ValueError(f"guidance_scale={request.guidance_scale}; it must be a finite number, 6 is usual")
     if request.sampler not in SAMPLERS:

@@ -76,8 +76,8 @@ class NoiseSchedule:
         kept = min(int(num_inference_steps * strength), num_inference_steps)
         if not 0.0 < strength <= 1.0 or kept < 1:
             raise ValueError(
-                f"strength={strength} leaves {max(kept, 0)} of {num_inference_steps} steps; it lies above 0 and at "
-                "most at 1, and strength times steps must reach 1"
+                f"strength={strength} leaves {max(kept, 0)} of {num_inference_steps} steps; it must be above 0 "
+                "and at most 1, and strength times steps must reach 1"
             )
         timesteps = timesteps[num_inference_steps - kept :]
         stride = self.config.num_train_timesteps // num_inference_steps

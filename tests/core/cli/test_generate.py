@@ -420,7 +420,7 @@ def refused(arguments: list[str], message: str, folder: Path, capsys: Captured) 
         ("--video TMP/notes.txt", "notes.txt cannot be read as a video"),
         ("--video TMP/clip.mp4 --frames 25 --fit crop", "a video of 17 frames for --frames 25"),
         ("--video TMP/long.mp4 --fit crop", "long.mp4 has more frames than the 49 of CogVideoX-5B; ask for its"),
-        ("--video TMP/clip.mp4 --fit crop --strength 1.5", "--strength 1.5; it lies above 0 and at most at 1"),
+        ("--video TMP/clip.mp4 --fit crop --strength 1.5", "--strength 1.5; it must be above 0 and at most 1"),
         ("--video TMP/clip.mp4 --fit crop --strength 0.1 --steps 4", "--strength 0.1 leaves 0 of 4 steps"),
     ],
 )

@@ -45,7 +45,7 @@ def test_sizes(size: dict, sentence: str) -> None:
         ({"prompt": []}, "a prompt is a text or a list of texts"),
         ({"prompt": ["a", 1]}, "a prompt is a text or a list of texts"),
         ({"prompt": ["a", "b", "c"], "negative_prompt": ["x", "y"]}, "2 negative prompts for 3 prompts"),
-        ({"negative_prompt_embeds": EMBEDS}, "negative_prompt_embeds beside a prompt"),
+        ({"negative_prompt_embeds": EMBEDS}, "negative_prompt_embeds with a prompt"),
         ({"prompt": None, "prompt_embeds": EMBEDS}, "needs negative_prompt_embeds"),
         ({"prompt": None, "prompt_embeds": EMBEDS[..., :64], "guidance_scale": 1.0}, r"takes \(1, 226, 4096\)"),
         (
@@ -97,7 +97,7 @@ def test_another_size_than_the_position_table() -> None:
     ("numbers", "sentence"),
     [
         ({"num_inference_steps": 0}, "num_inference_steps=0; a run takes 1 to 1000 steps"),
-        ({"strength": 0.0}, "strength=0.0; it lies above 0 and at most at 1"),
+        ({"strength": 0.0}, "strength=0.0; it must be above 0 and at most 1"),
         ({"guidance_scale": float("nan")}, "guidance_scale=nan; it must be a finite number"),
         ({"sampler": "euler"}, "sampler='euler'; there are 'ddim', 'dpm'"),
         ({"dynamic_cfg_by": "sigma"}, "dynamic_cfg_by='sigma'; there are 'timestep', 'step'"),
