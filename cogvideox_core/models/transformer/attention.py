@@ -1,13 +1,12 @@
-"""The one attention seam: every backend is a function of this signature.
+"""Attention and its backends: every backend is a function of one signature.
 
 A backend takes q, k, v as [B, heads, S, d] and returns [B, S, heads * d]; no mask, softmax scale 1 / sqrt(d). The host
-may hand its own to `CogVideoXTransformer3D.forward(attention=...)`; a pipeline takes a row of BACKENDS by its name and
-watches over what it gives.
+may pass its own to `CogVideoXTransformer3D.forward(attention=...)`; a pipeline takes a row of BACKENDS by its name and
+compares a first result with PyTorch's own.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 import platform
 from collections.abc import Callable
@@ -61,10 +60,10 @@ class Backend:
     Attributes:
         load: gives the function, or raises ImportError if its package is missing.
         package: what to install for it; empty where PyTorch brings it.
-        kinds: kinds of device it runs on; empty for all.
-        dtypes: numbers it takes; empty for all.
+        kinds: types of device it runs on; empty for all.
+        dtypes: those it takes; empty for all.
         off_by: root mean square of the error, relative to `sdpa`, from which its result counts as wrong.
-        exact: whether it differs from `sdpa` by rounding only. "auto" takes no other.
+        exact: whether it differs from `sdpa` by rounding only; "auto" chooses only among those.
         shortest: tokens below which it is `sdpa` itself.
     """
 
@@ -75,12 +74,6 @@ class Backend:
     off_by: float = 0.03
     exact: bool = True
     shortest: int = 0
-
-
-def _load_cudnn() -> AttentionFn:
-    if "set_priority" not in inspect.signature(sdpa_kernel).parameters:
-        raise ImportError(f"this is {torch.__version__}")
-    return cudnn_first
 
 
 def _load_onednn() -> AttentionFn:
@@ -114,7 +107,7 @@ BACKENDS: dict[str, Backend] = {
     "onednn": Backend(
         _load_onednn, package="torch with oneDNN for x86-64", kinds=("cpu",), shortest=cpu_attention.SHORTEST
     ),
-    "cudnn": Backend(_load_cudnn, package="torch 2.6 or newer", kinds=("cuda",)),
+    "cudnn": Backend(lambda: cudnn_first, kinds=("cuda",)),
     "flash": Backend(_load_flash, package="flash-attn", kinds=("cuda",), dtypes=_SIXTEEN_BITS),
     "sage": Backend(
         _load_sage, package="sageattention", kinds=("cuda",), dtypes=_SIXTEEN_BITS, off_by=0.15, exact=False
@@ -124,7 +117,8 @@ BACKENDS: dict[str, Backend] = {
 
 
 class Attention:
-    """A backend in use. `fall_back` puts PyTorch's own in its place, for good and with a sentence in the log."""
+    """A backend in use: q, k, v [B, heads, S, d] -> [B, S, heads * d]. `fall_back` replaces it by PyTorch's own, for
+    good and with a sentence in the log."""
 
     def __init__(
         self, name: str = "sdpa", function: AttentionFn = sdpa, off_by: float = 0.0, shortest: int = 0
@@ -136,6 +130,7 @@ class Attention:
         self._is_sdpa_anyway = False
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """[B, heads, S, d] each -> [B, S, heads * d]."""
         return self.function(q, k, v)
 
     @property
@@ -143,7 +138,7 @@ class Attention:
         return self.function is not sdpa and not self._is_sdpa_anyway
 
     def fall_back(self, why: str) -> None:
-        """Take `sdpa` from now on."""
+        """Use `sdpa` from now on; `why`: the end of that sentence."""
         logger.warning("The attention backend %s %s; PyTorch's own (sdpa) is taken in its place", self.name, why)
         self.name, self.function = "sdpa", sdpa
 
@@ -186,8 +181,8 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
         )
     if backend.dtypes and dtype not in backend.dtypes:
         raise ValueError(
-            f"attention={name!r} in {_told(dtype)}; it takes {' or '.join(map(_told, backend.dtypes))}: choose such a "
-            "dtype, or 'sdpa'"
+            f"attention={name!r} in {_dtype_name(dtype)}; it takes {' or '.join(map(_dtype_name, backend.dtypes))}: "
+            "choose such a dtype, or 'sdpa'"
         )
     try:
         function = backend.load()
@@ -209,9 +204,8 @@ def _prefers_cudnn(device: torch.device) -> bool:
         device.type == "cuda"
         and torch.cuda.get_device_capability(device)[0] == _HOPPER
         and torch.backends.cudnn.is_available()
-        and "set_priority" in inspect.signature(sdpa_kernel).parameters
     )
 
 
-def _told(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
