@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -10,6 +12,7 @@ import pytest
 
 import cogvideox_core
 from tests.provision import REPO
+from tests.support import code_shape
 
 
 def imported_by(statement: str) -> set[str]:
@@ -30,6 +33,23 @@ def test_making_videos_needs_neither_training_nor_the_command_line_nor_diffusers
     rooms = {name.split(".")[1] for name in modules if name.startswith("cogvideox_core.")}
     assert rooms == {"demo", "kernels", "models", "pipeline", "sampling", "videos", "weights"}
     assert not {"diffusers", "transformers", "accelerate", "bitsandbytes", "av"} & modules
+
+
+def test_rooms_import_only_rooms_below_them_in_the_table_of_contributing() -> None:
+    """Imports at the top of a module; what the command line imports when it is asked for does not count."""
+    table = re.findall(r"^\| `(\w+)/` \|", (REPO / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    core = REPO / "cogvideox_core"
+    rooms = [name for name in table if (core / name).is_dir()]
+    assert sorted(rooms) == sorted(path.name for path in core.iterdir() if (path / "__init__.py").is_file())
+    upwards = []
+    for source in code_shape.sources(REPO, "cogvideox_core"):
+        _, *folders, _ = source.path.parts
+        for statement in source.tree.body if folders else ():
+            if isinstance(statement, ast.ImportFrom) and statement.level == len(folders) + 1:
+                other = (statement.module or "").partition(".")[0]
+                if other in rooms and rooms.index(other) < rooms.index(folders[0]):
+                    upwards.append(f"{source.path} imports {other}")
+    assert upwards == []
 
 
 @pytest.mark.parametrize("name", cogvideox_core.__all__)
