@@ -27,13 +27,14 @@ from cogvideox_core import load_vae
 from cogvideox_core.demo import DEMO_MODEL
 from cogvideox_core.models.transformer.model import CogVideoXTransformer3D, ExpertLayerNorm
 from cogvideox_core.training.demo_world.captions import prompt_of
-from cogvideox_core.training.demo_world.clips import WorldClips
 from cogvideox_core.training.demo_world.world import make_scene, render
-from cogvideox_core.training.diffusion import DiffusionObjective, Group
-from cogvideox_core.training.loop import noise_generator, train
+from cogvideox_core.training.demo_world.world_clips import WorldClips
+from cogvideox_core.training.diffusion_objective import DiffusionObjective, Group
+from cogvideox_core.training.objective import seeded_generator
 from cogvideox_core.training.recipe import parse_recipe
 from cogvideox_core.training.run_folder import RunFolder
-from cogvideox_core.training.stages import Places, make_objective
+from cogvideox_core.training.stages import Folders, make_objective
+from cogvideox_core.training.training_loop import train
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "ablations"
 RECIPE: dict[str, Any] = {
@@ -117,18 +118,18 @@ ARMS = (
 def _run(arm: Arm, seed: int, steps: int, folder: Path) -> Result:
     values = RECIPE | arm.recipe | {"optimisation": OPTIMISATION | {"steps": steps, "seed": seed}}
     values["transformer"] = RECIPE["transformer"] | arm.transformer
-    place = folder / f"{arm.name.split()[0]}-{seed}-{steps}"
-    done = place / "result.json"
+    run_folder = folder / f"{arm.name.split()[0]}-{seed}-{steps}"
+    done = run_folder / "result.json"
     if done.is_file():
         return Result(**json.loads(done.read_text()))
     recipe = parse_recipe(values)
-    objective = make_objective(recipe, WorldClips(), Places(DEMO_MODEL, folder / "latents", place))
+    objective = make_objective(recipe, WorldClips(), Folders(DEMO_MODEL, folder / "latents", run_folder))
     assert isinstance(objective, DiffusionObjective)
     if arm.change:
         arm.change(objective.transformer)
     objective.write = lambda _: None
-    train(objective, recipe.optimisation, RunFolder(place, values, resume=True), Accelerator(cpu=True))
-    losses = [json.loads(line)["loss"] for line in (place / "log.jsonl").read_text().splitlines()]
+    train(objective, recipe.optimisation, RunFolder(run_folder, values, resume=True), Accelerator(cpu=True))
+    losses = [json.loads(line)["loss"] for line in (run_folder / "log.jsonl").read_text().splitlines()]
     parameters = sum(parameter.numel() for parameter in objective.transformer.parameters())
     result = Result(losses, _validate(objective), parameters)
     done.write_text(json.dumps(result._asdict()))
@@ -142,11 +143,11 @@ def _validate(objective: DiffusionObjective) -> float:
     vae = load_vae(DEMO_MODEL, dtype=torch.float32)
     bucket = RECIPE["buckets"][0]
     size = bucket["num_frames"], bucket["height"], bucket["width"]
-    latents = vae.encode(torch.stack([render(scene, *size) for scene in scenes]) * 2 - 1).mean * objective.scale
-    tokens = objective.tokenize([prompt_of(scene) for scene in scenes])
+    latents = vae.encode(torch.stack([render(scene, *size) for scene in scenes]) * 2 - 1).mean * objective.clips.scale
+    tokens = objective.text.tokenize([prompt_of(scene) for scene in scenes], RECIPE["text_tokens"])
     losses = []
     for timestep in TIMESTEPS:
-        noise = torch.randn(latents.shape, generator=noise_generator(timestep))
+        noise = torch.randn(latents.shape, generator=seeded_generator(timestep))
         alpha = objective.schedule.alpha(timestep)
         noisy = alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
         target = alpha**0.5 * noise - (1 - alpha) ** 0.5 * latents
@@ -201,10 +202,10 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _draw(results: dict[str, list[Result]], path: Path) -> None:
-    import matplotlib
+    import matplotlib  # pyright: ignore[reportMissingImports]
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot  # pyright: ignore[reportMissingImports]
 
     base, *others = results
     figure, axes = pyplot.subplots(1, len(others), figsize=(5 * len(others), 4), sharey=True, layout="constrained")
@@ -222,8 +223,8 @@ def _draw(results: dict[str, list[Result]], path: Path) -> None:
 
 HEAD = """# The paper's ablations on the small world
 
-Written by `python benchmarks/ablations.py`. One small transformer, trained with one thing changed at a time; "±" is how
-far a single seed lies from the mean.
+Written by `python benchmarks/ablations.py`. One small transformer, trained with one thing changed at a time; "±" is the
+distance of a single seed from the mean.
 
 ![Training losses](ablations.png)
 

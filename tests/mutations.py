@@ -57,8 +57,9 @@ RUNS = "tests/core/pipeline/test_pipeline.py"
 SAMPLING = "tests/nodes/test_sampling.py"
 APPROXIMATION = "tests/core/sampling/test_approximation.py"
 SPEED = "tests/nodes/test_speed.py"
-BATCHES = "tests/core/training/test_diffusion.py"
-TRAINING = "tests/core/training/test_loop.py"
+PACK = "tests/core/training/test_frame_pack.py"
+DIFFUSION = "tests/core/training/test_diffusion_objective.py"
+TRAINING = "tests/core/training/test_training_loop.py"
 FORMS = "tests/core/weights/test_key_names.py"
 CODECS = "tests/core/weights/test_codecs.py"
 LORA = "tests/core/weights/test_lora.py"
@@ -244,15 +245,45 @@ MUTATIONS = [
         RUNS,
     ),
     Mutation(
-        f"{CORE}/training/frame_pack.py", "cos.repeat(run.clips, 1)", "cos.repeat_interleave(run.clips, 0)", BATCHES
+        f"{CORE}/training/frame_pack.py", "cos.repeat(group.count, 1)", "cos.repeat_interleave(group.count, 0)", PACK
     ),
     Mutation(
-        f"{CORE}/training/frame_pack.py", "_unpack(part[index], run.clips)", "_unpack(part[0], run.clips)", BATCHES
+        f"{CORE}/training/frame_pack.py", "_unpack(part[index], group.count)", "_unpack(part[0], group.count)", PACK
     ),
-    Mutation(f"{CORE}/training/timesteps.py", "chance(seed, step).shuffle(intervals)", "pass", BATCHES),
-    Mutation(f"{CORE}/training/diffusion.py", "noise - (1 - alpha)", "noise + (1 - alpha)", BATCHES),
-    Mutation(f"{CORE}/training/diffusion.py", "clip.last[None] if", "clip.first[None] if", BATCHES),
-    Mutation(f"{CORE}/training/loop.py", "            part.load_state_dict(state[name])", "            pass", TRAINING),
+    Mutation(
+        f"{CORE}/training/timesteps.py",
+        "seeded_random(seed, step).shuffle(intervals)",
+        "pass",
+        "tests/core/training/test_timesteps.py",
+    ),
+    Mutation(f"{CORE}/training/diffusion_objective.py", "noise - (1 - alpha)", "noise + (1 - alpha)", DIFFUSION),
+    Mutation(f"{CORE}/training/diffusion_objective.py", "clip.last[None] if", "clip.first[None] if", DIFFUSION),
+    Mutation(
+        f"{CORE}/training/training_loop.py",
+        "            part.load_state_dict(state[name])",
+        "            pass",
+        TRAINING,
+    ),
+    Mutation(f"{CORE}/training/training_loop.py", 'self.recent = state.get("recent", [])', "pass", TRAINING),
+    Mutation(f"{CORE}/training/training_loop.py", "self.average.copy_to(self.trained)", "pass", TRAINING),
+    Mutation(
+        f"{CORE}/training/starting_models.py",
+        "weight, weight.new_zeros(len(weight), missing, *",
+        "weight, weight.new_ones(len(weight), missing, *",
+        "tests/core/training/test_starting_models.py",
+    ),
+    Mutation(
+        f"{CORE}/training/autoencoder_objective.py",
+        "2 * factors.log()",
+        "factors.log()",
+        "tests/core/training/test_autoencoder_objective.py",
+    ),
+    Mutation(
+        f"{CORE}/training/lora_pairs.py",
+        "transformer.requires_grad_(False)",
+        "pass",
+        "tests/core/training/test_lora_pairs.py",
+    ),
     Mutation(
         f"{CORE}/sampling/step_cache.py", "reach = (index - last) / (last - before)", "reach = 1.0", APPROXIMATION
     ),
@@ -285,7 +316,7 @@ MUTATIONS = [
     Mutation(f"{TYPES}/sampler.py", "return x * torch.sqrt(1 + sigmas[-1] ** 2)", "return x", SAMPLING),
     Mutation(f"{TYPES}/leading_frames.py", "return drawn.to(noise)", "return 0 * drawn.to(noise)", SAMPLING),
     Mutation(f"{TYPES}/leading_frames.py", "z[:, :, :1], torch.zeros_like", "z[:, :, 1:2], torch.zeros_like", SAMPLING),
-    Mutation(f"{TYPES}/vae.py", "carry_device=carry_device).mode()", "carry_device=carry_device).logvar", VAE_NODES),
+    Mutation(f"{TYPES}/vae.py", "cache_device=cache_device).mode()", "cache_device=cache_device).logvar", VAE_NODES),
     Mutation(
         f"{TYPES}/vae.py",
         '"decode", VideoSize(tiling.tile_height, tiling.tile_width',

@@ -28,7 +28,7 @@ from cogvideox_core.training.demo_world.world import (
     SHAPES,
     Scene,
     Thing,
-    _background,
+    background_rows,
     render,
 )
 
@@ -180,7 +180,7 @@ def _name_background(video: Tensor) -> tuple[str | None, Tensor]:
 def _profiles(height: int) -> tuple[list[str], Tensor]:
     """Names [N] and rows [N, 3, 1, H, 1] of the backgrounds at each horizon and light."""
     choices = list(product(BACKGROUNDS, HORIZONS, LIGHTS))
-    profiles = torch.stack([_background(Scene((), *choice), height) for choice in choices])
+    profiles = torch.stack([background_rows(Scene((), *choice), height) for choice in choices])
     return [name for name, _, _ in choices], profiles[:, :, None, :, None]
 
 

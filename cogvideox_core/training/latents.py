@@ -1,7 +1,7 @@
-"""Clips encoded once, before diffusion training: moments of the videos, and of their first and last pictures.
+"""Clips encoded once, before diffusion training: means and deviations of videos, and their first and last pictures.
 
-A bucket is a folder of shards; a shard holds what `ENTRIES` lists for `SHARD` clips. An interrupted run goes on with
-the first shard that is missing.
+The clips of a bucket are written to a folder of shards; a shard holds the tensors of `LatentClip` for `SHARD` clips. An
+interrupted encoding continues with the first shard that is missing.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -20,9 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..models.vae.autoencoder import AutoencoderCausal3D
 from .clips import ClipSource
-from .loop import noise_generator
+from .objective import seeded_generator
+from .recipe import Bucket
+
+if TYPE_CHECKING:  # the VAE is given
+    from ..models.vae.autoencoder import AutoencoderCausal3D
 
 SHARD = 250
 _BATCH = 10
@@ -31,23 +34,11 @@ IMAGE_NOISE = (-3.0, 0.5)
 """Mean and deviation of the logarithm of the noise put on image conditions, in pixels of [-1, 1]."""
 
 
-@dataclass(frozen=True)
-class Bucket:
-    """Clips of one shape, `count` of them, numbered from `first`."""
-
-    num_frames: int
-    height: int
-    width: int
-    count: int
-    first: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.num_frames}x{self.height}x{self.width}"
-
-
 class LatentClip(NamedTuple):
-    """mean and deviation [C, T, h, w] of the posterior; first, last [C, 1, h, w]: of noised pictures. Not scaled."""
+    """An encoded clip in VAE space (not scaled).
+
+    mean, deviation: [C, T, h, w], of the posterior. first, last: [C, 1, h, w], of the pictures with noise on them.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -60,26 +51,28 @@ def encode_bucket(
 ) -> None:
     """Write the shards of `bucket` that are missing under `folder`.
 
-    Raises: ValueError if the folder holds other clips of this shape, or another VAE's.
+    Raises: ValueError if the folder holds other clips of this size, or another VAE's.
     """
-    place = Path(folder) / bucket.name
-    place.mkdir(parents=True, exist_ok=True)
-    _check_owner(place / "bucket.json", {**asdict(bucket), "seed": seed, "vae": fingerprint(vae)})
+    shards_folder = Path(folder) / bucket.name
+    shards_folder.mkdir(parents=True, exist_ok=True)
+    content = {name: getattr(bucket, name) for name in ("num_frames", "height", "width", "count", "first")}
+    _check_owner(shards_folder / "bucket.json", {**content, "seed": seed, "vae": fingerprint(vae)})
     shards = range(math.ceil(bucket.count / SHARD))
     for shard in tqdm(shards, desc=f"encoding {bucket.name}", unit="shard"):
-        path = _shard_path(place, shard)
+        path = _shard_path(shards_folder, shard)
         if path.is_file():
             continue
         indices = range(shard * SHARD, min((shard + 1) * SHARD, bucket.count))
         batches = [indices[start : start + _BATCH] for start in range(0, len(indices), _BATCH)]
         encoded = [_encode(vae, clips, bucket, batch, seed) for batch in batches]
-        columns = {name: torch.cat([getattr(batch, name) for batch in encoded]).half() for name in LatentClip._fields}
-        part = path.with_suffix(".part")
-        save_file(columns, part)
-        os.replace(part, path)
+        columns = LatentClip(*(torch.cat(parts).half() for parts in zip(*encoded, strict=True)))
+        unfinished = path.with_suffix(".part")
+        save_file(columns._asdict(), unfinished)
+        os.replace(unfinished, path)
 
 
 def _check_owner(path: Path, wanted: dict[str, Any]) -> None:
+    """Write what the folder is for; or compare, if that has been done before."""
     held = json.loads(path.read_text()) if path.is_file() else None
     if held is None:
         path.write_text(json.dumps(wanted, indent=2) + "\n")
@@ -99,6 +92,7 @@ def fingerprint(module: nn.Module) -> str:
 
 @torch.no_grad()
 def _encode(vae: AutoencoderCausal3D, clips: ClipSource, bucket: Bucket, batch: range, seed: int) -> LatentClip:
+    """The clips of `batch`, stacked: each tensor of `LatentClip` with a dimension B in front."""
     device = next(vae.parameters()).device
     size = (bucket.num_frames, bucket.height, bucket.width)
     video = torch.stack([clips.video(bucket.first + index, *size) for index in batch]) * 2 - 1
@@ -109,29 +103,41 @@ def _encode(vae: AutoencoderCausal3D, clips: ClipSource, bucket: Bucket, batch: 
 
 
 def _noised(pictures: Tensor, bucket: Bucket, batch: range, seed: int) -> Tensor:
-    """Noise of a strength of its own on each picture: what keeps the model from copying it blindly."""
+    """[B, 3, 1, H, W] with noise of a random strength on each picture, which keeps the model from copying it."""
     mean, deviation = IMAGE_NOISE
     noised = []
     for picture, index in zip(pictures, batch, strict=True):
-        generator = noise_generator(seed, bucket.first + index, bucket.num_frames)
+        generator = seeded_generator(seed, bucket.first + index, bucket.num_frames)
         strength = torch.exp(mean + deviation * torch.randn((), generator=generator))
         noised.append(picture + strength * torch.randn(picture.shape, generator=generator))
     return torch.stack(noised)
 
 
 class EncodedBucket:
-    """Reads a bucket; the files stay on disk."""
+    """Reads the encoded clips of a bucket, each from disk when it is asked for."""
 
     def __init__(self, bucket: Bucket, folder: str | Path) -> None:
         self.bucket = bucket
-        place = Path(folder) / bucket.name
         shards = range(math.ceil(bucket.count / SHARD))
-        self._shards = [safe_open(_shard_path(place, shard), framework="pt") for shard in shards]
+        self._shards = [safe_open(_shard_path(Path(folder) / bucket.name, shard), framework="pt") for shard in shards]
 
     def __getitem__(self, index: int) -> LatentClip:
         shard, row = divmod(index, SHARD)
         return LatentClip(*(self._shards[shard].get_slice(name)[row].float() for name in LatentClip._fields))
 
 
-def _shard_path(place: Path, shard: int) -> Path:
-    return place / f"{shard:05}.safetensors"
+@dataclass(frozen=True)
+class EncodedClips:
+    """What a diffusion stage trains on: encoded clips in buckets, and their captions and answers by number.
+
+    `scale` and `image_scale`: factors from z to latents, and to image latents.
+    """
+
+    source: ClipSource
+    buckets: tuple[EncodedBucket, ...]
+    scale: float
+    image_scale: float
+
+
+def _shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"{shard:05}.safetensors"

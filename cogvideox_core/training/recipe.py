@@ -1,28 +1,85 @@
-"""What a run does, as JSON: which stage, from what, for how long. `recipes/` holds those of the demo models."""
+"""What a training run does, as dataclasses and as JSON: which stage, from what, for how long.
+
+A recipe file is a JSON object: "stage", and the fields of the recipe of that stage below. An object in it has the
+fields of a dataclass, a list those of several. `recipes/` holds the recipes of the demo models.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
-
-from .autoencoder import Phase, ReconstructionWeights
-from .diffusion import NOTHING_ASKED, Dropout, Questions, Timesteps
-from .latents import Bucket
-from .loop import Optimisation
-from .lora import LoRAShape
-from .timesteps import EVERYWHERE, Focus
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
-Stage = Literal["autoencoder", "text", "diffusion"]
+Timesteps = Literal["explicit_uniform", "independent"]
 Section = TypeVar("Section")
 
 
 @dataclass(frozen=True)
+class Optimisation:
+    """How the weights are changed, step by step; named as the field of recipes is.
+
+    `batch_size` counts the clips of one optimizer step over all processes and accumulation steps. `learning_rate` and
+    `betas` are AdamW's. With a `muon_learning_rate`, the matrices inside blocks are trained by Muon (PyTorch 2.9 and
+    later), which needs fewer steps.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    muon_learning_rate: float | None = None
+    accumulation: int = 1
+    warmup_steps: int = 100
+    schedule: str = "cosine"
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    seed: int = 0
+    log_every: int = 10
+    save_every: int = 200
+
+
+# --- The VAE stage -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The size of clips, in frames and pixels, until step `until`.
+
+    `still` is the share of steps that train on single frames.
+    """
+
+    until: int
+    num_frames: int
+    height: int
+    width: int
+    still: float = 0.2
+
+
+@dataclass(frozen=True)
+class ReconstructionWeights:
+    """The weight of each term in the loss; the KL term is a mean over latent values."""
+
+    absolute: float = 1.0
+    squared: float = 4.0
+    edges: float = 1.0
+    kl: float = 1e-4
+
+
+@dataclass(frozen=True)
 class AutoencoderRecipe:
-    """The VAE stage. `vae`: fields of VAEConfig for a new one; None trains the model's own on."""
+    """The VAE stage.
+
+    `phases`: sizes of clips over time, shortest clips first.
+    `vae`: fields of VAEConfig for a new VAE; None continues with the model's own.
+    `zooms`: a window is cut out of a clip this many times larger; one of them is drawn for each clip.
+
+    Raises: ValueError if the phases end before the last step.
+    """
 
     optimisation: Optimisation
     phases: tuple[Phase, ...]
@@ -30,13 +87,21 @@ class AutoencoderRecipe:
     weights: ReconstructionWeights = field(default_factory=ReconstructionWeights)
     zooms: tuple[int, ...] = (1, 2)
 
+    def __post_init__(self) -> None:
+        last, steps = max((phase.until for phase in self.phases), default=0), self.optimisation.steps
+        if last < steps:
+            raise ValueError(f"phases end at step {last} of {steps}; let the last one go on until {steps}")
+
+
+# --- The text stage ----------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class TextRecipe:
     """The text stage.
 
-    `text_encoder`: arguments of T5Config for a new one, with its tokenizer; None trains the model's own on.
-    `text_tokens`: lengths of padded prompts. `dropout`: share of empty prompts.
+    `text_encoder`: arguments of T5Config for a new text encoder and its tokenizer; None continues with the model's own.
+    `text_tokens`: lengths that prompts are padded to. `dropout`: share of empty prompts.
     """
 
     optimisation: Optimisation
@@ -45,28 +110,88 @@ class TextRecipe:
     dropout: float = 0.05
 
 
-@dataclass(frozen=True)
-class MixedBucket:
-    """A bucket and its share of every batch; the shares of a recipe add up to 1."""
+# --- The diffusion stages ----------------------------------------------------------------------------------------
 
-    bucket: Bucket
+
+@dataclass(frozen=True)
+class Bucket:
+    """`count` clips of one size, in frames and pixels, numbered from `first`; and their share of every batch."""
+
+    num_frames: int
+    height: int
+    width: int
+    count: int
     share: float
+    first: int = 0
+
+    @property
+    def name(self) -> str:
+        """The folder of the encoded clips."""
+        return f"{self.num_frames}x{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """How often a condition is left out: the prompt, the first image. And how often a last image is given."""
+
+    text: float = 0.1
+    image: float = 0.05
+    last_image: float = 0.25
+
+
+@dataclass(frozen=True)
+class Focus:
+    """`share` of all clips are noised to timesteps from `low` to `high`, the others to any timestep.
+
+    What a video shows, and where, is decided at a few noise levels; a short training is better spent on those.
+    """
+
+    low: int = 0
+    high: int = 1000
+    share: float = 0.0
+
+
+EVERYWHERE = Focus()
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions about each video token (`ClipSource.token_questions`), answered inside the transformer.
+
+    `after_block`: how many blocks the tokens have passed. `weight`: of the cross entropy in the loss; 0 asks nothing.
+    """
+
+    after_block: int = 0
+    weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class LoRAShape:
+    """Which layers inside the blocks get a pair of matrices, by the ends of their names, and the rank of the pairs.
+
+    The default layers are those of diffusers' training scripts.
+    """
+
+    rank: int
+    layers: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 @dataclass(frozen=True)
 class DiffusionRecipe:
     """A diffusion stage.
 
-    `transformer`: fields of TransformerConfig for a new one; None trains the model's own on. Where the model's own is
+    `transformer`: fields of TransformerConfig for a new transformer; None continues with the model's own. Where that is
     a text-to-video one and `variant` an image-to-video one, its patch embedding is widened.
-    `text_encoder`: arguments of T5Config for a new one, with its tokenizer; None takes the model's.
-    `train_text_encoder` says whether it learns too. `text_tokens`: length of a prompt in training. `timesteps`,
-    `focus`, `questions` and `recompute`: see `DiffusionObjective`. `lora`: train a LoRA for the model's own transformer
-    in place of the transformer.
+    `text_encoder`: arguments of T5Config for a new text encoder and its tokenizer; None takes the model's own.
+    `train_text_encoder`: train it too. `text_tokens`: length of a prompt in training.
+    `recompute`: keep no activations inside blocks; compute them again in the backward pass (for large models).
+    `lora`: train a LoRA for the model's own transformer, which stays as it is.
+
+    Raises: ValueError if the shares of the buckets do not add up to 1.
     """
 
     optimisation: Optimisation
-    buckets: tuple[MixedBucket, ...]
+    buckets: tuple[Bucket, ...]
     variant: str
     transformer: dict[str, Any] | None = None
     text_encoder: dict[str, Any] | None = None
@@ -74,13 +199,22 @@ class DiffusionRecipe:
     text_tokens: int = 226
     timesteps: Timesteps = "explicit_uniform"
     focus: Focus = EVERYWHERE
-    questions: Questions = NOTHING_ASKED
+    questions: Questions = field(default_factory=Questions)
     recompute: bool = False
     dropout: Dropout = field(default_factory=Dropout)
     lora: LoRAShape | None = None
 
+    def __post_init__(self) -> None:
+        total = sum(bucket.share for bucket in self.buckets)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares of buckets add up to {total:g}; make it 1")
+
+
+# --- From JSON ---------------------------------------------------------------------------------------------------
 
 Recipe = AutoencoderRecipe | TextRecipe | DiffusionRecipe
+STAGES: dict[str, type[Recipe]] = {"autoencoder": AutoencoderRecipe, "text": TextRecipe, "diffusion": DiffusionRecipe}
+_CALLED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "an object"}
 
 
 def find_recipe(name: str) -> dict[str, Any]:
@@ -97,91 +231,67 @@ def find_recipe(name: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error})") from error
+        raise ValueError(f"{path} is no JSON ({error}); repair it") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}; a recipe is an object")
     return values
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
-    """The recipe that JSON stands for.
+    """The recipe that a JSON object describes.
 
-    Raises: ValueError if a section or a field is missing, unknown or of the wrong kind.
+    Raises: ValueError if a field is missing, unknown or of the wrong type.
     """
-    values = dict(values)
-    stage = values.pop("stage", None)
-    if stage == "autoencoder":
-        recipe = _section(
-            AutoencoderRecipe,
-            values,
-            "recipe",
-            optimisation=lambda v: _section(Optimisation, v, "optimisation", betas=tuple),
-            phases=lambda v: tuple(_section(Phase, phase, "phases") for phase in v),
-            weights=lambda v: _section(ReconstructionWeights, v, "weights"),
-            zooms=tuple,
-        )
-        last, steps = max((phase.until for phase in recipe.phases), default=0), recipe.optimisation.steps
-        if last < steps:
-            raise ValueError(f"phases end at step {last} of {steps}; let the last one go on until {steps}")
-        return recipe
-    if stage == "text":
-        return _section(
-            TextRecipe,
-            values,
-            "recipe",
-            optimisation=lambda v: _section(Optimisation, v, "optimisation", betas=tuple),
-            text_tokens=tuple,
-        )
-    if stage == "diffusion":
-        recipe = _section(
-            DiffusionRecipe,
-            values,
-            "recipe",
-            optimisation=lambda v: _section(Optimisation, v, "optimisation", betas=tuple),
-            buckets=lambda v: tuple(_bucket(bucket) for bucket in v),
-            dropout=lambda v: _section(Dropout, v, "dropout"),
-            focus=lambda v: _section(Focus, v, "focus"),
-            questions=lambda v: _section(Questions, v, "questions"),
-            lora=lambda v: _section(LoRAShape, v, "lora", layers=tuple),
-        )
-        if recipe.timesteps not in Timesteps.__args__:
-            raise ValueError(f"timesteps is {recipe.timesteps!r}; it is one of {', '.join(Timesteps.__args__)}")
-        if abs(sum(bucket.share for bucket in recipe.buckets) - 1) > 1e-6:
-            raise ValueError(f"the shares of buckets add up to {sum(b.share for b in recipe.buckets):g}; make it 1")
-        return recipe
-    raise ValueError(f"stage is {stage!r}; it is one of {', '.join(Stage.__args__)}")
+    stage = values.get("stage")
+    if not isinstance(stage, str) or stage not in STAGES:
+        raise ValueError(f"stage is {stage!r}; it is one of {', '.join(STAGES)}")
+    return _section(STAGES[stage], {name: value for name, value in values.items() if name != "stage"}, "recipe")
 
 
-def _bucket(values: Mapping[str, Any]) -> MixedBucket:
-    values = dict(values)
-    share = values.pop("share", None)
-    if not isinstance(share, int | float):
-        raise ValueError(f"a bucket has share {share!r}; it takes a number from 0 to 1")
-    return MixedBucket(_section(Bucket, values, "buckets"), share)
+def _section(kind: type[Section], values: Any, where: str) -> Section:
+    """A dataclass from a JSON object, which messages call `where`."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} is {values!r}; it takes an object")
+    types = get_type_hints(kind)
+    if unknown := sorted(set(values) - set(types)):
+        raise ValueError(f"{where} has no field {', '.join(unknown)}; it takes {', '.join(types)}")
+    converted = {name: _converted(value, types[name], name, where) for name, value in values.items()}
+    try:
+        return kind(**converted)
+    except TypeError as error:  # a field without default is missing
+        raise ValueError(f"{where}: {error}") from error
 
 
-_CALLED = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+def _converted(value: Any, kind: Any, name: str, where: str) -> Any:
+    """The value of field `name` of the section `where`: dataclasses from objects, tuples from lists."""
+    choices = get_args(kind)
+    if is_dataclass(kind):
+        return _section(kind, value, name)  # type: ignore[arg-type] -- a class, not an instance
+    if NoneType in choices:
+        return None if value is None else _converted(value, choices[0], name, where)
+    if get_origin(kind) is tuple:
+        return _tuple(value, choices, name, where)
+    if get_origin(kind) is Literal:
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}; it is one of {', '.join(choices)}")
+        return value
+    plain = get_origin(kind) or kind
+    if not _is_a(value, plain):
+        raise ValueError(f"{where} has {name} {value!r}; it takes {_CALLED[plain]}")
+    return value
+
+
+def _tuple(value: Any, kinds: tuple[Any, ...], name: str, where: str) -> tuple[Any, ...]:
+    """From a list: of any length for the type arguments (X, ...), else of theirs."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where} has {name} {value!r}; it takes a list")
+    if Ellipsis not in kinds and len(value) != len(kinds):
+        raise ValueError(f"{where} has {len(value)} {name}; it takes {len(kinds)}")
+    return tuple(_converted(item, kinds[0], name, where) for item in value)
 
 
 def _is_a(value: Any, kind: type) -> bool:
-    """Whether JSON's value is of that kind; a whole number is a number too, true is none."""
+    """Whether a JSON value is of that type; a whole number is a number too, true is none."""
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is kind
-
-
-def _section(kind: type[Section], values: Any, where: str, **convert: Any) -> Section:
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{where} is {values!r}; it takes an object")
-    known = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"{where} has no field {', '.join(unknown)}; it takes {', '.join(known)}")
-    hints = get_type_hints(kind)
-    for name, value in values.items():
-        wanted = hints[name]
-        if wanted in (int, float, bool, str) and not _is_a(value, wanted):
-            raise ValueError(f"{where} has {name} {value!r}; it takes {_CALLED[wanted]}")
-    try:
-        return kind(**{name: convert[name](value) if name in convert else value for name, value in values.items()})
-    except TypeError as error:
-        raise ValueError(f"{where}: {error}") from error

@@ -17,18 +17,18 @@ import torch
 
 
 class RunExistsError(RuntimeError):
-    """The folder holds another run, or this one's beginning."""
+    """The folder is not empty, and what it holds is not this training run to be resumed."""
 
 
 class RunFolder:
-    """Opens a folder for a run.
+    """Opens a folder for a training run.
 
     Args:
         path: made if missing.
-        recipe: what the run does, as JSON values; kept, and compared when the run is resumed.
-        resume: go on from the last save, if there is one.
-        writer: whether this process writes; only one of a run may.
-    Raises: RunExistsError if there is a run and `resume` is off, or if its recipe is another.
+        recipe: what the training run does, as JSON values; kept, and compared on resuming.
+        resume: continue from the last save, if there is one.
+        writer: whether this process writes; of all processes of a training run, only one may.
+    Raises: RunExistsError if there is a training run and `resume` is off, or if its recipe is another.
     """
 
     def __init__(self, path: str | Path, recipe: dict[str, Any], *, resume: bool = False, writer: bool = True) -> None:
@@ -41,7 +41,7 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        """Where the model goes."""
+        """The folder of the trained model."""
         return self.path / "model"
 
     @property
@@ -54,26 +54,26 @@ class RunFolder:
 
     def _check(self, recipe: dict[str, Any], resume: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise RunExistsError(f"{self.path} is a file; a run needs a folder")
+            raise RunExistsError(f"{self.path} is a file; a training run needs a folder")
         held = sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []
         if not held:
             return
         if not (self.path / "recipe.json").is_file():
-            raise RunExistsError(f"{self.path} holds {held[0]!r} and no run; name an empty or a new folder")
+            raise RunExistsError(f"{self.path} holds {held[0]!r} and no training run; name an empty or a new folder")
         if not resume:
             raise RunExistsError(
-                f"{self.path} already holds a run; continue it with --resume, or name another folder for a new one"
+                f"{self.path} already holds a training run; continue it with --resume, or name another folder"
             )
         kept = json.loads((self.path / "recipe.json").read_text())
         changed = sorted(key for key in {*kept, *recipe} if kept.get(key) != recipe.get(key))
         if changed:
             raise RunExistsError(
-                f"{self.path} holds a run of another recipe (different: {', '.join(changed)}); resume it with the "
-                "recipe.json in it, or name another folder"
+                f"{self.path} holds a training run of another recipe (different: {', '.join(changed)}); resume it with "
+                "the recipe.json in it, or name another folder"
             )
 
     def load_state(self) -> dict[str, Any] | None:
-        """The last save, or None. The log is cut back to it."""
+        """The last save, or None. Later lines of the log are removed."""
         if not self._state.is_file():
             return None
         state = torch.load(self._state, map_location="cpu", weights_only=True)
@@ -83,11 +83,11 @@ class RunFolder:
         return state
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Replace the last save; a kill in the middle leaves the old one."""
+        """Replace the last save; after a kill while writing, the old one is still there."""
         if self.writer:
-            part = self._state.with_suffix(".part")
-            torch.save(state, part)
-            os.replace(part, self._state)
+            unfinished = self._state.with_suffix(".part")
+            torch.save(state, unfinished)
+            os.replace(unfinished, self._state)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append a line to the log."""
@@ -97,6 +97,6 @@ class RunFolder:
 
 
 def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)

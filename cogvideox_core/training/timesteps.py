@@ -2,34 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from .loop import chance
-
-
-@dataclass(frozen=True)
-class Focus:
-    """`share` of all clips are noised to timesteps from `low` to `high`, the others to any timestep.
-
-    What a video shows, and where, is decided at a few noise levels; a short training is better spent there.
-    """
-
-    low: int = 0
-    high: int = 1000
-    share: float = 0.0
-
-    def timestep(self, place: float, total: int) -> float:
-        """The timestep below which `place`, from 0 to 1, of all clips are."""
-        anywhere = (1 - self.share) / total
-        before, within = anywhere * self.low, anywhere * (self.high - self.low) + self.share
-        if place < before:
-            return place / anywhere
-        if place < before + within:
-            return self.low + (place - before) / within * (self.high - self.low)
-        return self.high + (place - before - within) / anywhere
-
-
-EVERYWHERE = Focus()
+from .objective import seeded_random
+from .recipe import EVERYWHERE, Focus
 
 
 def explicit_uniform(
@@ -39,13 +13,13 @@ def explicit_uniform(
     processes and accumulation steps, and each clip draws uniformly inside an interval of its own.
 
     So every step sees all noise levels, and its loss varies less from one step to the next. Which clip gets which
-    interval is shuffled anew in every step. Inside the `focus` intervals are narrower.
+    interval is shuffled in every step. Inside the `focus` intervals are narrower.
     Source: arXiv 2408.06072 section 3.4; without focus.
     """
     intervals = list(range(batch_size))
-    chance(seed, step).shuffle(intervals)
-    places = [(intervals[slot] + chance(seed, step, slot).random()) / batch_size for slot in slots]
-    return [_timestep(place, total, focus) for place in places]
+    seeded_random(seed, step).shuffle(intervals)
+    shares = [(intervals[slot] + seeded_random(seed, step, slot).random()) / batch_size for slot in slots]
+    return [_timestep(share, total, focus) for share in shares]
 
 
 def independent(
@@ -53,8 +27,24 @@ def independent(
 ) -> list[int]:
     """One timestep per clip, each drawn from all of them: the usual way, for comparison."""
     del batch_size
-    return [_timestep(chance(seed, step, slot).random(), total, focus) for slot in slots]
+    return [_timestep(seeded_random(seed, step, slot).random(), total, focus) for slot in slots]
 
 
-def _timestep(place: float, total: int, focus: Focus) -> int:
-    return min(int(focus.timestep(place, total)), total - 1)
+def _timestep(share: float, total: int, focus: Focus) -> int:
+    return min(int(_quantile(share, total, focus)), total - 1)
+
+
+def _quantile(share: float, total: int, focus: Focus) -> float:
+    """The timestep below which `share`, from 0 to 1, of all clips are.
+
+    The density over timesteps has two levels, one inside and one outside of the focus, so the share of clips below a
+    timestep is a line of three pieces; this is its inverse.
+    """
+    outside = (1 - focus.share) / total  # share of clips for each timestep outside of the focus
+    below = outside * focus.low
+    within = outside * (focus.high - focus.low) + focus.share
+    if share < below:
+        return share / outside
+    if share < below + within:
+        return focus.low + (share - below) / within * (focus.high - focus.low)
+    return focus.high + (share - below - within) / outside

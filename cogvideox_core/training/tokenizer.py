@@ -1,4 +1,4 @@
-"""A tokenizer of one's own: a small SentencePiece model in the files of T5's tokenizer."""
+"""Training a tokenizer: a small SentencePiece model, written as the files of T5's tokenizer."""
 
 from __future__ import annotations
 
@@ -12,24 +12,40 @@ from typing import Any
 
 from ..models.text_encoder import MAX_LENGTH
 
-_EXTRA_IDS = 100  # T5's sentinels; its tokenizer classes expect them behind the vocabulary
+_EXTRA_IDS = 100  # T5's sentinels; its tokenizer classes expect them after the vocabulary
 
 
 def train_tokenizer(sentences: Iterable[str], folder: str | Path, vocab_size: int, max_length: int = MAX_LENGTH) -> int:
     """Write the `tokenizer` folder of a vocabulary learned from `sentences`.
 
-    Words become one piece if they are frequent; every word can be spelled in letters. Capitals count as small letters.
+    Frequent words become one piece; every other word can be spelled in letters. Upper case counts as lower case.
 
     Returns: how many embeddings a text encoder needs.
     """
-    import sentencepiece
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    model, pieces = _train_pieces(sentences, vocab_size)
+    (folder / "spiece.model").write_bytes(model)
+    extra = [f"<extra_id_{index}>" for index in range(_EXTRA_IDS)]
+    special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "additional_special_tokens": extra}
+    _write(folder / "special_tokens_map.json", special)
+    config = {"tokenizer_class": "T5Tokenizer", "extra_ids": _EXTRA_IDS, "legacy": True}
+    _write(
+        folder / "tokenizer_config.json", {**config, "model_max_length": max_length, "sp_model_kwargs": {}, **special}
+    )
+    # As in T5, the sentinels count down: <extra_id_99> follows the last piece.
+    _write(folder / "added_tokens.json", {name: pieces + _EXTRA_IDS - 1 - i for i, name in enumerate(extra)})
+    return pieces + _EXTRA_IDS
+
+
+def _train_pieces(sentences: Iterable[str], vocab_size: int) -> tuple[bytes, int]:
+    """A SentencePiece model, and how many pieces it has: `vocab_size` or fewer."""
+    import sentencepiece
+
+    model = io.BytesIO()
     with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
         rules.writelines(f"{ord(letter):X}\t{ord(letter.lower()):X}\n" for letter in string.ascii_uppercase)
         rules.flush()
-        model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_writer=model,
@@ -48,16 +64,7 @@ def train_tokenizer(sentences: Iterable[str], folder: str | Path, vocab_size: in
             num_threads=1,
             minloglevel=2,
         )
-    (folder / "spiece.model").write_bytes(model.getvalue())
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
-    extra = [f"<extra_id_{index}>" for index in range(_EXTRA_IDS)]
-    special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "additional_special_tokens": extra}
-    _write(folder / "special_tokens_map.json", special)
-    _write(folder / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", "extra_ids": _EXTRA_IDS,
-        "legacy": True, "model_max_length": max_length, "sp_model_kwargs": {}, **special})  # fmt: skip
-    # As in T5, the sentinels count down: <extra_id_99> follows the last piece.
-    _write(folder / "added_tokens.json", {name: pieces + _EXTRA_IDS - 1 - i for i, name in enumerate(extra)})
-    return pieces + _EXTRA_IDS
+    return model.getvalue(), sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).vocab_size()
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

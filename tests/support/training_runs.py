@@ -1,4 +1,4 @@
-"""What the tests of training share: small recipes, and runs of the command in processes of their own."""
+"""What the tests of training share: small recipes, and training runs by the command."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cogvideox_core.training.demo_world.clips import WorldClips
-from cogvideox_core.training.diffusion import DiffusionObjective
+from cogvideox_core.training.__main__ import main
+from cogvideox_core.training.demo_world.world_clips import WorldClips
+from cogvideox_core.training.diffusion_objective import DiffusionObjective
 from cogvideox_core.training.recipe import parse_recipe
-from cogvideox_core.training.stages import Places, make_objective
+from cogvideox_core.training.stages import Folders, make_objective
+
+
+def muon(learning_rate: float) -> dict[str, float]:
+    """The field that asks for Muon, where PyTorch has it: 2.9 and later."""
+    return {"muon_learning_rate": learning_rate} if hasattr(torch.optim, "Muon") else {}
+
 
 OPTIMISATION = {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1, "log_every": 1, "save_every": 2}
 DIFFUSION = {
@@ -29,8 +37,13 @@ DIFFUSION = {
         {"num_frames": 9, "height": 32, "width": 48, "count": 4, "share": 0.5},
         {"num_frames": 1, "height": 48, "width": 48, "count": 4, "first": 10, "share": 0.5},
     ],
-    "optimisation": OPTIMISATION | {"muon_learning_rate": 1e-3},
+    "optimisation": OPTIMISATION | muon(1e-3),
 }
+LORA = {name: value for name, value in DIFFUSION.items() if name not in ("questions", "train_text_encoder")} | {
+    "lora": {"rank": 3},
+    "optimisation": OPTIMISATION,
+}
+LORA_FILE = "pytorch_lora_weights.safetensors"
 AUTOENCODER = {
     "stage": "autoencoder",
     "phases": [
@@ -39,39 +52,61 @@ AUTOENCODER = {
     ],
     "optimisation": OPTIMISATION,
 }
+TEXT = {
+    "stage": "text",
+    "text_encoder": {"vocab_size": 400, "d_model": 48, "d_kv": 16, "num_heads": 3, "d_ff": 64, "num_layers": 2},
+    "text_tokens": [24, 40],
+    "optimisation": OPTIMISATION | {"batch_size": 48, "learning_rate": 5e-3} | muon(1e-2),
+}
 
 
-def command(recipe: Path, folder: Path, model: Path, *options: str, processes: int = 1) -> list[str]:
+def arguments(recipe: Path, folder: Path, model: Path, *options: str) -> list[str]:
+    """What follows `python -m cogvideox_core.training`."""
+    return [str(recipe), str(folder), "--model", str(model), "--cpu", *options]
+
+
+def train(recipe: dict[str, Any], folder: Path, model: Path, *options: str) -> None:
+    """A training run in this process."""
+    path = folder.with_suffix(".json")
+    path.write_text(json.dumps(recipe))
+    assert main(arguments(path, folder, model, *options)) == 0
+
+
+def start(recipe: dict[str, Any], folder: Path, model: Path, *options: str, processes: int = 1) -> subprocess.Popen:
+    """A training run in processes of its own."""
+    path = folder.with_suffix(".json")
+    path.write_text(json.dumps(recipe))
     launch = [sys.executable]
     if processes > 1:
         launch += ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
         launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         launch += ["--main_process_port", str(random.randint(20000, 40000))]
-    module = ["-m", "cogvideox_core.training", str(recipe), str(folder), "--model", str(model), "--cpu", *options]
-    return [*launch, *module]
-
-
-def train(recipe: dict[str, Any], folder: Path, model: Path, *options: str, processes: int = 1) -> None:
-    path = folder.with_suffix(".json")
-    path.write_text(json.dumps(recipe))
+    command = [*launch, "-m", "cogvideox_core.training", *arguments(path, folder, model, *options)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command(path, folder, model, *options, processes=processes), capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    """The lines of a training run's log."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in log(folder)]
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
+    """All weights of the trained model, by folder and name."""
     files = sorted((folder / "model").rglob("*.safetensors"))
     assert files
-    return {f"{file.parent.name}.{name}": tensor for file in files for name, tensor in load_file(file).items()}
+    found = {}
+    for file in files:
+        found |= {f"{file.parent.name}.{name}": tensor for name, tensor in load_file(file).items()}
+    return found
 
 
 def objective_of(recipe: dict[str, Any], model: Path, folder: Path) -> DiffusionObjective:
-    made = make_objective(parse_recipe(recipe), WorldClips(), Places(model, folder / "latents", folder))
+    """The objective of a diffusion stage on clips of the demo world."""
+    made = make_objective(parse_recipe(recipe), WorldClips(), Folders(model, folder / "latents", folder))
     assert isinstance(made, DiffusionObjective)
     return made

@@ -18,7 +18,7 @@ from cogvideox_core.training.demo_world.world import (
     MOTIONS,
     SHAPES,
     Scene,
-    _background,
+    background_rows,
     make_scene,
     render,
     scene_of,
@@ -75,7 +75,7 @@ def spoil(video: Tensor, seed: int) -> Tensor:
 def painted(mask: Tensor, colour: str | tuple[int, int, int], frames: int = 9) -> Tensor:
     """A still video of a mask [H, W] in front of the night sky."""
     height, width = mask.shape
-    rows = _background(Scene((), "the night sky"), height)[:, None, :, None].expand(3, frames, height, width)
+    rows = background_rows(Scene((), "the night sky"), height)[:, None, :, None].expand(3, frames, height, width)
     rgb = torch.tensor(COLOURS[colour] if isinstance(colour, str) else colour) / 255
     return torch.where(mask, rgb[:, None, None, None], rows)
 
@@ -192,7 +192,7 @@ def test_frames_in_disorder_are_no_motion_we_know() -> None:
 
 def test_an_object_may_be_gone_for_one_frame_but_not_for_most() -> None:
     scene = scene_of("red", "ball", "moving left", "the sea")
-    video, rows = render(scene), _background(scene, 96)[:, :, None]
+    video, rows = render(scene), background_rows(scene, 96)[:, :, None]
     video[:, 8] = rows
     assert words(judge(video)) == words(scene)
     video[:, 8:] = rows[:, None]
@@ -229,7 +229,7 @@ def test_light_may_flicker() -> None:
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
 def test_an_empty_background_shows_nothing(background: str) -> None:
-    video = _background(Scene((), background), 96)[:, None, :, None].expand(3, 17, 96, 96)
+    video = background_rows(Scene((), background), 96)[:, None, :, None].expand(3, 17, 96, 96)
     assert judge(video) == judge(spoil(video, 0)) == Verdict(background=background)
     assert judge_all(video) == []
 

@@ -1,1 +1,1 @@
-"""The small rendered world that the demo models were trained on."""
+"""The demo world: rendered clips with captions, which the demo models were trained on."""

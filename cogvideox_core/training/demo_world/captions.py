@@ -1,4 +1,4 @@
-"""The words for the small world: what prompts the demo models understand.
+"""Captions of the demo world, and so the words that prompts of the demo models may have.
 
 `demo.PROMPT_GRAMMAR` is enough to write prompts; captions in training also use the synonyms, orders and stray words
 below.
@@ -11,7 +11,7 @@ import random
 from ...demo import PROMPT_GRAMMAR
 from .world import Scene, Thing
 
-# Synonyms of the words of `demo.PROMPT_GRAMMAR`. The word itself is among them, as likely as all others together.
+# Synonyms of the words of `demo.PROMPT_GRAMMAR`; the word itself is drawn as often as all of its synonyms together.
 _COLOUR_WORDS = {
     "red": ("crimson", "scarlet"),
     "orange": ("tangerine",),
@@ -66,12 +66,13 @@ _BACKGROUND_WORDS = {
     "a wooden wall": ("a wall", "a wood wall", "wooden boards", "planks"),
     "a sunset": ("the sunset", "an evening sky", "a dusk sky", "the evening sky"),
 }
-_PLACES = ("in front of", "before", "over", "against", "on", "with {} behind it", "at")
+_PREPOSITIONS = ("in front of", "before", "over", "against", "on", "with {} behind it", "at")
 _STRAY_WORDS = (
     "a video of", "an animation of", "a clip showing", "cinematic", "high quality", "beautiful", "slowly", "smoothly",
     "please", "very", "4k", "in the scene", "there is", "we see", "simple", "colourful", "nice", "happily",
 )  # fmt: skip
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_SIZE_SAID = 0.5  # share of objects whose size is named
 
 
 def prompt_of(scene: Scene) -> str:
@@ -82,7 +83,7 @@ def prompt_of(scene: Scene) -> str:
 
 
 def caption(scene: Scene, seed: int, *, moving: bool = True) -> str:
-    """A caption as somebody might write it: synonyms, free order, now and then a word that means nothing.
+    """A caption as a person might write it: synonyms, any order, sometimes a word without meaning.
 
     Args:
         scene: what is seen.
@@ -112,8 +113,8 @@ def _free(scene: Scene, chance: random.Random, moving: bool) -> str:
         return f"{background}, {objects}"
     if order < 0.3:
         return f"{objects}, {background.removeprefix('a ').removeprefix('the ')}"
-    place = chance.choice(_PLACES)
-    where = place.format(background) if "{}" in place else f"{place} {background}"
+    preposition = chance.choice(_PREPOSITIONS)
+    where = preposition.format(background) if "{}" in preposition else f"{preposition} {background}"
     return f"{where}, {objects}" if order < 0.45 else f"{objects} {where}"
 
 
@@ -139,9 +140,6 @@ def _thing(thing: Thing, chance: random.Random, moving: bool) -> str:
     return f"{noun} {chance.choice(_FINITE_VERBS[thing.motion])}"
 
 
-_SIZE_SAID = 0.5
-
-
 def _word(word: str, synonyms: dict[str, tuple[str, ...]], chance: random.Random) -> str:
     return word if chance.random() < 0.5 else chance.choice(synonyms[word])
 
@@ -151,7 +149,7 @@ def _article(noun: str) -> str:
 
 
 def _with_stray_word(text: str, chance: random.Random) -> str:
-    """A word the world has no picture for, somewhere: prompts of real people are full of them."""
+    """The text with a word that no scene shows, somewhere: people's prompts are full of such words."""
     if chance.random() < 0.6:
         stray = chance.choice(_STRAY_WORDS)
     else:

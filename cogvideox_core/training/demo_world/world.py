@@ -1,22 +1,22 @@
-"""The small world the demo models know: coloured shapes that move in front of plain backgrounds.
+"""The demo world, which the demo models were trained on: coloured shapes that move in front of plain backgrounds.
 
-A scene is a pure function of a seed, and a video is a pure function of a scene and a size. All lengths are fractions
-of the shorter side of the picture, so that a scene looks the same at every size.
+A scene is a function of a seed alone, and a video a function of a scene and a size. All lengths are fractions of the
+shorter side of the picture, so that a scene looks the same at every size.
 
-What keeps this world small enough for a small model: it lies on a grid of twelve cells, which at 96 pixels are the 8
-pixels of one latent. Objects start on every second line, which are the edges of a transformer's patches, horizons lie
-on any, and everything moves by whole cells in half a second, which at 8 frames a second are the 4 frames of one
-latent. So the same few pictures of a piece of an object come up again and again.
+A grid keeps this world simple enough for a small model. The shorter side has twelve cells; at 96 pixels a cell is the 8
+pixels of one latent. Objects start on every second line of the grid, on the edges of a transformer's patches; horizons
+are on any line; and everything moves by whole cells in half a second, which at 8 frames a second is one latent frame.
+So a token shows one of few pictures of a part of an object.
 
-Backgrounds change from row to row only, never along a row: that is what lets `judge` find the objects without
-learning anything.
+The colour of a background depends on the row only. That is why tools/judge.py can find objects by image analysis,
+without a trained network.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -42,13 +42,22 @@ COLOURS: dict[str, RGB] = {
 }
 
 CELL = 1 / 12
-_LINES = 2  # cells between the lines objects start on
+_LINES = 2  # cells between the lines that objects start on
 _HORIZON = 7 * CELL
 HORIZONS = (-CELL, 0.0, CELL)
 LIGHTS = (0.94, 1.0, 1.06)
 
-BACKGROUNDS: dict[str, tuple[tuple[float, RGB], ...]] = {
-    # Colours down the picture: (height of the stop from the top, colour); two stops at one height make an edge.
+Stop = tuple[float, RGB]
+"""A colour at a height of the picture, from 0 at the top to 1."""
+
+
+def _board(index: int) -> tuple[Stop, Stop, Stop]:
+    """One of the four boards of a wooden wall: dark where it touches the one above."""
+    top = index / 4
+    return (top, (92, 66, 48)), (top + 0.06, (132, 98, 72)), (top + 0.25, (118, 86, 62))
+
+
+BACKGROUNDS: dict[str, tuple[Stop, ...]] = {  # two stops at one height make an edge
     "a meadow": ((0.0, (118, 158, 190)), (_HORIZON, (172, 196, 204)), (_HORIZON, (104, 118, 66)), (1.0, (82, 94, 48))),
     "a desert": (
         (0.0, (142, 170, 186)),
@@ -58,11 +67,7 @@ BACKGROUNDS: dict[str, tuple[tuple[float, RGB], ...]] = {
     ),
     "the sea": ((0.0, (104, 136, 160)), (_HORIZON, (164, 184, 190)), (_HORIZON, (52, 96, 112)), (1.0, (26, 58, 78))),
     "the night sky": ((0.0, (8, 8, 20)), (1.0, (44, 44, 66))),
-    "a wooden wall": tuple(
-        stop
-        for board in range(4)
-        for stop in ((board / 4, (92, 66, 48)), (board / 4 + 0.06, (132, 98, 72)), (board / 4 + 0.25, (118, 86, 62)))
-    ),
+    "a wooden wall": (*_board(0), *_board(1), *_board(2), *_board(3)),
     "a sunset": ((0.0, (62, 50, 86)), (_HORIZON, (156, 104, 108)), (1.0, (196, 146, 122))),
 }
 
@@ -81,10 +86,11 @@ MOTIONS = (
 )
 
 SIZES: dict[str, float] = {"small": 0.13, "large": 0.2}
-"""Radii."""
+"""Radii of objects."""
 
-# Radius of the smallest circle round a shape of radius 1: shapes of one radius look equally large.
-_REACH = {"ball": 1.0, "square": 0.88 * math.sqrt(2), "triangle": 1.3, "star": 1.35, "ring": 1.1}
+REACH = {"ball": 1.0, "square": 0.88 * math.sqrt(2), "triangle": 1.3, "star": 1.35, "ring": 1.1}
+"""Radius of the circle around a shape of radius 1. Shapes of one radius look equally large."""
+
 _STAR_WAIST = 0.45  # of a star's reach
 _RING_HOLE = 0.52  # of a ring's reach
 _GROWTH = (0.6, 1.3)
@@ -96,12 +102,12 @@ _SIDEWAYS = ("moving left", "moving right")
 _UPRIGHT = ("moving up", "moving down", "bouncing")
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom: where the centre of an object may be
-Place = tuple[float, float, float]  # x, y, radius
+Position = tuple[float, float, float]  # x, y, radius
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what it is, and the random numbers in [0, 1) its path is made of."""
+    """One object: what it is, and three random numbers from 0 to 1 that its path depends on."""
 
     colour: str
     shape: str
@@ -115,22 +121,22 @@ class Thing:
 
     @property
     def radius(self) -> float:
-        """As large as it is at scale 1."""
+        """Its radius where it neither grows nor shrinks."""
         return SIZES[self.size]
 
     @property
     def reach(self) -> float:
         """Half the side of the square the object stays in, at its largest."""
         largest = _GROWTH[1] if self.motion in ("growing", "shrinking") else 1.0
-        return self.radius * _REACH[self.shape] * largest
+        return self.radius * REACH[self.shape] * largest
 
 
 @dataclass(frozen=True)
 class Scene:
     """One or two objects in front of a background.
 
-    `horizon` shifts the background's stops, `light` multiplies its colours; `stacked` says whether two objects stand
-    above each other or side by side.
+    `horizon` shifts the background's stops down, `light` multiplies its colours. Two objects are one above the other
+    if `stacked`, else side by side.
     """
 
     things: tuple[Thing, ...]
@@ -155,7 +161,7 @@ def _hold_out() -> frozenset[Combination]:
 
 
 HELD_OUT: frozenset[Combination] = _hold_out()
-"""The combinations no training video shows: what a model makes of them, it has composed."""
+"""The combinations that no training video shows. A model that makes a video of one has composed it."""
 
 
 def make_scene(seed: int, *, pairs: float = 0.12, held_out: bool = False) -> Scene:
@@ -180,7 +186,7 @@ def make_scene(seed: int, *, pairs: float = 0.12, held_out: bool = False) -> Sce
 
 
 def _go_together(one: Thing, other: Thing) -> bool:
-    """Whether two objects can be told apart by their words, and halves of a picture leave both room to move."""
+    """Whether words distinguish two objects, and half a picture has room for each one's motion."""
     motions = {one.motion, other.motion}
     crossing = motions & set(_SIDEWAYS) and motions & set(_UPRIGHT)
     return one.colour != other.colour and one.shape != other.shape and not crossing
@@ -194,29 +200,22 @@ def scene_of(colour: str, shape: str, motion: str, background: str, seed: int = 
 
 
 def _draw_thing(chance: random.Random, count: int) -> Thing:
-    motions = [
-        motion for motion in MOTIONS if count == 1 or motion != "going in a circle"
-    ]  # half a picture is too small
-    colour, shape, motion = chance.choice(list(COLOURS)), chance.choice(SHAPES), chance.choice(motions)
+    in_half_a_picture = [motion for motion in MOTIONS if motion != "going in a circle"]  # for which it is too small
+    colour = chance.choice(list(COLOURS))
+    shape = chance.choice(SHAPES)
+    motion = chance.choice(MOTIONS if count == 1 else in_half_a_picture)
     size = "small" if count == 2 else chance.choice(list(SIZES))
-    return Thing(
-        colour,
-        shape,
-        motion,
-        size,
-        (chance.random(), chance.random(), chance.random()),
-    )
+    return Thing(colour, shape, motion, size, (chance.random(), chance.random(), chance.random()))
 
 
 # --- Motion ------------------------------------------------------------------------------------------------------
 
 
 def _grid(low: float, high: float) -> range:
-    """Every second line of the grid from low to high; the line nearest to the middle if there is none."""
+    """Every second line of the grid from low to high; if there is none, the line nearest to the middle."""
+    lines = range(_LINES * math.ceil(low / CELL / _LINES), math.floor(high / CELL) + 1, _LINES)
     middle = round((low + high) / 2 / CELL)
-    return range(_LINES * math.ceil(low / CELL / _LINES), math.floor(high / CELL) + 1, _LINES) or range(
-        middle, middle + 1
-    )
+    return lines or range(middle, middle + 1)
 
 
 def _pick(lines: range, chance: float) -> int:
@@ -224,25 +223,35 @@ def _pick(lines: range, chance: float) -> int:
 
 
 def _stretch(lines: range, cells: int, chance: float) -> tuple[int, int]:
-    """The lines between which something moves: so many cells apart, if there is room."""
+    """The lines between which something moves: `cells` apart, or as many as there is room for."""
     cells = min(cells, lines[-1] - lines[0])
     low = _pick(range(lines[0], lines[-1] - cells + 1, _LINES), chance)
     return low, low + cells
 
 
 def _between(lines: range, cells: int) -> range:
-    """The lines that are so many cells from both ends."""
+    """The lines that are at least `cells` away from both ends."""
     return range(lines[0] + cells, lines[-1] - cells + 1, _LINES)
 
 
-def _place(thing: Thing, box: Box, seconds: float, duration: float) -> Place:
-    """Where the centre is after `seconds` of `duration`, and the radius then."""
+def _position(thing: Thing, box: Box, seconds: float, duration: float) -> Position:
+    """The centre after `seconds` of `duration`, and the radius then."""
+    progress = seconds / duration if duration else 0.0
+    x, y = _centre(thing, box, seconds, progress, duration)
+    scale = 1.0
+    if thing.motion in ("growing", "shrinking"):
+        start, end = _GROWTH if thing.motion == "growing" else _GROWTH[::-1]
+        scale = start + progress * (end - start)
+    return x * CELL, y * CELL, thing.radius * scale
+
+
+def _centre(thing: Thing, box: Box, seconds: float, progress: float, duration: float) -> tuple[float, float]:
+    """x and y in cells."""
     left, top, right, bottom = box
     columns, rows = _grid(left, right), _grid(top, bottom)
     first, second, third = thing.chances
     x: float = _pick(columns, first)
     y: float = _pick(rows, second)
-    progress = seconds / duration if duration else 0.0
     cells = round(_SPEED * duration / CELL)
     if thing.motion in _SIDEWAYS:
         low, high = _stretch(columns, cells, first)
@@ -258,21 +267,19 @@ def _place(thing: Thing, box: Box, seconds: float, duration: float) -> Place:
         angle = math.pi * seconds + math.pi / 2 * int(4 * third)
         x = _pick(_between(columns, radius), first) + radius * math.cos(angle)
         y = _pick(_between(rows, radius), second) + radius * math.sin(angle)
-    scale = 1.0
-    if thing.motion in ("growing", "shrinking"):
-        start, end = _GROWTH if thing.motion == "growing" else _GROWTH[::-1]
-        scale = start + progress * (end - start)
-    return x * CELL, y * CELL, thing.radius * scale
+    return x, y
 
 
-def tracks(scene: Scene, num_frames: int, height: int, width: int) -> list[list[Place]]:
+def tracks(scene: Scene, num_frames: int, height: int, width: int) -> list[list[Position]]:
     """Centre and radius of each object in each frame, in fractions of the shorter side: (x, y, radius)."""
     unit, duration = min(height, width), (num_frames - 1) / FPS
     boxes = _boxes(scene, height / unit, width / unit)
-    return [
-        [_place(thing, box, frame / FPS, duration) for frame in range(num_frames)]
-        for thing, box in zip(scene.things, boxes, strict=True)
-    ]
+    times = [frame / FPS for frame in range(num_frames)]
+    return [_track(thing, box, times, duration) for thing, box in zip(scene.things, boxes, strict=True)]
+
+
+def _track(thing: Thing, box: Box, times: Sequence[float], duration: float) -> list[Position]:
+    return [_position(thing, box, seconds, duration) for seconds in times]
 
 
 def _boxes(scene: Scene, height: float, width: float) -> list[Box]:
@@ -303,13 +310,13 @@ def _ball(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _ring(x: Tensor, y: Tensor) -> Tensor:
-    outer = _REACH["ring"]
+    outer = REACH["ring"]
     middle, half_width = outer * (1 + _RING_HOLE) / 2, outer * (1 - _RING_HOLE) / 2
     return (torch.hypot(x, y) - middle).abs() - half_width
 
 
 def _square(x: Tensor, y: Tensor) -> Tensor:
-    side = _REACH["square"] / math.sqrt(2)
+    side = REACH["square"] / math.sqrt(2)
     return torch.maximum(x.abs(), y.abs()) - side
 
 
@@ -339,8 +346,8 @@ def _polygon(corners: list[tuple[float, float]]) -> Distance:
 _OUTLINES: dict[str, Distance] = {
     "ball": _ball,
     "square": _square,
-    "triangle": _polygon(_corners(3, [_REACH["triangle"]] * 3)),
-    "star": _polygon(_corners(10, [_REACH["star"], _REACH["star"] * _STAR_WAIST] * 5)),
+    "triangle": _polygon(_corners(3, [REACH["triangle"]] * 3)),
+    "star": _polygon(_corners(10, [REACH["star"], REACH["star"] * _STAR_WAIST] * 5)),
     "ring": _ring,
 }
 
@@ -351,7 +358,7 @@ def render(scene: Scene, num_frames: int = NUM_FRAMES, height: int = HEIGHT, wid
     Returns: [3, F, H, W] in [0, 1], float32, antialiased.
     """
     unit = min(height, width)
-    video = _background(scene, height)[:, None, :, None].expand(3, num_frames, height, width).clone()
+    video = background_rows(scene, height)[:, None, :, None].expand(3, num_frames, height, width).clone()
     rows = (torch.arange(height, dtype=torch.float32) + 0.5)[:, None] / unit
     columns = (torch.arange(width, dtype=torch.float32) + 0.5)[None, :] / unit
     for thing, track in zip(scene.things, tracks(scene, num_frames, height, width), strict=True):
@@ -362,8 +369,8 @@ def render(scene: Scene, num_frames: int = NUM_FRAMES, height: int = HEIGHT, wid
     return video
 
 
-def _background(scene: Scene, height: int) -> Tensor:
-    """[3, H]: the colours of the rows."""
+def background_rows(scene: Scene, height: int) -> Tensor:
+    """[3, H] in [0, 1]: the colour of each row behind the objects."""
     stops = BACKGROUNDS[scene.background]
     heights = [stop if stop in (0.0, 1.0) else stop + scene.horizon for stop, _ in stops]
     colours = torch.stack([_colour(colour) for _, colour in stops], dim=1) * scene.light

@@ -1,9 +1,8 @@
-"""The small world and its captions: the same on every machine, inside the picture, and said in words that mean it."""
+"""The demo world: the same scenes on every machine, objects inside the picture, combinations held out."""
 
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,21 +10,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from cogvideox_core.training.demo_world import captions, world
-from cogvideox_core.training.demo_world.captions import PROMPT_GRAMMAR, caption, prompt_of
+from cogvideox_core.training.demo_world.captions import caption
 from cogvideox_core.training.demo_world.world import (
     BACKGROUNDS,
     COLOURS,
     HELD_OUT,
     LIGHTS,
     MOTIONS,
+    REACH,
     SHAPES,
     SIZES,
     Scene,
+    background_rows,
     combinations,
     make_scene,
     render,
     scene_of,
+    tracks,
 )
 
 SEEDS = range(3000)
@@ -62,14 +63,14 @@ GOLDEN = [
 
 def background_of(scene: Scene, height: int) -> Tensor:
     """[3, 1, H, 1]: the scene without its objects."""
-    return world._background(scene, height)[:, None, :, None]
+    return background_rows(scene, height)[:, None, :, None]
 
 
-def places(scene: Scene, num_frames: int, height: int, width: int) -> Iterator[list[tuple[float, float, float]]]:
+def positions(scene: Scene, num_frames: int, height: int, width: int) -> Iterator[list[tuple[float, float, float]]]:
     """x, y and reach of each object, frame by frame, in fractions of the shorter side."""
-    for found in zip(*world.tracks(scene, num_frames, height, width), strict=True):
+    for found in zip(*tracks(scene, num_frames, height, width), strict=True):
         pairs = zip(scene.things, found, strict=True)
-        yield [(x, y, radius * world._REACH[thing.shape]) for thing, (x, y, radius) in pairs]
+        yield [(x, y, radius * REACH[thing.shape]) for thing, (x, y, radius) in pairs]
 
 
 # --- Scenes ------------------------------------------------------------------------------------------------------
@@ -102,8 +103,8 @@ def test_held_out_combinations_are_in_no_training_scene_and_in_every_other() -> 
 
 def test_enough_is_held_out_of_everything() -> None:
     assert len(HELD_OUT) >= 64 and set(combinations()) >= HELD_OUT
-    for values, place in ((COLOURS, 0), (SHAPES, 1), (MOTIONS, 2)):
-        counts = Counter(combination[place] for combination in HELD_OUT)
+    for values, index in ((COLOURS, 0), (SHAPES, 1), (MOTIONS, 2)):
+        counts = Counter(combination[index] for combination in HELD_OUT)
         assert set(counts) == set(values)
         assert max(counts.values()) - min(counts.values()) <= 1  # equally often, as far as 72 can be shared out
 
@@ -163,7 +164,7 @@ def test_objects_stay_inside_the_picture(size: tuple[int, int], pairs: float) ->
 def test_every_path_stays_inside_and_two_objects_never_meet(size: tuple[int, int]) -> None:
     height, width = (side / min(size) for side in size)
     for seed in range(400):
-        for found in places(make_scene(seed, pairs=0.7), 17, *size):
+        for found in positions(make_scene(seed, pairs=0.7), 17, *size):
             for x, y, reach in found:
                 assert reach < x < width - reach and reach < y < height - reach, seed
             if len(found) == 2:
@@ -173,18 +174,18 @@ def test_every_path_stays_inside_and_two_objects_never_meet(size: tuple[int, int
 
 def test_objects_are_on_the_grid_whenever_a_latent_begins() -> None:
     for seed in range(300):
-        for found in list(places(make_scene(seed, pairs=0.3), 17, 96, 96))[::4]:
+        for found in list(positions(make_scene(seed, pairs=0.3), 17, 96, 96))[::4]:
             for x, y, _ in found:
                 assert abs(x * 12 - round(x * 12)) < 1e-6 and abs(y * 12 - round(y * 12)) < 1e-6, seed
     for seed in range(300):
-        ((x, y, _),) = next(places(make_scene(seed, pairs=0.0), 1, 96, 96))
+        ((x, y, _),) = next(positions(make_scene(seed, pairs=0.0), 1, 96, 96))
         assert abs(x * 6 - round(x * 6)) < 1e-6 and abs(y * 6 - round(y * 6)) < 1e-6, seed
 
 
 def test_pairs_move_as_they_are_said_to() -> None:
     for seed in range(300):
         scene = make_scene(seed, pairs=1.0)
-        first, last = (frames for i, frames in enumerate(places(scene, 17, 96, 96)) if i in (0, 16))
+        first, last = (frames for i, frames in enumerate(positions(scene, 17, 96, 96)) if i in (0, 16))
         for thing, (ax, ay, _), (bx, by, _) in zip(scene.things, first, last, strict=True):
             moved = {"moving left": (-4, 0), "moving right": (4, 0), "moving up": (0, -4), "moving down": (0, 4)}
             wanted = moved.get(thing.motion, (0, 0))
@@ -195,7 +196,7 @@ def test_pairs_move_as_they_are_said_to() -> None:
 def test_backgrounds_change_from_row_to_row_only_and_are_unlike_every_object(background: str) -> None:
     for light in (min(LIGHTS), max(LIGHTS)):
         scene = scene_of("red", "ball", "standing still", background)
-        rows = world._background(Scene(scene.things, background, 0.0, light), 96)  # [3, H]
+        rows = background_rows(Scene(scene.things, background, 0.0, light), 96)  # [3, H]
         for colour, rgb in COLOURS.items():
             distance = (rows - torch.tensor(rgb)[:, None] / 255).square().sum(dim=0).sqrt()
             assert distance.min() > 0.24, (colour, light)
@@ -219,85 +220,3 @@ def test_shapes_have_the_areas_of_their_outlines() -> None:
         video, empty = render(scene, 1, 192, 192), background_of(scene, 192)
         covered = ((video - empty).sum(dim=0) / (246 / 255 * 3 - empty.sum(dim=0))).sum()
         assert covered / (scene.things[0].radius * 192) ** 2 == pytest.approx(area, rel=0.01), shape
-
-
-# --- Captions ----------------------------------------------------------------------------------------------------
-
-
-def all_captions(moving: bool = True) -> list[str]:
-    return [caption(make_scene(seed), seed, moving=moving) for seed in SEEDS]
-
-
-def says(text: str, words: str, strays: int = 0) -> bool:
-    """Whether a text has these words, next to each other but for so many strays."""
-    between = rf"(?: \S+){{0,{strays}}} "
-    return re.search(rf"\b{between.join(map(re.escape, words.split()))}\b", text.lower()) is not None
-
-
-def motion_words() -> set[str]:
-    tables = (captions._MOTION_WORDS, captions._FINITE_VERBS)
-    return set(MOTIONS).union(*(words for table in tables for words in table.values()))
-
-
-def test_a_caption_is_its_scene_and_seed() -> None:
-    before = all_captions()
-    random.seed(1)
-    assert before == all_captions()
-    scene = make_scene(2)
-    assert len({caption(scene, seed) for seed in range(200)}) > 100
-
-
-@pytest.mark.parametrize("moving", [True, False])
-def test_captions_are_tidy(moving: bool) -> None:
-    for text in all_captions(moving):
-        assert text == text.strip() and text
-        assert not re.search(r"  |[{}]| [,.:]|,,|\.\.", text), text
-
-
-def test_captions_of_pictures_name_no_motion() -> None:
-    words = motion_words()
-    for text in all_captions(moving=False):
-        assert not [word for word in words if says(text, word)], text
-
-
-def test_captions_of_videos_name_the_motion_of_every_object_and_no_other() -> None:
-    for seed, text in enumerate(all_captions()):
-        known = [
-            (*captions._MOTION_WORDS[thing.motion], *captions._FINITE_VERBS[thing.motion], thing.motion)
-            for thing in make_scene(seed).things
-        ]
-        assert all(any(says(text, word, strays=4) for word in words) for words in known), text
-        strange = motion_words().difference(*known)
-        assert not [word for word in strange if says(text, word)], text
-
-
-def test_no_two_words_are_the_same_for_different_things() -> None:
-    tables = (captions._COLOUR_WORDS, captions._SHAPE_WORDS, captions._SIZE_WORDS, captions._BACKGROUND_WORDS)
-    words = [word for table in tables for key, synonyms in table.items() for word in {key, *synonyms}]
-    moves = [captions._MOTION_WORDS[motion] + captions._FINITE_VERBS[motion] + (motion,) for motion in MOTIONS]
-    words += [word for choices in moves for word in choices]
-    assert [word for word, count in Counter(words).items() if count > 1] == []
-
-
-def test_the_grammar_makes_a_prompt_of_every_choice() -> None:
-    assert list(PROMPT_GRAMMAR) == ["colour", "shape", "motion", "background", "template"]
-    lists = {key: words for key, words in PROMPT_GRAMMAR.items() if isinstance(words, list)}
-    assert list(lists) == ["colour", "shape", "motion", "background"]
-    assert [set(words) for words in lists.values()] == [set(COLOURS), set(SHAPES), set(MOTIONS), set(BACKGROUNDS)]
-    template = PROMPT_GRAMMAR["template"]
-    assert isinstance(template, str)
-    first = {key: words[0] for key, words in lists.items()}
-    for key, words in lists.items():
-        for word in words:
-            prompt = template.format(**first | {key: word})
-            assert "{" not in prompt and says(prompt, word)
-            scene = scene_of(**first | {key: word})
-            assert prompt_of(scene) == prompt
-
-
-def test_every_word_of_the_grammar_and_every_synonym_is_used() -> None:
-    text = "\n".join(all_captions() + all_captions(moving=False))
-    tables = (captions._COLOUR_WORDS, captions._SHAPE_WORDS, captions._BACKGROUND_WORDS, captions._SIZE_WORDS)
-    words = motion_words().union(*({key, *synonyms} for table in tables for key, synonyms in table.items()))
-    words |= {word for choices in PROMPT_GRAMMAR.values() if isinstance(choices, list) for word in choices}
-    assert sorted(word for word in words if not says(text, word)) == []
