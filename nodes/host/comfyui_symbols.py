@@ -52,11 +52,20 @@ SYMBOLS: dict[str, dict[str, str]] = {
         "scale_factor": "from z to the model's latents",
     },
     "comfy.model_sampling": {
+        "CONST": "schedules of flow models, which other nodes put on a MODEL",
+        "COSMOS_RFLOW": "as CONST",
+        "IMG_TO_IMG_FLOW": "as CONST",
         "ModelSamplingDiscrete": "timesteps and sigmas by a table",
         "V_PREDICTION": "from v to x0 and back",
     },
+    "comfy.model_sampling.EPS": {
+        "calculate_denoised": "what another node's schedule reads the model's output as",
+        "calculate_input": "as calculate_denoised",
+    },
     "comfy.model_sampling.ModelSamplingDiscrete": {
         "set_sigmas": "fills the table with the official schedule",
+        "sigma_max": "the ends of another node's schedule",
+        "sigma_min": "the ends of another node's schedule",
         "sigmas": "the table",
         "timestep": "the timestep of a sigma",
     },
@@ -257,6 +266,8 @@ KEYS: dict[str, dict[str, str]] = {
         "patches_replace": "blocks that others replace",
         "patches": "what others put behind blocks and attention",
         "attn1_output_patch": "what others put behind attention",
+        "attn1_patch": "what others put before it, which the transformer does not call",
+        "rope_options": "changes to rotary positions",
     },
     "comfy/ops.py": {
         "comfy_cast_weights": "whether a layer's weights are cast when it is called",

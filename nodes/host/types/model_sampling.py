@@ -14,7 +14,11 @@ from .other_nodes import node_of
 # The last a(t) is 0, which has no finite sigma; ComfyUI's own zero-SNR schedules put this in its place.
 TERMINAL_ALPHA = 4.8973451890853435e-08
 
-_FLOW = tuple(getattr(comfy.model_sampling, name) for name in ("CONST", "COSMOS_RFLOW", "IMG_TO_IMG_FLOW"))
+_FLOW = (
+    comfy.model_sampling.CONST,
+    comfy.model_sampling.COSMOS_RFLOW,
+    comfy.model_sampling.IMG_TO_IMG_FLOW,
+)
 _LAST_TIMESTEP = 999
 
 

@@ -71,8 +71,8 @@ def without_effect(options: Mapping[str, Any], name: str, blocks: int, rotates: 
         blocks: how many the model has.
         rotates: whether it has rotary positions.
     """
-    for part, node in _foreign_parts(options):
-        yield f"{node} does nothing on {name}: it changes what only {part} have; take it out"
+    for node, parts in _foreign_parts(options).items():
+        yield f"{node} does nothing on {name}: it changes what only {parts} have; take it out"
     yield from _missing_blocks(options, name, blocks)
     if not rotates and rotary_axes(options) != TRAINED_AXES:
         yield f"ScaleROPE does nothing on {name}, which has no rotary positions; take it out"
@@ -106,14 +106,16 @@ def _maker(patch: Callable[..., Any]) -> tuple[str, str]:
     return patch.__module__, patch.__qualname__.partition(".<locals>")[0]
 
 
-def _foreign_parts(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Whose parts are patched that this transformer lacks, and by which node."""
+def _foreign_parts(options: Mapping[str, Any]) -> dict[str, str]:
+    """Each node that patches parts which this transformer lacks, and what has them."""
+    found: dict[str, str] = {}
     for kind, patches in options.get("patches", {}).items():
         for patch in () if kind in _TAKEN else patches:
-            yield "U-Nets" if kind in _OF_UNETS else "other models", node_of(patch)
+            found[node_of(patch)] = "U-Nets" if kind in _OF_UNETS else "other models"
     for kind, replaced in options.get("patches_replace", {}).items():
         for patch in () if kind == "dit" else replaced.values():
-            yield "U-Nets" if kind in _OF_UNETS else "other models", node_of(patch)
+            found[node_of(patch)] = "U-Nets" if kind in _OF_UNETS else "other models"
+    return found
 
 
 def _missing_blocks(options: Mapping[str, Any], name: str, blocks: int) -> Iterator[str]:

@@ -27,6 +27,14 @@ class HostTransformer(CogVideoXTransformer3D):
         self.dtype = dtype
         self.in_channels = self.config.in_channels  # which RenormCFG asks for
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            raise AttributeError(
+                f"CogVideoX's transformer has no {name!r}, which a node for another model asked for: take that node out"
+            ) from None
+
     def forward(
         self,
         x: Tensor,
