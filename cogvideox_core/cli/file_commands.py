@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from ..training.demo_world.world import make_scene, render
 from ..videos.preview_colours import fit_latent_rgb, write_latent_rgb
 from ..videos.video_io import read_video
 from ..weights.convert import FORMS, convert
@@ -85,6 +84,8 @@ def _fit_preview(options: Namespace) -> str:
 
 
 def _scenes() -> Iterator[Tensor]:
+    from ..training.demo_world.world import make_scene, render  # of the demo world, which nothing else here needs
+
     return (render(make_scene(seed))[None] for seed in range(_SCENES))
 
 
