@@ -56,6 +56,9 @@ class OpenWeights(Mapping[str, Tensor]):
     def __getitem__(self, key: str) -> Tensor:
         return self.entries[key].read()
 
+    def __contains__(self, key: object) -> bool:  # a Mapping's own would read the tensor
+        return key in self.entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 

@@ -18,6 +18,7 @@ from cogvideox_core import load_lora, load_pipeline
 from cogvideox_core.weights.errors import CheckpointError
 from cogvideox_core.weights.load import load_transformer, load_vae
 from tests.support.checkpoints import random_transformer, toy_transformer_config
+from tests.support.weight_files import resident_mib
 from tests.support.weight_forms import QUANTIZED, RENAMED, Writer
 
 SEEDS = range(4)
@@ -26,10 +27,6 @@ SHOWN = ("num_layers", "num_attention_heads", "in_channels", "text_embed_dim", "
 Corruption = Callable[[Path, random.Random], None]
 ONE: dict[str, Corruption] = {}
 SHARDS: dict[str, Corruption] = {}
-
-
-def resident_mib() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 
 def corruption(table: dict[str, Corruption]) -> Callable[[Corruption], Corruption]:

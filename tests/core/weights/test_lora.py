@@ -14,6 +14,7 @@ from torch import Tensor
 from cogvideox_core import load_lora, load_transformer
 from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from cogvideox_core.weights.errors import CheckpointError
+from cogvideox_core.weights.lora import module_shapes, read_lora, weight_shapes
 from tests.support.checkpoints import random_transformer, toy_transformer_config
 from tests.support.lora_forms import ALPHA, FORMS, RANK, Pairs, kohya, pairs_of, save, to_peft, with_metadata
 from tests.support.parity import assert_parity, relative_difference, snr_db
@@ -103,6 +104,26 @@ def test_loras_stack_and_their_strengths_change_at_once(base: Path, tmp_path: Pa
     assert_parity(run(model), by_hand(base, one, 1.5), 2e-5, "another strength")
     first.strength = 0.0
     assert torch.equal(run(model), plain)
+
+
+def test_a_file_is_read_once_for_the_check_and_the_model(base: Path, tmp_path: Path) -> None:
+    model = load_transformer(base, dtype="float32")
+    pairs, plain = pairs_of(model), run(model)
+    path = save(to_peft(pairs), tmp_path / "lora.safetensors")
+    file = read_lora(path, weight_shapes(dict(model.state_dict())))
+    path.unlink()
+    assert torch.equal(run(model), plain), "reading changes nothing"
+    lora = file.apply(model, 0.5)
+    assert lora.file is file and (lora.matched, lora.report()) == (file.matched, file.report())
+    assert_parity(run(model), by_hand(base, pairs, 0.5), 2e-5, "LoRA from a file that is read")
+    lora.remove()
+    assert torch.equal(run(model), plain)
+
+
+def test_the_shapes_before_a_model_is_built_are_those_of_its_layers(base: Path) -> None:
+    model = load_transformer(base)
+    before, after = weight_shapes(dict(model.state_dict())), module_shapes(model)
+    assert after and {name: before[name] for name in after} == after
 
 
 def test_a_scale_that_no_file_declares_can_be_one_over_the_rank(base: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -190,6 +191,19 @@ def test_matrices_are_rounded_one_at_a_time(base: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Tensor, "to", watched)
     load_transformer(base, dtype=torch.bfloat16, quantize="int8")
     assert cast and not {(512, 128), (128, 512)} & set(cast), "a feed-forward matrix was cast and kept"
+
+
+def test_bitsandbytes_says_everything_but_that_it_casts(
+    base: Path, caplog: pytest.LogCaptureFixture, state: dict[str, Tensor]
+) -> None:
+    """Its logger belongs to the whole process: one sentence is dropped, and nothing else of it."""
+    logger = logging.getLogger("bitsandbytes.autograd._functions")
+    level = logger.level
+    with caplog.at_level(logging.WARNING):
+        run(load_transformer(base, dtype="bfloat16", quantize="llm.int8"))
+        logger.warning("something else")
+    assert [record.getMessage() for record in caplog.records if record.name == logger.name] == ["something else"]
+    assert logger.level == level and len(logger.filters) == 1
 
 
 # --- Bad input --------------------------------------------------------------------------------------------------------
