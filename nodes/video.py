@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
@@ -77,20 +78,16 @@ class CogVideoXVideoPlayer(io.ComfyNode):
         audio=None,
     ) -> io.NodeOutput:
         _check_choices(images, video, reference, reference_video)
-        if images is None:
-            parts = video.get_components()
-            images, rate, sound = parts.images, Fraction(parts.frame_rate), parts.audio if audio is None else audio
-        else:
-            rate, sound = Fraction(fps).limit_denominator(1000), audio
+        frames, rate, sound = _parts(images, video, fps, audio)
         if reference_video is not None:
             reference = reference_video.get_components().images
-        for name, given in (("video", images), ("reference", reference)):
+        for name, given in (("video", frames), ("reference", reference)):
             if given is not None and len(given) == 0:
                 raise ValueError(f"the {name} has no frames; give at least one")
         if video is None or audio is not None:  # a video that stays as it is keeps its file's own encoding
-            video = encodable(images, rate, sound)
+            video = encodable(frames, rate, sound)
         about = {"has_audio": has_sound(sound), "settings": _settings(cls.hidden)}
-        measured, files = measure(images, reference, rate)
+        measured, files = measure(frames, reference, rate)
         try:
             saved = save_video(video, filename_prefix, save_output, cls.hidden)
         except BaseException:
@@ -98,7 +95,7 @@ class CogVideoXVideoPlayer(io.ComfyNode):
                 remove(file)
             raise
         shown = ui.PreviewVideo([saved]).as_dict()
-        return io.NodeOutput(video, images, ui={**shown, "cogvideox_player": [about | measured]})
+        return io.NodeOutput(video, frames, ui={**shown, "cogvideox_player": [about | measured]})
 
 
 def _check_choices(images, video, reference, reference_video) -> None:
@@ -107,6 +104,14 @@ def _check_choices(images, video, reference, reference_video) -> None:
         raise ValueError("give either images or video to CogVideoX Video Player, one of the two")
     if reference is not None and reference_video is not None:
         raise ValueError("give either reference or reference_video to CogVideoX Video Player, or neither")
+
+
+def _parts(images: torch.Tensor | None, video, fps: float, audio) -> tuple[torch.Tensor, Fraction, Any]:
+    """Frames [F, H, W, C] in 0 to 1, their rate and their sound, which `audio` replaces."""
+    if images is not None:
+        return images, Fraction(fps).limit_denominator(1000), audio
+    parts = video.get_components()
+    return parts.images, Fraction(parts.frame_rate), parts.audio if audio is None else audio
 
 
 def _settings(hidden) -> dict[str, str]:

@@ -73,7 +73,7 @@ def _name_losses(context: Context, name: str, row: ForeignNode) -> None:
     for one in row.inputs:
         value = node.inputs.get(one.name)
         if isinstance(one, Socket):
-            if one.lost and context.graph.source(value) and not _is_named(context, value):
+            if one.lost and isinstance(value, Link) and context.graph.source(value) and not _is_named(context, value):
                 context.lose(name, f"{one.name}: {one.lost}")
         elif not isinstance(value, Link) and one.is_lost(value):
             context.lose(name, f"{one.name}={value}: {one.lost}")

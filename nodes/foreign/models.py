@@ -19,7 +19,7 @@ def rewrite_model(context: Context, name: str, node: Node) -> None:
     published = MODELS.get(given["model"], PublishedModel((given["model"],)))
     _add_vae(context, name, (*published.names, VAE_FILE) if node.type in FOLDER_LOADERS else (VAE_FILE,))
     end = _with_loras(context, name)
-    if method := QUANTIZATIONS.get(given.get("quantization")):
+    if method := QUANTIZATIONS.get(given.get("quantization", "")):
         end = Link(graph.add("CogVideoXQuantizeINT8", name, {"model": end, "method": method}), 0)
     if settings := context.settings_at(name, "compile_args", "CogVideoXTorchCompileSettings"):
         backend = graph.nodes[settings].inputs["backend"]
@@ -27,7 +27,7 @@ def rewrite_model(context: Context, name: str, node: Node) -> None:
     for taker, key in takers:
         graph.nodes[taker].inputs[key] = end
     chosen = context.named(name, "transformer", published.names)
-    precision = PRECISIONS.get(given.get("precision", given.get("base_precision")), "default")
+    precision = PRECISIONS.get(given.get("precision", given.get("base_precision", "")), "default")
     graph.become(name, "CogVideoXLoadModel", {"model_name": chosen, "weight_dtype": precision})
 
 

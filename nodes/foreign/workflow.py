@@ -132,7 +132,7 @@ def _converted(graph: Json, numbers: _Numbers, find: Find, describe: Describe, s
         sentences.append(f"{_title(before[loss.node])}: {loss.sentence}")
     frame_nodes = {name: neutral.nodes.pop(name) for name in (_SUBGRAPH_INPUT, _SUBGRAPH_OUTPUT)}
     nodes = _written_nodes(neutral, before, describe)
-    ends = {_SUBGRAPH_OUTPUT: (frame_nodes[_SUBGRAPH_OUTPUT], None)}
+    ends: dict[str, tuple[Node, Json | None]] = {_SUBGRAPH_OUTPUT: (frame_nodes[_SUBGRAPH_OUTPUT], None)}
     ends |= {name: (node, nodes[name]) for name, node in neutral.nodes.items()}
     return _wired(graph, nodes, list(_ends(ends)), wires, numbers)
 
@@ -144,7 +144,7 @@ def _read(node: Json, wires: dict[int, _Wire]) -> Node:
     """A node of the canvas with its links, and with the values of which the names are known."""
     kind, inputs = node["type"], dict(_named_values(node))
     for key, slot in _keyed(node):
-        wire = wires.get(slot.get("link"))
+        wire = wires.get(slot.get("link", -1))
         if wire:
             inputs[key] = Link(wire.origin, wire.slot)
     return Node(kind, inputs, mode=node.get("mode", 0))
@@ -264,7 +264,7 @@ def _wired(graph: Json, nodes: dict[str, Json], ends: list[_End], wires: dict[in
     written = []
     form = graph["links"][0] if graph["links"] else []
     for end in ends:
-        number = numbers_before.get((*end.link, end.target, end.slot)) or numbers.next_link()
+        number = numbers_before.get((end.link.node, end.link.slot, end.target, end.slot)) or numbers.next_link()
         kind = _link_type(nodes, end, wires.get(number))
         wire = _Wire(number, end.link.node, end.link.slot, end.target, end.slot, kind)
         written.append(wire.written(form, raw.get(number)))

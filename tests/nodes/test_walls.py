@@ -42,7 +42,7 @@ def found(files: list[Path], *forbidden: str) -> list[str]:
 
 def of_comfyui(files: list[Path]) -> list[str]:
     hosts = sorted(host_modules(provision.comfyui()) - {"nodes"})  # ours are called so, too
-    plain = [f"{path.name}: nodes" for path in files if "import nodes\n" in path.read_text(encoding="utf-8")]
+    plain = [f"{path.name}: nodes" for path in files if "\nimport nodes" in path.read_text(encoding="utf-8")]
     return plain + [place for place in found(files, *hosts) if not place.partition(": ")[2].startswith(DOCUMENTED)]
 
 

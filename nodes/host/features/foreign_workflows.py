@@ -14,7 +14,7 @@ from aiohttp import web
 from comfy_api.latest import ComfyAPI, io
 from server import PromptServer
 
-import nodes
+import nodes as comfyui_nodes
 
 from ...foreign.drawing import Shape, Slot
 from ...foreign.prompt import convert_prompt
@@ -40,9 +40,14 @@ def install() -> None:
     server.app.on_startup.append(_start)
 
 
+def _installed() -> dict[str, Any]:
+    """The classes of all nodes, by id. `nodes` is ComfyUI's module; a type checker finds our folder of that name."""
+    return comfyui_nodes.NODE_CLASS_MAPPINGS  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def wrapper_is_installed() -> bool:
     """Whether any of the wrapper's nodes is registered: then they are its business, and nothing is done."""
-    return any(row.id in nodes.NODE_CLASS_MAPPINGS for row in TABLE)
+    return any(row.id in _installed() for row in TABLE)
 
 
 async def _start(_: web.Application) -> None:
@@ -67,8 +72,8 @@ def _replacement(row: ForeignNode) -> io.NodeReplace:
     """A row as ComfyUI's registry has it."""
     exchange = row.exchange
     assert exchange is not None
-    inputs = [{"new_id": ours, "old_id": theirs} for theirs, ours in exchange.inputs.items()]
-    constants = [{"new_id": ours, "set_value": value} for ours, value in exchange.constants.items()]
+    inputs: list[Any] = [{"new_id": ours, "old_id": theirs} for theirs, ours in exchange.inputs.items()]
+    constants: list[Any] = [{"new_id": ours, "set_value": value} for ours, value in exchange.constants.items()]
     return io.NodeReplace(
         new_node_id=exchange.node,
         old_node_id=row.id,
@@ -131,7 +136,7 @@ def find(component: str, names: Iterable[str]) -> str | None:
 
 def describe(kind: str) -> Shape:
     """Inputs and outputs of an installed node. Raises: KeyError if there is none of that name."""
-    node = nodes.NODE_CLASS_MAPPINGS[kind]
+    node = _installed()[kind]
     sections = node.INPUT_TYPES()
     given = {**sections.get("required", {}), **sections.get("optional", {})}
     names = getattr(node, "RETURN_NAMES", None) or node.RETURN_TYPES

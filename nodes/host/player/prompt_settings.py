@@ -85,7 +85,7 @@ def _loras(prompt: Prompt, start: str) -> Iterator[str]:
 def _literal(prompt: Prompt, node: str, name: str) -> str | None:
     """An input's value as text, from the node that holds it if it is linked; None if there is none."""
     value = _inputs(prompt, node).get(name)
-    if _is_link(prompt, value):
+    if isinstance(value, list) and _is_link(prompt, value):
         value = _inputs(prompt, value[0]).get(VALUE)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None

@@ -15,7 +15,7 @@ import comfy.text_encoders.sd3_clip
 import comfy.text_encoders.t5
 import torch
 from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
-from transformers import T5TokenizerFast
+from transformers import T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue] (made on first use)
 
 from ....cogvideox_core.models.text_encoder import MAX_LENGTH
 from ....cogvideox_core.weights.dtypes import weights_dtype
@@ -116,6 +116,7 @@ def _host_config(config: dict[str, Any]) -> dict[str, Any]:
 def _encoder_class(config: dict[str, Any], file_dtype: torch.dtype, take_weights: Callable[[Any], None]) -> type:
     """ComfyUI makes text encoders from a class; this one carries the sizes and weights of the file at hand."""
     host_config = _host_config(config)
+    host_class: Any = comfy.text_encoders.t5.T5  # ComfyUI's types expect CLIP's own models and tokenizers only
 
     class T5(comfy.sd1_clip.SDClipModel):
         def __init__(self, device="cpu", dtype=None, model_options=None):
@@ -125,14 +126,15 @@ def _encoder_class(config: dict[str, Any], file_dtype: torch.dtype, take_weights
                 textmodel_json_config=host_config,
                 dtype=dtype,
                 special_tokens={"end": EOS, "pad": PAD},
-                model_class=comfy.text_encoders.t5.T5,
+                model_class=host_class,
                 model_options=model_options or {},
             )
 
     class CogVideoXT5(comfy.sd1_clip.SD1ClipModel):
         def __init__(self, device="cpu", dtype=None, model_options=None):  # the file's dtype is kept, not ComfyUI's
+            encoder: Any = T5
             super().__init__(
-                device=device, dtype=file_dtype, name=NAME, clip_model=T5, model_options=model_options or {}
+                device=device, dtype=file_dtype, name=NAME, clip_model=encoder, model_options=model_options or {}
             )
             take_weights(getattr(self, NAME).transformer)
 
@@ -147,6 +149,8 @@ def _tokenizer_class(tokenizer: Any, width: int) -> type:
         def from_pretrained(path: str, **options: Any) -> Any:
             return tokenizer
 
+    opened: Any = Opened
+
     class T5Tokenizer(comfy.sd1_clip.SDTokenizer):
         def __init__(self, embedding_directory=None, tokenizer_data=None):
             super().__init__(
@@ -154,7 +158,7 @@ def _tokenizer_class(tokenizer: Any, width: int) -> type:
                 pad_with_end=False,
                 embedding_size=width,
                 embedding_key=NAME,
-                tokenizer_class=Opened,
+                tokenizer_class=opened,
                 has_start_token=False,
                 pad_to_max_length=False,
                 max_length=99999999,

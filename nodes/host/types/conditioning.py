@@ -111,8 +111,9 @@ def mask_condition(model: Any, vae: Any, video: Tensor, mask: Tensor, target: Ta
     pixels, hidden = _pixels(video, target, "video"), mask_pixels(mask, target.size, fit=target.fit)
     if variant.conditioning == "inpaint":
         return _inpaint_condition(vae, pixels, hidden, target.size)
-    shown = [_encode_video(vae, part) for part in quadmask_videos(pixels, hidden)]
-    return LatentCondition(quadmask_latents(*shown, _clip_size(vae, target.size)), "quadmask", vae.latent_channels)
+    known, masked = (_encode_video(vae, shown) for shown in quadmask_videos(pixels, hidden))
+    z = quadmask_latents(known, masked, _clip_size(vae, target.size))
+    return LatentCondition(z, "quadmask", vae.latent_channels)
 
 
 def known_frames_condition(vae: Any, start: Tensor, end: Tensor | None, target: Target) -> LatentCondition:

@@ -86,10 +86,11 @@ class CogVideoXModelConfig(comfy.supported_models_base.BASE):
 class CogVideoXModel(comfy.model_base.BaseModel):
     """A CogVideoX transformer with everything that belongs to it: schedule, scales, limits."""
 
+    diffusion_model: HostTransformer
+
     def __init__(self, model_config: CogVideoXModelConfig, device: torch.device | None = None) -> None:
-        super().__init__(
-            model_config, comfy.model_base.ModelType.V_PREDICTION, device=device, unet_model=HostTransformer
-        )
+        transformer: Any = HostTransformer  # which ComfyUI's own type does not expect
+        super().__init__(model_config, comfy.model_base.ModelType.V_PREDICTION, device=device, unet_model=transformer)
         self.schedule = NoiseSchedule(self.variant.schedule)
         self.model_sampling = CogVideoXModelSampling(model_config)
 
@@ -99,7 +100,9 @@ class CogVideoXModel(comfy.model_base.BaseModel):
 
     @property
     def variant(self) -> Variant:
-        return self.diffusion_model.variant
+        variant = self.diffusion_model.variant
+        assert variant is not None, "load_model gives one"
+        return variant
 
     def check_latents(self, shape: tuple[int, ...]) -> VideoSize:
         """The size of the video of latents [B, C, T, h, w], with or without leading frames.
@@ -209,7 +212,8 @@ def load_model(
     quantized = method == "int8" or holds_packed_weights(state_dict)
     dtypes = choose_dtypes(state_dict, path, variant, dtype, quantized=quantized)
     if method == "int8":
-        state_dict = quantize_tensors(state_dict, dtypes.compute, comfy.model_management.get_torch_device())
+        device = comfy.model_management.get_torch_device()
+        state_dict = quantize_tensors(state_dict, dtypes.compute or dtypes.weights, device)
     model_config = CogVideoXModelConfig(config, variant, colours_of(path))
     model_config.set_inference_dtype(dtypes.weights, dtypes.compute)
     patcher = _filled(model_config, state_dict, path, quantized, disable_dynamic)
@@ -230,10 +234,11 @@ def _filled(
     config, dtype = model_config.unet_config["config"], model_config.unet_config["dtype"]
     like = CogVideoXTransformer3D(config, device="meta", operations=layers)
     if quantized:
-        model_config.custom_operations = operations_for(model_config.manual_cast_dtype)
+        compute_dtype = model_config.manual_cast_dtype or dtype
+        model_config.custom_operations = operations_for(compute_dtype)
         # ComfyUI's layers for quantized weights keep the device they are built on; all others start without memory.
         model = CogVideoXModel(model_config, device=offload_device)
-        options = {"dtype": model_config.manual_cast_dtype, "device": offload_device}
+        options = {"dtype": compute_dtype, "device": offload_device}
         fill_packed(model.diffusion_model, state_dict, source=path, like=like, **options)
     else:
         model = CogVideoXModel(model_config, device=torch.device("meta"))

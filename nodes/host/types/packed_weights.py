@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import comfy.model_management
 import comfy.ops
@@ -85,9 +85,9 @@ def fill_packed(
         if not isinstance(tensor, PackedWeight):
             tensors[key] = tensor.to(device=device, dtype=dtype)
         elif key.removesuffix(".weight") in linear:
-            tensors |= _host_parts(key, tensor.to(device=device, dtype=dtype))
+            tensors |= _host_parts(key, cast(PackedWeight, tensor.to(device=device, dtype=dtype)))
         else:
-            tensors[key] = tensor.to(device).dequantize(dtype)
+            tensors[key] = cast(PackedWeight, tensor.to(device)).dequantize(dtype)
     module.load_state_dict(tensors, assign=True)
     module.requires_grad_(False).eval()
 
@@ -97,7 +97,8 @@ def _host_parts(key: str, tensor: PackedWeight) -> dict[str, Tensor]:
     data = tensor.stored["data"]
     if tensor.codec not in _NATIVE:
         params = _block_layout().Params(None, tensor.dtype, tuple(tensor.shape), tensor.codec)
-        return {key: comfy.quant_ops.QuantizedTensor(data, _BLOCKS, params)}
+        quantized: Any = comfy.quant_ops.QuantizedTensor
+        return {key: quantized(data, _BLOCKS, params)}
     name = str(data.dtype).removeprefix("torch.") if tensor.codec == "fp8" else _NATIVE[tensor.codec]
     note: dict[str, Any] = {"format": name}
     if tensor.codec == "fp8" or not is_quantizable(key):
@@ -117,7 +118,7 @@ def _as_note(note: Mapping[str, Any]) -> Tensor:
 
 def is_block_tensor(tensor: Any) -> bool:
     """Whether a layer's weight is stored in GGML's blocks."""
-    return isinstance(tensor, comfy.quant_ops.QuantizedTensor) and tensor._layout_cls == _BLOCKS
+    return isinstance(tensor, comfy.quant_ops.QuantizedTensor) and getattr(tensor, "_layout_cls", None) == _BLOCKS
 
 
 def stored_blocks(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -131,7 +132,8 @@ def stored_blocks(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             saved[f"{module}.weight_scale"] = tensor.float().reshape(-1, 1) / 127
             saved[f"{module}.comfy_quant"] = _as_note({"format": _NATIVE["int8"]})
         elif is_block_tensor(tensor):
-            saved[f"{key.removesuffix('.weight')}.{tensor._params.codec}_qweight"] = tensor._qdata
+            blocks: Any = tensor
+            saved[f"{key.removesuffix('.weight')}.{blocks._params.codec}_qweight"] = blocks._qdata
         else:
             saved[key] = tensor
     return saved

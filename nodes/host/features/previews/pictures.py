@@ -49,7 +49,7 @@ class Painter:
         """
         if self.file is not None:
             try:
-                return self._decoded(x0)
+                return self._decoded(x0, self.file)
             except Exception as error:  # whatever the file holds, and memory that is full
                 logger.warning(
                     f"previews without {self.file.name}, which does not work here "
@@ -59,11 +59,10 @@ class Painter:
         pixels = functional.linear(x0[0].movedim(0, -1).float(), self.factors, self.bias)  # [T, h, w, 3] in [-1, 1]
         return (pixels.movedim(-1, 1) + 1) / 2
 
-    def _decoded(self, x0: Tensor) -> Tensor:
-        if self.decoder is None and self.file is not None:
-            self.decoder = load_tiny_decoder(self.file, self.device)
+    def _decoded(self, x0: Tensor, file: Path) -> Tensor:
+        decoder = self.decoder = self.decoder or load_tiny_decoder(file, self.device)
         z = self.latent_format.process_out(x0[:1])
-        frames = self.decoder.decode(z.to(next(self.decoder.parameters())))[0].transpose(0, 1).float()
+        frames = decoder.decode(z.to(next(decoder.parameters())))[0].transpose(0, 1).float()
         if not frames.isfinite().all():
             raise ArithmeticError("its pictures are not finite")
         return frames
@@ -78,7 +77,7 @@ def tiny_decoder_file() -> Path | None:
 
 
 def load_tiny_decoder(file: Path, device: torch.device) -> Any:
-    """ComfyUI's TAEHV with these weights, made to decode each latent of z (VAE space) to one frame.
+    """ComfyUI's TAEHV with these weights, made to decode each latent frame of z to one frame.
 
     ComfyUI's own loader would take the file for HunyuanVideo's. Such a decoder makes four frames of a latent in two
     steps; without them, with the weights of the last frame of each step, it makes the last of the four in a quarter of
@@ -89,7 +88,7 @@ def load_tiny_decoder(file: Path, device: torch.device) -> Any:
     """
     decoder = comfy.taesd.taehv.TAEHV(_LATENT_CHANNELS, decoder_time_upscale=(False, False, False))
     wanted = decoder.state_dict()
-    weights = comfy.utils.load_torch_file(str(file), safe_load=True)
+    weights: dict[str, Tensor] = dict(comfy.utils.load_torch_file(str(file), safe_load=True))  # type: ignore[arg-type]
     for name, tensor in weights.items():
         if name in wanted and tensor.ndim and len(tensor) > len(wanted[name]):
             weights[name] = tensor[-len(wanted[name]) :]
