@@ -60,7 +60,7 @@ class CogVideoXImageToVideo(io.ComfyNode):
             category="CogVideoX/conditioning",
             description=(
                 "Makes a video start from an image, and optionally end with another: for the I2V models, and with the "
-                "model linked for CogVideoX-Fun InP. The images go beside the noise as channels."
+                "model linked for CogVideoX-Fun InP. The images become channels of the model's input."
             ),
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The prompt."),
@@ -137,7 +137,7 @@ class CogVideoXControl(io.ComfyNode):
             category="CogVideoX/conditioning",
             description=(
                 "Makes a video follow another one (poses, edges, depth): for CogVideoX-Fun Control and Pose models. "
-                "With a single image, which then stands on every frame, also for NimVideo's image to video."
+                "With a single image, repeated for every frame, also for NimVideo's image to video."
             ),
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The prompt."),
@@ -162,12 +162,11 @@ class CogVideoXControl(io.ComfyNode):
         negative,
         vae,
         control_video: torch.Tensor,
-        width: int,
-        height: int,
-        length: int,
         image_fit: Fit = "refuse",
+        **size: int,
     ) -> io.NodeOutput:
-        target = Target(checked_size(width, height, length), image_fit)
+        """control_video: IMAGE [F, H, W, C] in 0 to 1; size: width, height and length."""
+        target = Target(checked_size(**size), image_fit)
         return _conditioned(positive, negative, control_condition(vae, control_video, target))
 
 
@@ -179,7 +178,7 @@ class CogVideoXInpaint(io.ComfyNode):
             display_name="CogVideoX Inpaint",
             category="CogVideoX/conditioning",
             description=(
-                "Makes the masked part of a video anew: for CogVideoX-Fun InP models, and for VOID, which removes "
+                "Replaces the masked part of a video: for CogVideoX-Fun InP models, and for VOID, which removes "
                 "objects. With frames masked as a whole, a video continues an image or connects two."
             ),
             inputs=[
@@ -190,7 +189,7 @@ class CogVideoXInpaint(io.ComfyNode):
                 io.Image.Input("video", tooltip="The video to change."),
                 io.Mask.Input(
                     "mask",
-                    tooltip="White where it is made anew, one mask or one per frame. For VOID: from VOID Quadmask "
+                    tooltip="White where the video is replaced, one mask or one per frame. For VOID: from VOID Quadmask "
                     "Preprocessor.",
                 ),
                 *size_inputs(),

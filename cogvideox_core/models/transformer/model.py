@@ -291,8 +291,8 @@ class CogVideoXTransformer3D(nn.Module):
         temb = self.embed_time(timestep, ofs, latents)
         video, text = self.patch_embed(latents, prompt_embeds, grid)
         rotary = self.rotary(grid, text.shape[1], latents.device, axes)
-        for index, block in enumerate(self.transformer_blocks):
-            video, text = self.run_block(index, block, video, text, temb, rotary, attention)
+        for index in range(len(self.transformer_blocks)):
+            video, text = self.run_block(index, video, text, temb, rotary, attention)
         tokens = self.proj_out(self.norm_out(self.norm_final(video), temb))
         return unpatchify(tokens, grid, self.config)
 
@@ -318,20 +318,20 @@ class CogVideoXTransformer3D(nn.Module):
     def run_block(
         self,
         index: int,
-        block: nn.Module,
         video: Tensor,
         text: Tensor,
         temb: Tensor,
         rotary: Rotary | None,
         attention: AttentionFn,
     ) -> tuple[Tensor, Tensor]:
-        """Run one block; a host overrides this to wrap or replace single blocks."""
-        return block(video, text, temb, rotary, attention)
+        """Run block `index`: video [B, N, D] and text [B, L, D] in and out. A host overrides this to wrap or replace
+        single blocks."""
+        return self.transformer_blocks[index](video, text, temb, rotary, attention)
 
     def embed_time(self, timestep: Tensor, ofs: Tensor | None, latents: Tensor) -> Tensor:
         """What the adaptive norms take: silu(temb) [B, time_embed_dim], in the dtype of latents.
 
-        Where they have tables (modulation.py), it is the place [B] of each timestep in them.
+        Where they have tables (adaln_table.py), it is the index [B] of each timestep in them.
         """
         if self.tabulated_timesteps is not None:
             return torch.searchsorted(self.tabulated_timesteps, timestep)

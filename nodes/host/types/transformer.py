@@ -9,7 +9,7 @@ import comfy.ldm.modules.attention as attentions
 import comfy.patcher_extension
 import torch
 from comfy.cli_args import args
-from torch import Tensor, nn
+from torch import Tensor
 
 from ....cogvideox_core.kernels.cpu_attention import is_default, onednn_attention
 from ....cogvideox_core.models.transformer.attention import AttentionFn, values_only
@@ -71,16 +71,16 @@ class HostTransformer(CogVideoXTransformer3D):
     def run_block(
         self,
         index: int,
-        block: nn.Module,
         video: Tensor,
         text: Tensor,
         temb: Tensor,
         rotary: Rotary | None,
         attention: AttentionFn,
     ) -> tuple[Tensor, Tensor]:
-        """One block, or what a patch put in its place under ("double_block", index)."""
+        """Block `index`, or what a patch replaced it with under ("double_block", index); video [B, N, D] and text
+        [B, L, D] in and out."""
         assert isinstance(attention, HostAttention)
-        options = attention.options
+        options, block = attention.options, self.transformer_blocks[index]
         options["block_index"] = index
 
         def run(given: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +103,7 @@ class HostAttention:
         self.text_length = text_length
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of q, k, v [B, heads, S, d]; returns [B, S, heads * d]."""
         heads, length = q.shape[1], q.shape[2]
         if self.options["block_index"] in self.options.get(VALUES_ONLY, ()):
             out = values_only(q, k, v)
@@ -130,15 +131,14 @@ def attention_onednn(
     v: Tensor,
     heads: int,
     mask: Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
     **options: Any,
 ) -> Tensor:
-    """`onednn_attention` as ComfyUI calls attention; what another pack's override asks beyond that is PyTorch's own."""
-    asks_more = mask is not None or skip_output_reshape or options.get("scale") or options.get("enable_gqa")
-    if skip_reshape and not asks_more:
+    """`onednn_attention` under the signature of ComfyUI's attention functions; PyTorch's own where more is asked.
+
+    Args: q, k, v: [B, heads, S, d] with the option `skip_reshape`, else [B, S, heads * d].
+    Returns: [B, S, heads * d].
+    """
+    others = [options.get(name) for name in ("skip_output_reshape", "scale", "enable_gqa")]
+    if options.get("skip_reshape") and mask is None and not any(others):
         return onednn_attention(q, k, v)
-    return attentions.attention_pytorch(
-        q, k, v, heads, mask, attn_precision, skip_reshape, skip_output_reshape, **options
-    )
+    return attentions.attention_pytorch(q, k, v, heads, mask, **options)

@@ -12,7 +12,7 @@ from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
 from torch import Tensor
 
 from cogvideox_core.models.config import TransformerConfig
-from cogvideox_core.models.transformer.attention import sdpa
+from cogvideox_core.models.transformer.attention import sdpa, values_only
 from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from cogvideox_core.models.transformer.positions import Axis, rotary_table
 from tests.support.checkpoints import OFFICIAL, random_transformer, toy_transformer_config
@@ -133,8 +133,8 @@ def test_values_in_place_of_attention_equal_the_reference_with_such_a_processor(
 
     plain = run_reference(pair.reference, latents, embeds, t)
     processors = pair.reference.attn_processors
-    values_only: Any = ValuesOnly()
-    pair.reference.set_attn_processor(values_only)
+    processor: Any = ValuesOnly()
+    pair.reference.set_attn_processor(processor)
     try:
         expected = run_reference(pair.reference, latents, embeds, t)
     finally:
