@@ -189,8 +189,8 @@ class CogVideoXInpaint(io.ComfyNode):
                 io.Image.Input("video", tooltip="The video to change."),
                 io.Mask.Input(
                     "mask",
-                    tooltip="White where the video is replaced, one mask or one per frame. For VOID: from VOID Quadmask "
-                    "Preprocessor.",
+                    tooltip="White where the video is replaced, one mask or one per frame. For VOID: from VOID "
+                    "Quadmask Preprocessor.",
                 ),
                 *size_inputs(),
                 _fit_input(),

@@ -98,7 +98,7 @@ class CogVideoXLoadT5(io.ComfyNode):
             node_id="CogVideoXLoadT5",
             display_name="CogVideoX Load T5",
             category="CogVideoX/loaders",
-            description="Loads the T5 text encoder of a CogVideoX model, with the tokenizer that lies beside it.",
+            description="Loads the T5 text encoder of a CogVideoX model, with its tokenizer.",
             inputs=[
                 io.Combo.Input(
                     "text_encoder_name",
@@ -111,8 +111,7 @@ class CogVideoXLoadT5(io.ComfyNode):
                     default="none",
                     optional=True,
                     advanced=True,
-                    tooltip="int8: the large matrices in half the memory of 16 bits. Files in few bits stay as they "
-                    "are.",
+                    tooltip="int8: the large matrices in half the memory of 16 bits. Quantized files stay as they are.",
                 ),
             ],
             outputs=[io.Clip.Output(tooltip="The text encoder, for CogVideoX T5 Encode and CLIP Text Encode.")],

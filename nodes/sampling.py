@@ -19,7 +19,7 @@ _DENOISE = io.Float.Input(
     min=0.01,
     max=1.0,
     step=0.01,
-    tooltip="How much of the given video is made anew: 1 for all of it, 0.8 is usual for video to video. Of 20 steps, "
+    tooltip="How much of the given video is replaced: 1 for all of it, 0.8 is usual for video to video. Of 20 steps, "
     "0.8 runs the last 16.",
 )
 
@@ -141,8 +141,8 @@ class CogVideoXSpeed(io.ComfyNode):
             display_name="CogVideoX Speed",
             category="CogVideoX/sampling",
             description="Trades exactness for speed, under any sampler; everything is off until it is set. Figures are "
-            "of the demo model beside the exact run (docs/approximations.md); where steps are long, a step that is not "
-            "computed is time saved.",
+            "of the demo model against the exact run (docs/approximations.md); where steps are long, a step that is "
+            "not computed is time saved.",
             inputs=[
                 io.Model.Input("model", tooltip="From CogVideoX Load Model, or with LoRAs on it."),
                 io.Float.Input(

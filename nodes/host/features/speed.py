@@ -1,8 +1,8 @@
 """The core's approximations on a MODEL, under any of ComfyUI's samplers.
 
-A run's state hangs on that run alone: a wrapper around sampling puts it into the run's own options and takes it out
-again, whatever ends the run. What is predicted is what guiders ask for, the answer to both conditionings, so it makes
-no difference how ComfyUI batches them, and what patches add to single calls stays exact.
+State belongs to one sampling alone: a wrapper around it puts the state into the guider's options and takes it out
+again, whatever ends the sampling. What is predicted is what guiders ask for, the answer to both conditionings, so it
+makes no difference how ComfyUI batches them, and what patches add to single calls stays exact.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _approximated(approximation: Approximation) -> Any:
 
 
 class _Answers:
-    """What a guider is told at each step of one run: computed, or predicted.
+    """What a guider gets at each step of one sampling: x0 as the model computes it, or predicted.
 
     Args:
         sigmas: of the run.

@@ -1,7 +1,7 @@
 """Which settings made a picture, read from the prompt that is running: its nodes, walked against the links.
 
 The prompt is there for every client, headless ones too; a workflow is not. Nothing here knows a node's name: what a
-node has is told by the names of its inputs.
+node has is read from the names of its inputs.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def _save(
 
 
 def _tags(hidden: Any) -> dict | None:
-    """The workflow and prompt that made the video, unless the server was told to leave them out."""
+    """The workflow and prompt that made the video, unless the server was started with --disable-metadata."""
     if args.disable_metadata:
         return None
     return {**(hidden.extra_pnginfo or {}), "prompt": hidden.prompt} if hidden.prompt is not None else None

@@ -65,7 +65,7 @@ def load_clip(path: str | Path, method: Method = "none") -> comfy.sd.CLIP:
 
 
 def _open_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
-    """The tokenizer beside the encoder, else ComfyUI's own for T5; needs only packages that ComfyUI needs."""
+    """The tokenizer that belongs to the encoder, else ComfyUI's own for T5; needs only packages that ComfyUI needs."""
     try:
         folder = tokenizer_folder(text_encoder)
     except CheckpointError:
@@ -142,7 +142,7 @@ def _encoder_class(config: dict[str, Any], file_dtype: torch.dtype, take_weights
 
 
 def _tokenizer_class(tokenizer: Any, width: int) -> type:
-    """ComfyUI's tokenizer around the one that lies beside the encoder."""
+    """ComfyUI's tokenizer class around the tokenizer that belongs to the encoder."""
 
     class Opened:
         @staticmethod

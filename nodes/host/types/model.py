@@ -35,7 +35,7 @@ from .packed_weights import fill_packed, holds_packed_weights, operations_for, s
 from .sampling_wrappers import wrap_sampling
 from .transformer import HostTransformer
 
-# What a model may be given beside the prompt, in words, and the node that gives it.
+# What a model may be given in addition to the prompt, in words, and the node that gives it.
 _GIVEN: dict[Conditioning, str] = {
     "image": "an image",
     "control": "a control video",
@@ -123,7 +123,7 @@ class CogVideoXModel(comfy.model_base.BaseModel):
         return size
 
     def check_conditioning(self, cross_attn: Tensor | None, given: Conditioning) -> None:
-        """Raises: ValueError if text embeddings, or what is given beside the prompt, do not fit this model."""
+        """Raises: ValueError if text embeddings, or what is given with the prompt, do not fit this model."""
         takes = self.variant.conditioning
         if cross_attn is not None:
             self._check_text(cross_attn)
@@ -175,7 +175,7 @@ class CogVideoXModel(comfy.model_base.BaseModel):
         return z.to(kwargs["device"]) * image_latent_factor(self.variant.vae, scale)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """What goes to the forward beside x and the timestep."""
+        """The transformer's arguments besides x and the timestep."""
         self.check_latents(kwargs["noise"].shape)
         out = {}
         image = self.concat_cond(**kwargs)
@@ -188,7 +188,7 @@ class CogVideoXModel(comfy.model_base.BaseModel):
 
 
 def given_beside(values: Mapping[str, Any]) -> Conditioning:
-    """What a conditioning with these values brings beside the prompt."""
+    """What a conditioning with these values gives in addition to the prompt."""
     return "text" if values.get("concat_latent_image") is None else values.get("cogvideox_conditioning", "image")
 
 
