@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import Linear
 
 from cogvideox_core import load_transformer
 from cogvideox_core.training.optimizers import make_optimizers
@@ -46,4 +47,4 @@ def test_muon_gets_the_matrices_of_blocks_and_adamw_the_rest(toy: Path) -> None:
 def test_a_pytorch_without_muon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
     with pytest.raises(ValueError, match="has no Muon; install 2.9 or leave it out"):
-        make_optimizers(torch.nn.Linear(2, 2), WITH_MUON)
+        make_optimizers(Linear(2, 2), WITH_MUON)
