@@ -80,7 +80,7 @@ def _name_losses(context: Context, name: str, row: ForeignNode) -> None:
 
 
 def _is_named(context: Context, link: Link) -> bool:
-    """Whether what a link begins at has no counterpart and is named for that itself."""
+    """Whether the node that a link comes from has no counterpart, so that a sentence of its own names it."""
     source = context.graph.source(link)
     row = FOREIGN.get(context.graph.nodes[source.node].type) if source else None
     return row is not None and bool(row.lost)
