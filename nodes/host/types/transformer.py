@@ -105,7 +105,7 @@ class HostAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of q, k, v [B, heads, S, d]; returns [B, S, heads * d]."""
         heads, length = q.shape[1], q.shape[2]
-        if self.options["block_index"] in self.options.get(VALUES_ONLY, ()):
+        if self.options.get("block_index") in self.options.get(VALUES_ONLY, ()):
             out = values_only(q, k, v)
         else:
             out = _choice(q)(q, k, v, heads, skip_reshape=True, transformer_options=self.options)
