@@ -82,7 +82,7 @@ def needs(name: str) -> Needs:
     decode, encode = (
         (
             memory(vae, size, BF16, GPU),
-            memory(vae, size, BF16, GPU, keeps_carry=False),
+            memory(vae, size, BF16, GPU, keeps_cache=False),
             memory(vae, tiles, BF16, GPU),
         )
         for memory in (decode_memory, encode_memory)

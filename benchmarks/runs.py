@@ -219,7 +219,7 @@ class Video:
         model, z = self.own(device), self.z(device)
         tiles = Tiling.of(model.config) if tiling else None
         carry_device = None if carry is None else torch.device(carry)
-        return Run(lambda: model.decode(z, tiles, device=torch.device("cpu"), carry_device=carry_device), model)
+        return Run(lambda: model.decode(z, tiles, device=torch.device("cpu"), cache_device=carry_device), model)
 
     def diffusers_decode(self, device: torch.device, *, tiling: bool = False) -> Run:
         model, z = self.peer(device), self.z(device)

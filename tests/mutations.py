@@ -48,6 +48,10 @@ COLOURS = "tests/core/videos/test_preview_colours.py"
 UPLOAD = "tests/core/weights/test_upload.py"
 MODULATION = "tests/core/models/transformer/test_adaln_table.py"
 VAE = "tests/core/models/vae/test_autoencoder.py"
+CAUSAL_CONV = "tests/core/models/vae/test_causal_conv.py"
+FEATURE_MAPS = "tests/core/models/vae/test_feature_maps.py"
+MEMORY_PLAN = "tests/core/models/vae/test_memory_plan.py"
+TILES = "tests/core/models/vae/test_tiling.py"
 WINOGRAD = "tests/core/models/vae/test_winograd.py"
 VAE_MEMORY = "tests/core/models/vae/test_memory.py"
 VAE_NODES = "tests/nodes/test_vae.py"
@@ -116,8 +120,8 @@ MUTATIONS = [
     ),
     Mutation(
         f"{CORE}/models/transformer/block_ops.py",
-        "(text, video), _by_part(modulation, runs)",
-        "(video, text), _by_part(modulation, runs)",
+        "(text, video), _by_part(modulation, packing)",
+        "(video, text), _by_part(modulation, packing)",
         TRANSFORMER,
     ),
     Mutation(f"{CORE}/models/transformer/block_ops.py", "(shift, scale, _) in", "(scale, shift, _) in", TRANSFORMER),
@@ -165,13 +169,13 @@ MUTATIONS = [
     Mutation(f"{TYPES}/transformer.py", "skip_reshape and not asks_more", "True", "tests/nodes/test_attention.py"),
     Mutation(f"{CORE}/kernels/cpu_attention.py", "short or q.dtype", "q.dtype", ATTENTION),
     Mutation(f"{CORE}/kernels/cpu_attention.py", " or torch.compiler.is_compiling()", "", ATTENTION),
-    Mutation(f"{CORE}/models/vae/feature_maps.py", "split(_ADDED_UP)", "split(1 << 30)", VAE),
+    Mutation(f"{CORE}/models/vae/feature_maps.py", "split(_ADDED_UP)", "split(1 << 30)", FEATURE_MAPS),
     Mutation(f"{CORE}/models/vae/winograd.py", "yield third - second", "yield second - third", WINOGRAD),
     Mutation(
-        f"{CORE}/models/vae/winograd.py",
-        "lambda x: (_by_onednn(x, weight, bias), None)",
+        f"{CORE}/models/vae/causal_conv.py",
+        "lambda x: (onednn_conv3d(x, weight, bias), None)",
         "partial(convolved, layer)",
-        WINOGRAD,
+        CAUSAL_CONV,
     ),
     Mutation(f"{CORE}/models/vae/winograd.py", "if rows % 2 and even_frames", "if False", WINOGRAD),
     Mutation(f"{CORE}/models/vae/upsample_conv.py", "[first, middle + last]", "[first, middle]", VAE),
@@ -207,18 +211,23 @@ MUTATIONS = [
     Mutation(f"{CORE}/models/vae/blocks.py", "F.pad(_frames(rows), (0, 1, 0", "F.pad(_frames(rows), (1, 0, 0", VAE),
     Mutation(f"{CORE}/models/vae/feature_maps.py", "num_frames > 1 and num_frames % 2 == 1", "False", VAE),
     Mutation(f"{CORE}/models/vae/chunks.py", "LATENTS_PER_CHUNK = 2", "LATENTS_PER_CHUNK = 4", VAE),
-    Mutation(f"{CORE}/models/vae/blocks.py", "            x.let_go(band.stop)\n", "", VAE_MEMORY),
-    Mutation(f"{CORE}/models/vae/causal_conv.py", "source, carry.device)", "source)", VAE_MEMORY),
+    Mutation(f"{CORE}/models/vae/blocks.py", "            x.free_above(band.stop)\n", "", VAE_MEMORY),
+    Mutation(f"{CORE}/models/vae/causal_conv.py", "source, cache.device)", "source)", CAUSAL_CONV),
     Mutation(f"{CORE}/models/vae/causal_conv.py", "if past is None or past.requires_grad", "if True", VAE_MEMORY),
     Mutation(f"{CORE}/models/vae/causal_conv.py", "else above[:, :, :, -2:]", "else above[:, :, :, -3:-1]", VAE),
     Mutation(f"{CORE}/models/vae/feature_maps.py", "mean - total[..., None]", "mean - mean", VAE),
-    Mutation(f"{CORE}/models/vae/memory_plan.py", "if needed <= free", "if needed >= free", VAE_MEMORY),
-    Mutation(f"{CORE}/models/vae/memory.py", "x._replace(frames=2)", "x._replace(frames=1)", VAE_MEMORY),
     Mutation(
-        f"{CORE}/models/vae/autoencoder.py", "waiting = [joined[:, :, length:]]", "waiting = [joined]", VAE_MEMORY
+        f"{CORE}/models/vae/memory_plan.py",
+        "if needed <= free",
+        "if needed >= free",
+        "tests/core/models/vae/test_memory_plan.py",
     ),
+    Mutation(f"{CORE}/models/vae/memory.py", "x._replace(frames=2)", "x._replace(frames=1)", VAE_MEMORY),
+    Mutation(f"{CORE}/models/vae/autoencoder.py", "waiting = [joined[:, :, length:]]", "waiting = [joined]", VAE),
     Mutation(f"{CORE}/models/vae/autoencoder.py", "0.5 * self.logvar", "self.logvar", VAE),
-    Mutation(f"{CORE}/models/vae/tiling.py", "end * (1 - ramp) + start * ramp", "end * ramp + start * (1 - ramp)", VAE),
+    Mutation(
+        f"{CORE}/models/vae/tiling.py", "end * (1 - ramp) + start * ramp", "end * ramp + start * (1 - ramp)", TILES
+    ),
     Mutation(
         f"{CORE}/sampling/noise_schedule.py", "shift + (1 - shift) * alphas", "1 + (shift - 1) * alphas", SCHEDULE
     ),

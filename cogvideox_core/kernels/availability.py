@@ -19,7 +19,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from .layers import needs_gradients
+from .gradients import needs_gradients
 from .torch_symbols import constant_when_compiled
 
 logger = logging.getLogger("cogvideox")

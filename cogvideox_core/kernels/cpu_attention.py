@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import needs_gradients
+from .gradients import needs_gradients
 from .torch_symbols import constant_when_compiled, cpu_has, has_onednn_linear, onednn_linear
 
 SHORTEST = 768  # tokens; for fewer, Python between the blocks takes longer than is saved

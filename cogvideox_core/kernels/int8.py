@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .availability import available
-from .layers import needs_gradients
+from .gradients import needs_gradients
 from .torch_symbols import constant_when_compiled, cpu_has, int_matmul
 
 _ROWS = 1024  # tokens at a time on a CPU, so that what is between two operations stays in cache

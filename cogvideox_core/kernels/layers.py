@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import GroupNorm
 from torch.nn import functional as F
 
+from .gradients import needs_gradients
 from .torch_symbols import addmm_gelu, has_onednn_linear, onednn_linear
 
 __all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "kernel_weights", "linear_gelu"]
@@ -95,11 +96,6 @@ def fits_onednn_conv(x: Tensor) -> bool:
     """Whether `onednn_conv3d` takes x [B, C, T, H, W]: float32 on a CPU. In 16 bits PyTorch asks oneDNN by itself."""
     on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
     return on_cpu and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling()
-
-
-def needs_gradients(*tensors: Tensor) -> bool:
-    """Whether what is computed from tensors of any shape takes part in a backward pass."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _fits_onednn(x: Tensor, weight: Tensor) -> bool:

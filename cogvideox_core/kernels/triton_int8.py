@@ -1,4 +1,4 @@
-"""The products of int8_product.py as two kernels: round the rows, then multiply and scale.
+"""The products of int8.py as two Triton kernels: round the rows, then multiply and scale.
 
 PyTorch's own operations would write each step between them to memory, which costs more time than multiplying in 8 bits
 saves.
@@ -22,7 +22,7 @@ _MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23: added and taken away again, it 
 
 @on_its_device
 def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
-    """A linear layer of x [M, K]; arguments and result as of `int8_product.int8_linear`."""
+    """A linear layer of x [M, K] -> [M, N]; arguments as for `int8.int8_linear`."""
     numbers, by_row = round_rows(x)
     rows, inner = numbers.shape
     columns = len(weight)
@@ -55,7 +55,7 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, *
 
 @on_its_device
 def round_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """[M, K] as int8, and the scale of each row [M, 1] in float32."""
+    """x [M, K] as int8 [M, K], and the scale of each row [M, 1] in float32."""
     x = x.contiguous()
     rows, columns = x.shape
     numbers = torch.empty(rows, columns, device=x.device, dtype=torch.int8)
@@ -96,7 +96,8 @@ def _multiply(
     COLUMNS: tl.constexpr,
     INNER: tl.constexpr,
 ):
-    # Tiles in groups of rows, so that neighbours in time share what they read.
+    # Programs run about in the order of their ids. Tiles are numbered down a group of GROUP rows of tiles, then across,
+    # so that those that run at the same time read the same rows of x and of the weight, from the cache.
     tile = tl.program_id(0)
     across = tl.cdiv(columns, COLUMNS)
     group = tile // (GROUP * across)
@@ -108,6 +109,7 @@ def _multiply(
     at_row = row * ROWS + tl.arange(0, ROWS)
     at_column = column * COLUMNS + tl.arange(0, COLUMNS)
     at_inner = tl.arange(0, INNER)
+    # Rows and columns outside of the matrices read others in their place (the remainder), and are not stored.
     x_at = x + (at_row % rows).to(tl.int64)[:, None] * inner + at_inner[None, :]
     weight_at = weight + (at_column % columns).to(tl.int64)[None, :] * inner + at_inner[:, None]
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.int32)
@@ -122,7 +124,7 @@ def _multiply(
     y = total.to(tl.float32) * of_row[:, None] * of_column[None, :]
     if HAS_BIAS:
         y += tl.load(bias + at_column, mask=at_column < columns, other=0.0).to(tl.float32)[None, :]
-    if GELU:
+    if GELU:  # tanh form: 0.5 y (1 + tanh(sqrt(2 / pi) (y + 0.044715 y^3))) = y sigmoid(2 sqrt(2 / pi) (y + ...))
         y = y * tl.sigmoid(1.5957691216057308 * (y + 0.044715 * y * y * y))
-    place = out + at_row.to(tl.int64)[:, None] * columns + at_column[None, :]
-    tl.store(place, y.to(out.dtype.element_ty), mask=(at_row < rows)[:, None] & (at_column < columns)[None, :])
+    at_out = out + at_row.to(tl.int64)[:, None] * columns + at_column[None, :]
+    tl.store(at_out, y.to(out.dtype.element_ty), mask=(at_row < rows)[:, None] & (at_column < columns)[None, :])

@@ -1,6 +1,6 @@
-"""Feature maps whose channels lie last; vae/feature_maps.py decides when they are used.
+"""Triton kernels for feature maps whose channels are last in memory; models/vae/feature_maps.py decides when they run.
 
-A map [B, C, T, H, W] is given by its strides, so bands of rows and every second frame of a map are as good as a whole.
+A map [B, C, T, H, W] is given by its strides, so bands of rows and every second frame of a map need no copy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ _TILE = 8192  # values a program holds at once
 
 @on_its_device
 def moments(values: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance [B, groups] of a map without gaps, in float32; C and groups are powers of two."""
+    """Mean and variance [B, groups] of a contiguous map [B, C, T, H, W], in float32; C and groups are powers of two.
+
+    Each program takes the mean of its rows of cells and the sum of squared differences from it; they are combined here
+    (variance of a whole = mean of its parts' variances + variance of their means), which is exact to rounding where a
+    sum of squares less the square of the mean would cancel.
+    """
     batch, channels = values.shape[:2]
     positions = values[0, 0].numel()
     rows = _TILE // channels
@@ -30,35 +35,42 @@ def moments(values: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     counts = mean.new_full((tiles, 1), rows)
     counts[-1] = positions - rows * (tiles - 1)
     whole = (mean * counts).sum(dim=1) / positions
-    apart = (mean - whole[:, None]).square() * counts
-    return whole, (square.sum(dim=1) * groups / channels + apart.sum(dim=1)) / positions
+    between = (mean - whole[:, None]).square() * counts
+    # `square` sums over positions and the channels of a group, `between` over positions only.
+    return whole, (square.sum(dim=1) * groups / channels + between.sum(dim=1)) / positions
 
 
 @on_its_device
-def activate(values: Tensor, scale: Tensor, shift: Tensor, single: int, place: tuple[int, int], into: Tensor) -> None:
-    """SiLU of rows of a map, times and plus what is given for its cells, into [B, C, T, rows, W].
+def activate(values: Tensor, scale: Tensor, shift: Tensor, single: int, span: tuple[int, int], into: Tensor) -> None:
+    """SiLU of rows of a map, times scale plus shift of their cells.
 
-    Args: scale, shift: [B, t, h, w, C], float32. single: frames in front that have a cell each. place: which row of
-        the map comes first, and how many the map has.
+    Args:
+        values, into: [B, C, T, rows, W].
+        scale, shift: [B, t, h, w, C], float32.
+        single: frames in front that have a cell of their own, 0 or 1.
+        span: the first of the rows, counted in the map, and the height of the map.
     """
     cells = scale.shape[1:4]
     frames, width = into.shape[2], into.shape[4]
-    sizes = (frames - single) // max(cells[0] - single, 1), place[1] // cells[1], width // cells[2]
+    sizes = (frames - single) // max(cells[0] - single, 1), span[1] // cells[1], width // cells[2]
     grid, options = _lines(into)
-    numbers: list[Any] = [*_strides(values), *_strides(into), *_size(into), place[0], single, *cells, *sizes]
+    numbers: list[Any] = [*_strides(values), *_strides(into), *_size(into), span[0], single, *cells, *sizes]
     _activate[grid](values, scale, shift, into, *numbers, **options)
 
 
 @on_its_device
-def put(part: Tensor, bias: Tensor, into: Tensor, *, add: bool) -> None:
-    """part plus bias [C] into a map of its shape; added to what is there, or in its place. Both may be one."""
+def write_with_bias(part: Tensor, bias: Tensor, into: Tensor, *, add: bool) -> None:
+    """part [B, C, T, h, W] plus bias [C], written to a map of that shape or, with `add`, added to it.
+
+    Both may be the same map.
+    """
     grid, options = _lines(into, ADD=add)
     numbers: list[Any] = [*_strides(part), *_strides(into), *_size(into)]
-    _put[grid](part, bias, into, *numbers, **options)
+    _write_with_bias[grid](part, bias, into, *numbers, **options)
 
 
 def _lines(into: Tensor, **options: Any) -> tuple[tuple[int, int], dict[str, Any]]:
-    """A program for some columns of each row of each frame of each clip."""
+    """The grid of programs, one for some columns of each row of each frame of each clip, and their options."""
     batch, channels, frames, rows, width = into.shape
     held = _power_of_two(channels)
     columns = min(_power_of_two(width), max(_TILE // held, 1))
@@ -90,10 +102,11 @@ def _moments(values, mean, square, positions, ROWS: tl.constexpr, CHANNELS: tl.c
     x = tl.load(at, mask=inside, other=0.0).to(tl.float32)
     x = tl.reshape(x, (ROWS, GROUPS, CHANNELS // GROUPS))
     own = tl.sum(tl.sum(x, 2), 0) / count
+    # Masked rows are 0 and not the mean: they must not count.
     apart = tl.where(inside[:, :, None], x - own[None, :, None], 0.0)
-    place = (clip * tl.num_programs(0) + tile) * GROUPS + tl.arange(0, GROUPS)
-    tl.store(mean + place, own)
-    tl.store(square + place, tl.sum(tl.sum(apart * apart, 2), 0))
+    at_group = (clip * tl.num_programs(0) + tile) * GROUPS + tl.arange(0, GROUPS)
+    tl.store(mean + at_group, own)
+    tl.store(square + at_group, tl.sum(tl.sum(apart * apart, 2), 0))
 
 
 @triton.jit
@@ -112,6 +125,7 @@ def _activate(
         mask=inside,
         other=0.0,
     ).to(tl.float32)
+    # The cell [t, h, w] of each position: frames in front have one each; rows count from the top of the map.
     cell = tl.where(frame < single, frame, single + (frame - single) // per_frame)
     cell = ((clip * cell_frames + cell) * cell_rows + (start + row) // per_row) * cell_columns + column // per_column
     at = cell[:, None] * channels + channel
@@ -121,7 +135,7 @@ def _activate(
 
 
 @triton.jit
-def _put(
+def _write_with_bias(
     part, bias, into, from_clip, from_frame, from_row, from_column, to_clip, to_frame, to_row, to_column,
     frames, rows, width, channels, ADD: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr
 ):  # fmt: skip

@@ -1,7 +1,7 @@
-"""What stands between two matrices of a block, each in one pass over memory.
+"""Triton kernels for what a transformer block computes between its matrices, each in one pass over memory.
 
-They compute in float32 and round once, where the same in PyTorch rounds after every operation. fused.py decides when
-they are used; Triton comes with PyTorch where there is one for the machine.
+They compute in float32 and round once, where the same in PyTorch rounds after every operation.
+models/transformer/block_ops.py decides when they run. A program computes one token, all of its channels at once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def modulated(text: Tensor, video: Tensor, weight: Tensor, bias: Tensor, modulat
 
 @on_its_device
 def gated(text: Tensor, video: Tensor, tokens: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor]:
-    """text [B, L, D] and video [B, N, D] plus gate * tokens [B, L + N, D]; modulation as above."""
+    """text [B, L, D] and video [B, N, D] plus gate * tokens [B, L + N, D] -> (text, video); modulation as above."""
     out = (
         torch.empty_like(text, memory_format=torch.contiguous_format),
         torch.empty_like(video, memory_format=torch.contiguous_format),
@@ -61,16 +61,20 @@ def gated(text: Tensor, video: Tensor, tokens: Tensor, modulation: Tensor) -> tu
 
 @on_its_device
 def normed_heads(x: Tensor, weight: Tensor, bias: Tensor, rotary: tuple[Tensor, Tensor] | None, eps: float) -> Tensor:
-    """LayerNorm of each head of x [B, S, heads, d], then turned by its place; in place. d is a power of two."""
+    """LayerNorm of each head of x [B, S, heads, d], then rotated, in place. d is a power of two.
+
+    Args:
+        weight, bias: [d].
+        rotary: (cos, sin), each [S, d / 2]; None for no rotation.
+    """
     _, length, heads, head_dim = x.shape
     cos, sin = rotary or (weight, weight)
     options: dict[str, Any] = {
-        "TURNED": rotary is not None,
+        "ROTATED": rotary is not None,
         "HEADS": triton.next_power_of_2(heads),
         "HALF": head_dim // 2,
     }
-    place = (x, weight, bias, cos, sin, length, heads, eps)
-    _normed_heads[_rows(x.flatten(2))](*place, **options)
+    _normed_heads[_rows(x.flatten(2))](x, weight, bias, cos, sin, length, heads, eps, **options)
     return x
 
 
@@ -87,15 +91,15 @@ def _modulated(
     text, video, weight, bias, modulation, out, text_length, video_length, width, eps, BLOCK: tl.constexpr
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    clip, place = row // (text_length + video_length), row % (text_length + video_length)
+    clip, token = row // (text_length + video_length), row % (text_length + video_length)
     column = tl.arange(0, BLOCK)
     inside = column < width
-    modulation += clip * 6 * width + column
-    if place < text_length:
-        values = tl.load(text + (clip * text_length + place) * width + column, mask=inside, other=0.0)
+    modulation += clip * 6 * width + column  # of the video; the text's chunks are the last three
+    if token < text_length:
+        values = tl.load(text + (clip * text_length + token) * width + column, mask=inside, other=0.0)
         modulation += 3 * width
     else:
-        values = tl.load(video + (clip * video_length + place - text_length) * width + column, mask=inside, other=0.0)
+        values = tl.load(video + (clip * video_length + token - text_length) * width + column, mask=inside, other=0.0)
     values = values.to(tl.float32)
     mean = tl.sum(values, 0) / width
     centred = tl.where(inside, values - mean, 0.0)
@@ -113,17 +117,17 @@ def _gated(
     text, video, tokens, modulation, text_out, video_out, text_length, video_length, width, BLOCK: tl.constexpr
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    clip, place = row // (text_length + video_length), row % (text_length + video_length)
+    clip, token = row // (text_length + video_length), row % (text_length + video_length)
     column = tl.arange(0, BLOCK)
     inside = column < width
     added = tl.load(tokens + row * width + column, mask=inside).to(tl.float32)
-    gate = modulation + clip * 6 * width + 2 * width + column
-    if place < text_length:
-        at = (clip * text_length + place) * width + column
+    gate = modulation + clip * 6 * width + 2 * width + column  # the video's, the third chunk; the text's is the sixth
+    if token < text_length:
+        at = (clip * text_length + token) * width + column
         values = tl.load(text + at, mask=inside).to(tl.float32)
         tl.store(text_out + at, values + tl.load(gate + 3 * width, mask=inside).to(tl.float32) * added, mask=inside)
     else:
-        at = (clip * video_length + place - text_length) * width + column
+        at = (clip * video_length + token - text_length) * width + column
         values = tl.load(video + at, mask=inside).to(tl.float32)
         tl.store(video_out + at, values + tl.load(gate, mask=inside).to(tl.float32) * added, mask=inside)
 
@@ -131,7 +135,7 @@ def _gated(
 @triton.jit
 def _normed_heads(
     x, weight, bias, cos, sin, length, heads, eps,
-    TURNED: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr
+    ROTATED: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     head = tl.arange(0, HEADS)[:, None]
@@ -144,9 +148,9 @@ def _normed_heads(
     values = (
         values * tl.load(weight + channel).to(tl.float32)[None, :] + tl.load(bias + channel).to(tl.float32)[None, :]
     )
-    if TURNED:
+    if ROTATED:
         pair = (row % length) * HALF + tl.arange(0, HALF)
         c, s = tl.load(cos + pair)[None, :], tl.load(sin + pair)[None, :]
-        even, odd = tl.split(tl.reshape(values, (HEADS, HALF, 2)))
+        even, odd = tl.split(tl.reshape(values, (HEADS, HALF, 2)))  # neighbouring channels are a pair
         values = tl.reshape(tl.join(even * c - odd * s, odd * c + even * s), (HEADS, 2 * HALF))
     tl.store(at, values, mask=head < heads)

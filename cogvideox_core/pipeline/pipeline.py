@@ -272,7 +272,7 @@ class CogVideoXPipeline:
             _, _, frames, height, width = pixels.shape
             plan = self._plan("encode", request, VideoSize(height, width, frames), batch=1)
             posteriors = [
-                self.vae.encode(clip[None], plan.tiling, like=weight, carry_device=plan.carry_device)
+                self.vae.encode(clip[None], plan.tiling, like=weight, cache_device=plan.cache_device)
                 for clip in pixels.expand(request.batch, -1, -1, -1, -1)
             ]
         if not request.sample_posterior:
@@ -295,7 +295,7 @@ class CogVideoXPipeline:
         """Frames of z, as they are made or, of tiles, when all of them are there."""
         plan = self._plan("decode", request, self.vae.video_size(z.shape), batch=len(z))
         if plan.tiling is None:
-            return self.vae.decode_stream(z, carry_device=plan.carry_device)
+            return self.vae.decode_stream(z, cache_device=plan.cache_device)
         video = self.vae.decode(z, plan.tiling, device=torch.device("cpu"))
         return (video[:, :, chunk] for chunk in frame_chunks(video.shape[2], FRAMES_PER_CHUNK))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def watched(host: Host, free: int = 0, **decoder) -> tuple[torch.Tensor, list[in
 
 @pytest.mark.parametrize("class_type", ["VAEDecode", "CogVideoXVAEDecode"])
 def test_comfyui_is_asked_for_what_a_decode_takes(host: Host, core: Core, toys: dict, class_type: str) -> None:
-    options = {"tiling": "exact"} if class_type == "CogVideoXVAEDecode" else {}
+    options: Any = {"tiling": "exact"} if class_type == "CogVideoXVAEDecode" else {}
     _, asked = watched(host, class_type=class_type, **options)
     assert asked == [decode_memory(core(KIND).vae.config, SIZE, torch.float32, CPU)]
 
@@ -161,7 +162,7 @@ def test_auto_is_exact_while_that_fits_and_says_when_it_is_not(host: Host, core:
         decoded(host, class_type="CogVideoXVAEDecode", tiling=way, **TILE) for way in ("exact", "blended")
     )
     assert not torch.equal(exact, blended)
-    sentence = "blended tiles it is"
+    sentence = "blended tiles are used"
     before = host.log_file.read_text().count(sentence)
     enough, asked = watched(host, needed, class_type="CogVideoXVAEDecode", tiling="auto", **TILE)
     assert torch.equal(enough, exact)

@@ -2,7 +2,7 @@
 
 A clip is worked through in chunks of 8 frames (2 latents), the remainder joined to the first chunk. That is part of
 the function: GroupNorm takes its statistics over one chunk. It also makes streaming exact: a chunk needs only what the
-convolutions carry from the chunks before it.
+convolutions keep of the chunks before it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..config import VAEConfig
 from ..noise import Generator, draw
 from ..shapes import VideoSize
 from .blocks import Downsample3D, SpatialNorm3D, Stage, Upsample3D, residual_stage
-from .causal_conv import Carry, CausalConv3d
+from .causal_conv import CausalConv3d, ConvCache
 from .chunks import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
 from .feature_maps import Strips, activated
 from .tiling import Tiling, apply_tiled
@@ -33,11 +33,11 @@ class Posterior:
         self.logvar = logvar.clamp(-30.0, 20.0)
 
     def mode(self) -> Tensor:
-        """The most likely latents."""
+        """The most likely latents, [B, latent_channels, T, H, W]."""
         return self.mean
 
     def sample(self, generator: Generator = None) -> Tensor:
-        """Latents drawn from the posterior, in diffusers' order."""
+        """Latents [B, latent_channels, T, H, W] drawn from the posterior, in diffusers' order."""
         noise = draw(self.mean.shape, generator, self.mean.device, self.mean.dtype)
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
@@ -68,12 +68,13 @@ class Encoder3D(nn.Module):
         self.norm_out = operations.GroupNorm(config.norm_num_groups, widths[-1], eps=1e-6, **factory)
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels, operations, **factory)
 
-    def forward(self, x: Tensor, carry: Carry) -> Tensor:
-        maps = self.conv_in(Strips([x]), carry)
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
+        """One chunk x [B, 3, F, H, W] in [-1, 1] -> mean and logvar [B, 2 * latent_channels, F / 4, H / 8, W / 8]."""
+        maps = self.conv_in(Strips([x]), cache)
         for stage in self.down_blocks:
-            maps = stage(maps, carry)
-        maps = self.mid_block(maps, carry)
-        return self.conv_out(activated(maps, self.norm_out), carry).whole().contiguous()
+            maps = stage(maps, cache)
+        maps = self.mid_block(maps, cache)
+        return self.conv_out(activated(maps, self.norm_out), cache).whole().contiguous()
 
 
 class Decoder3D(nn.Module):
@@ -102,12 +103,13 @@ class Decoder3D(nn.Module):
         self.norm_out = SpatialNorm3D(widths[-1], config, operations, **factory)
         self.conv_out = CausalConv3d(widths[-1], config.out_channels, operations, **factory)
 
-    def forward(self, z: Tensor, carry: Carry) -> Tensor:
-        x = self.conv_in(Strips([z]), carry)
-        x = self.mid_block(x, carry, z)
+    def forward(self, z: Tensor, cache: ConvCache) -> Tensor:
+        """One chunk z [B, latent_channels, T, H, W] -> [B, 3, F, 8H, 8W], about -1 to 1."""
+        x = self.conv_in(Strips([z]), cache)
+        x = self.mid_block(x, cache, z)
         for stage in self.up_blocks:
-            x = stage(x, carry, z)
-        return self.conv_out(self.norm_out(x, z), carry).whole().contiguous()
+            x = stage(x, cache, z)
+        return self.conv_out(self.norm_out(x, z), cache).whole().contiguous()
 
 
 class AutoencoderCausal3D(nn.Module):
@@ -139,16 +141,16 @@ class AutoencoderCausal3D(nn.Module):
         tiling: Tiling | None = None,
         *,
         like: Tensor | None = None,
-        carry_device: torch.device | None = None,
+        cache_device: torch.device | None = None,
     ) -> Posterior:
         """Posterior of a video.
 
         Args:
             video: [B, 3, F, H, W] in [-1, 1]; H and W divide by 8.
             tiling: blended tiles where the video is larger than one.
-            like: a tensor of the device and dtype to work in, if they are not the video's; frames go there chunk by
-                chunk, never all at once.
-            carry_device: as in `decode_stream`.
+            like: a tensor [...] of the device and dtype to compute in, if they are not the video's; frames go there
+                chunk by chunk, never all at once.
+            cache_device: as in `decode_stream`.
         Raises: ValueError if the shape does not fit.
         """
         self._check(video, self.config.in_channels, self.config.spatial_compression_ratio, "a video")
@@ -156,7 +158,7 @@ class AutoencoderCausal3D(nn.Module):
 
         def moments(part: Tensor) -> Tensor:
             chunks = frame_chunks(part.shape[2], FRAMES_PER_CHUNK)
-            return self._moments((part[:, :, chunk].to(target) for chunk in chunks), carry_device)
+            return self._moments((part[:, :, chunk].to(target) for chunk in chunks), cache_device)
 
         if tiling is not None and _exceeds(video, tiling.tile_height, tiling.tile_width):
             ratio = self.config.spatial_compression_ratio
@@ -164,14 +166,14 @@ class AutoencoderCausal3D(nn.Module):
         return Posterior(moments(video))
 
     def encode_stream(
-        self, pieces: Iterable[Tensor], num_frames: int, *, carry_device: torch.device | None = None
+        self, pieces: Iterable[Tensor], num_frames: int, *, cache_device: torch.device | None = None
     ) -> Posterior:
         """Posterior of a video handed over in pieces, in memory that does not grow with its length: that of `encode`.
 
         Args:
             pieces: [B, 3, f, H, W] in [-1, 1], of any lengths; taken when they are needed.
             num_frames: of all pieces together; the first chunk depends on it.
-            carry_device: as in `decode_stream`.
+            cache_device: as in `decode_stream`.
         Raises: ValueError if a shape does not fit, or if there are more or fewer frames.
         """
 
@@ -180,7 +182,7 @@ class AutoencoderCausal3D(nn.Module):
                 self._check(piece, self.config.in_channels, self.config.spatial_compression_ratio, "a video")
                 yield piece
 
-        return Posterior(self._moments(_regrouped(checked(), num_frames), carry_device))
+        return Posterior(self._moments(_regrouped(checked(), num_frames), cache_device))
 
     def decode(
         self,
@@ -188,7 +190,7 @@ class AutoencoderCausal3D(nn.Module):
         tiling: Tiling | None = None,
         *,
         device: torch.device | None = None,
-        carry_device: torch.device | None = None,
+        cache_device: torch.device | None = None,
     ) -> Tensor:
         """Video [B, 3, F, 8H, 8W], about -1 to 1, of latents z [B, latent_channels, T, H, W].
 
@@ -196,29 +198,31 @@ class AutoencoderCausal3D(nn.Module):
             z: F is 4(T - 1) + 1 for odd T and 4T for even T.
             tiling: blended tiles where the picture is larger than one.
             device: where the frames are gathered as they are made, if not where z is.
-            carry_device: as in `decode_stream`.
+            cache_device: as in `decode_stream`.
         Raises: ValueError if the shape does not fit.
         """
         ratio, device = self.config.spatial_compression_ratio, device or z.device
 
         def frames(part: Tensor) -> Tensor:
-            return torch.cat([chunk.to(device) for chunk in self.decode_stream(part, carry_device=carry_device)], dim=2)
+            return torch.cat([chunk.to(device) for chunk in self.decode_stream(part, cache_device=cache_device)], dim=2)
 
         if tiling is not None and _exceeds(z, tiling.tile_height // ratio, tiling.tile_width // ratio):
             self._check(z, self.config.latent_channels, 1, "latents")
             return apply_tiled(frames, z, tiling, ratio, to_pixels=True)
         return frames(z)
 
-    def decode_stream(self, z: Tensor, *, carry_device: torch.device | None = None) -> Iterator[Tensor]:
+    def decode_stream(self, z: Tensor, *, cache_device: torch.device | None = None) -> Iterator[Tensor]:
         """The frames of `decode(z)`, one chunk [B, 3, f, 8H, 8W] at a time, in memory that does not grow with T.
 
-        `carry_device`: where what convolutions carry from chunk to chunk is kept; None: where they compute. On the CPU
-        it leaves room on a GPU, for the time it takes to copy: the numbers are the same.
+        Args:
+            z: [B, latent_channels, T, H, W].
+            cache_device: where the frames that convolutions keep from chunk to chunk are kept; None for where they
+                compute. Main memory leaves room on a GPU for the time the copies take; the numbers are the same.
         """
         self._check(z, self.config.latent_channels, 1, "latents")
-        carry = Carry(carry_device)
+        cache = ConvCache(cache_device)
         for chunk in frame_chunks(z.shape[2], LATENTS_PER_CHUNK):
-            yield self.decoder(z[:, :, chunk], carry)
+            yield self.decoder(z[:, :, chunk], cache)
 
     def video_size(self, shape: Sequence[int]) -> VideoSize:
         """The size of the video that latents of shape [B, C, T, h, w] decode to."""
@@ -226,9 +230,9 @@ class AutoencoderCausal3D(nn.Module):
         num_frames = ratio_t * shape[2] - (ratio_t - 1) * (shape[2] % 2)
         return VideoSize(shape[3] * ratio, shape[4] * ratio, num_frames)
 
-    def _moments(self, chunks: Iterator[Tensor], carry_device: torch.device | None) -> Tensor:
-        carry = Carry(carry_device)
-        return torch.cat([self.encoder(chunk, carry) for chunk in chunks], dim=2)
+    def _moments(self, chunks: Iterator[Tensor], cache_device: torch.device | None) -> Tensor:
+        cache = ConvCache(cache_device)
+        return torch.cat([self.encoder(chunk, cache) for chunk in chunks], dim=2)
 
     @staticmethod
     def _check(x: Tensor, channels: int, multiple: int, what: str) -> None:

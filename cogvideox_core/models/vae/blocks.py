@@ -1,7 +1,7 @@
 """The parts of encoder and decoder: norms, residual blocks, down- and upsampling.
 
-A rule runs through all of them: where a chunk holds an odd number of frames, greater than one, its first frame stands
-apart (it is the clip's first), and only the others are paired or doubled in time.
+One rule holds in all of them: where a chunk has an odd number of frames, greater than one, its first frame is treated
+on its own (it is the clip's first), and only the others are paired or doubled in time.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import VAEConfig
-from .causal_conv import Carry, CausalConv3d, PointwiseConv3d
-from .feature_maps import Band, FeatureMap, Strips, activated, bands, empty
+from .bands import bands, empty
+from .causal_conv import CausalConv3d, ConvCache, PointwiseConv3d
+from .feature_maps import Band, FeatureMap, Strips, activated
 from .upsample_conv import conv_doubled
 
 
@@ -33,12 +34,12 @@ class SpatialNorm3D(nn.Module):
         self.conv_b = PointwiseConv3d(config.latent_channels, channels, operations, **factory)
 
     def forward(self, x: Strips, z: Tensor) -> FeatureMap:
-        """The norm of x [B, C, T, H, W], and SiLU; z: the latents of the chunk."""
+        """SiLU of the norm of x [B, C, T, H, W]; z: [B, latent_channels, t, h, w], the latents of the chunk."""
         return activated(x, self.norm_layer, (self.conv_y(z), self.conv_b(z)))
 
 
 class ResnetBlock3D(nn.Module):
-    """Norm, SiLU, convolution, twice, beside an identity or 1 x 1 x 1 shortcut; conditioned on z in the decoder."""
+    """Norm, SiLU, convolution, twice, plus an identity or 1 x 1 x 1 shortcut; conditioned on z in the decoder."""
 
     def __init__(
         self,
@@ -65,24 +66,33 @@ class ResnetBlock3D(nn.Module):
         if in_channels != out_channels:
             self.conv_shortcut = operations.Conv3d(in_channels, out_channels, 1, **factory)
 
-    def forward(self, x: Strips, carry: Carry, *z: Tensor) -> Strips:
-        """x: [B, C, T, H, W], which is used up; z: the latents of the chunk in the decoder, else nothing."""
-        bands = self.conv1.bands(_activated(x, self.norm1, *z), carry)
+    def forward(self, x: Strips, cache: ConvCache, *z: Tensor) -> Strips:
+        """[B, in_channels, T, H, W] -> [B, out_channels, T, H, W].
+
+        Args:
+            x: freed or overwritten.
+            z: in the decoder the latents of the chunk [B, latent_channels, t, h, w], else nothing.
+        """
+        bands = self.conv1.bands(_activated(x, self.norm1, *z), cache)
         if self.conv_shortcut is None:
-            hidden = Strips(band.finished() for band in bands)
+            hidden = Strips(band.with_bias() for band in bands)
         else:
-            x, hidden = self._both(x, self.conv_shortcut, bands)
-        return x.added(self.conv2.bands(_activated(hidden, self.norm2, *z), carry))
+            x, hidden = self._with_shortcut(x, self.conv_shortcut, bands)
+        bands = self.conv2.bands(_activated(hidden, self.norm2, *z), cache)
+        if x.requires_grad:
+            return x.plus(bands)
+        x.add(bands)
+        return x
 
     @staticmethod
-    def _both(x: Strips, shortcut: nn.Module, bands: Iterator[Band]) -> tuple[Strips, Strips]:
-        """The shortcut of x and the bands of a convolution of x, which is let go meanwhile."""
-        beside, hidden = [], []
+    def _with_shortcut(x: Strips, shortcut: nn.Module, bands: Iterator[Band]) -> tuple[Strips, Strips]:
+        """The shortcut of x, and the bands of a convolution of x as a map; x is freed as they are made."""
+        shortcuts, hidden = [], []
         for band in bands:
-            hidden.append(band.finished())
-            beside.append(shortcut(x.rows(band.start, band.stop)))
-            x.let_go(band.stop)
-        return Strips(beside), Strips(hidden)
+            hidden.append(band.with_bias())
+            shortcuts.append(shortcut(x.rows(band.start, band.stop)))
+            x.free_above(band.stop)
+        return Strips(shortcuts), Strips(hidden)
 
 
 def _activated(x: Strips, norm: Any, *z: Tensor) -> FeatureMap:
@@ -98,16 +108,16 @@ class Downsample3D(nn.Module):
         self.conv = operations.Conv2d(channels, channels, 3, stride=2, **factory)
 
     def forward(self, x: Strips) -> Strips:
-        """x: [B, C, T, H, W], which is used up."""
+        """x [B, C, T, H, W], which is freed -> [B, C, T or (T + 1) / 2, H / 2, W / 2]."""
         frames = (x.shape[2] + 1) // 2 if self.halve_time else x.shape[2]
         shape = torch.Size((*x.shape[:2], frames, x.shape[3] // 2, x.shape[4] // 2))
         per_row = 2 * x.shape.numel() / x.shape[3]
         return Strips(self._rows(x, start, stop) for start, stop in bands(shape, x.device, per_row))
 
     def _rows(self, x: Strips, start: int, stop: int) -> Tensor:
-        below = max(2 * stop + 1 - x.shape[3], 0)
+        below = max(2 * stop + 1 - x.shape[3], 0)  # a row of zeros at the lower edge
         rows = x.rows(2 * start, 2 * stop + 1 - below)
-        x.let_go(2 * stop)
+        x.free_above(2 * stop)
         if self.halve_time and x.shape[2] > 1:
             single = x.shape[2] % 2
             pairs = rows[:, :, single:].unflatten(2, (-1, 2)).mean(dim=3)
@@ -127,7 +137,7 @@ class Upsample3D(nn.Module):
         self.conv = operations.Conv2d(channels, channels, 3, padding=1, **factory)
 
     def forward(self, x: Strips) -> Strips:
-        """x: [B, C, T, H, W], which is used up."""
+        """x [B, C, T, H, W], which is freed -> [B, C, T or 2T or 2T - 1, 2H, 2W]."""
         doubled = self.double_time and x.shape[2] > 1
         frames = 2 * x.shape[2] - x.shape[2] % 2 if doubled else x.shape[2]
         shape = torch.Size((*x.shape[:2], frames, 2 * x.shape[3], 2 * x.shape[4]))
@@ -137,18 +147,18 @@ class Upsample3D(nn.Module):
         """Rows of the result; the convolution takes one more on each side, and what it pads there is cut off."""
         top, bottom = max(start - 1, 0) // 2, min(stop // 2 + 1, x.shape[3])
         frames, bias = conv_doubled(self.conv, _frames(x.rows(top, bottom)))
-        x.let_go(max(stop - 1, 0) // 2)
+        x.free_above(max(stop - 1, 0) // 2)
         rows = _clips(frames, x)[:, :, :, start - 2 * top : stop - 2 * top]
         single = x.shape[2] % 2 if num_frames > x.shape[2] else x.shape[2]
         result = empty((*rows.shape[:2], num_frames, stop - start, rows.shape[4]), rows)
-        Band(start, stop, rows[:, :, :single], bias).put(result[:, :, :single])
+        Band(start, stop, rows[:, :, :single], bias).write_to(result[:, :, :single])
         for twin in (single, single + 1):
-            Band(start, stop, rows[:, :, single:], bias).put(result[:, :, twin::2])
+            Band(start, stop, rows[:, :, single:], bias).write_to(result[:, :, twin::2])
         return result
 
 
 class Stage(nn.Module):
-    """A run of residual blocks at one width, followed by an optional change of resolution."""
+    """Residual blocks of one width, followed by an optional change of resolution."""
 
     def __init__(self, resnets: list[ResnetBlock3D]) -> None:
         super().__init__()
@@ -156,10 +166,10 @@ class Stage(nn.Module):
         self.downsamplers: nn.ModuleList | None = None
         self.upsamplers: nn.ModuleList | None = None
 
-    def forward(self, x: Strips, carry: Carry, *z: Tensor) -> Strips:
-        """x: [B, C, T, H, W], which is used up."""
+    def forward(self, x: Strips, cache: ConvCache, *z: Tensor) -> Strips:
+        """x [B, C, T, H, W], which is freed or overwritten -> the result of all blocks; z: as for them."""
         for resnet in self.resnets:
-            x = resnet(x, carry, *z)
+            x = resnet(x, cache, *z)
         for resample in self.downsamplers or self.upsamplers or ():
             x = resample(x)
         return x

@@ -1,4 +1,4 @@
-"""Convolutions that look back in time only, and what they carry from one chunk of frames to the next."""
+"""Convolutions that look back in time only, and the frames they keep from one chunk to the next."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .feature_maps import Band, FeatureMap, Strips, bands, empty
-from .winograd import fast_convolution
+from ...kernels.layers import fits_onednn_conv
+from ...kernels.torch_symbols import onednn_conv3d
+from .bands import bands, empty
+from .feature_maps import Band, Convolve, FeatureMap, Strips, convolved
+from .winograd import is_worth_it, transformed_weight, winograd_conv
+
+CopyInto = Callable[[Tensor], None]
+"""Writes two frames to a tensor [B, C, 2, h, W]."""
 
 
-class Carry(dict[nn.Module, Tensor]):
-    """The last input frames of every causal convolution; one per clip (and per tile), empty at its start.
+class ConvCache(dict[nn.Module, Tensor]):
+    """The last two input frames [B, C, 2, H, W] of every causal convolution, for its next chunk.
 
-    Kept in main memory, a GPU copies them on a stream beside the one it computes on: to there at once, from there while
-    the band before is computed.
+    One per clip (and per tile), empty at its start. When it is in main memory, a GPU copies on a stream of its own
+    while it computes: a band's frames are stored as soon as they are known, and those of the next band are fetched
+    while the current one is computed.
 
     Args:
-        device: where they are kept; None for where the convolution computes.
+        device: where the frames are kept; None for where the convolution computes.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -29,43 +36,48 @@ class Carry(dict[nn.Module, Tensor]):
         self.device = device
         self._stream: Any = None
 
-    def keep(self, frames: Tensor, into: Tensor) -> None:
-        """Copy two frames to where they are kept."""
+    def store(self, frames: Tensor, into: Tensor) -> None:
+        """Copy two frames [B, C, 2, h, W] to a part of the cache of that shape."""
         if into.device == frames.device or not frames.is_cuda:
             _copy(frames, into)
             return
-        with self._beside(frames.device) as stream:
+        with self._copy_stream(frames.device) as stream:
             _copy(frames, into)
             frames.record_stream(stream)
 
-    def bring(self, parts: Iterable[Tensor], device: torch.device) -> Iterator[Callable[[Tensor], None]]:
-        """For each part of two frames what puts it in its place on a device; the part after it is on its way then."""
-        begun = map(partial(self._begin, device=device), parts)
-        coming = next(begun)
-        for following in begun:
-            yield coming
-            coming = following
-        yield coming
+    def fetch(self, parts: Iterable[Tensor], device: torch.device) -> Iterator[CopyInto]:
+        """For each part of the cache [B, C, 2, h, W] a function that writes it to a tensor on `device`.
 
-    def _begin(self, frames: Tensor, device: torch.device) -> Callable[[Tensor], None]:
+        The copy of a part begins when the function of the part before is handed out.
+        """
+        started = map(partial(self._start_copy, device=device), parts)
+        current = next(started)
+        for following in started:
+            yield current
+            current = following
+        yield current
+
+    def _start_copy(self, frames: Tensor, device: torch.device) -> CopyInto:
         if frames.device == device or device.type != "cuda":
             return partial(_copy, frames)
         arriving = empty(frames.shape, frames, device)
-        with self._beside(device) as stream:
+        with self._copy_stream(device) as stream:
             _copy(frames, arriving)
             arriving.record_stream(stream)
             arrived = stream.record_event()
 
-        def put(into: Tensor) -> None:
+        def write(into: Tensor) -> None:
             torch.cuda.current_stream(device).wait_event(arrived)
             into.copy_(arriving)
 
-        return put
+        return write
 
     @contextmanager
-    def _beside(self, device: torch.device) -> Iterator[Any]:
-        """A stream that comes after all that its device has to do by now; one for both ways, so that they keep their
-        order."""
+    def _copy_stream(self, device: torch.device) -> Iterator[Any]:
+        """Inside, copies run on a side stream, which waits for all work that is queued on the device by now.
+
+        Both directions share one stream, so that frames are not fetched before they are stored.
+        """
         self._stream = self._stream or torch.cuda.Stream(device)
         self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream):
@@ -73,49 +85,72 @@ class Carry(dict[nn.Module, Tensor]):
 
 
 class CausalConv3d(nn.Module):
-    """3 x 3 x 3 convolution whose time padding is the past: the carried frames, or the first frame twice."""
+    """3 x 3 x 3 convolution whose time padding is the past: the cached frames, or the first frame twice."""
 
     def __init__(self, in_channels: int, out_channels: int, operations: Any, **factory: Any) -> None:
         super().__init__()
         self.conv = operations.Conv3d(in_channels, out_channels, 3, padding=(0, 0, 1), **factory)
         self.channels = in_channels, out_channels
 
-    def forward(self, source: FeatureMap, carry: Carry) -> Strips:
-        """[B, C, T, H, W] -> [B, out_channels, T, H, W]; `carry` is read and renewed."""
-        return Strips(band.finished() for band in self.bands(source, carry))
+    def forward(self, source: FeatureMap, cache: ConvCache) -> Strips:
+        """[B, C, T, H, W] -> [B, out_channels, T, H, W]; `cache` is read and renewed."""
+        return Strips(band.with_bias() for band in self.bands(source, cache))
 
-    def bands(self, source: FeatureMap, carry: Carry) -> Iterator[Band]:
+    def bands(self, source: FeatureMap, cache: ConvCache) -> Iterator[Band]:
         """The result in bands from top to bottom.
 
-        When a band is given out, rows of `source` are read down to the one below it.
+        When a band is handed out, rows of `source` are read down to the one below it, and none above are read again.
         """
         batch, channels, frames, height, width = source.shape
         per_row = batch * (frames + 2) * width * max(self.channels)
         spans = list(bands(source.shape, source.device, per_row))
-        past, padded, convolve = carry.get(self), None, None
-        # A band reads one row more on each side; what the band above has read too comes from there.
+        past, padded, convolve = cache.get(self), None, None
+        # A band reads one row more on each side. The band above has read its lower one and this band's upper two
+        # already, so they are copied from its buffer, and `reads` are the rows that are new.
         reads = [(start + (start > 0), min(stop + 1, height)) for start, stop in spans]
-        put_past = None
+        write_past = None
         if past is not None:
-            put_past = carry.bring((past[:, :, :, top:bottom] for top, bottom in reads), source.device)
+            write_past = cache.fetch((past[:, :, :, top:bottom] for top, bottom in reads), source.device)
         if past is None or past.requires_grad:
-            carry[self] = empty((batch, channels, 2, height, width), source, carry.device)
+            cache[self] = empty((batch, channels, 2, height, width), source, cache.device)
         for (start, stop), (top, bottom) in zip(spans, reads, strict=True):
-            # One buffer with everything around the band: the past above it in time, halo rows or zeros in space.
+            # One buffer with everything around the band: two past frames before it, and above and below it a row of the
+            # map, or zeros at its edges. [B, C, T + 2, stop - start + 2, W]
             above, padded = padded, empty((batch, channels, frames + 2, stop - start + 2, width), source)
             padded[:, :, :, : top - start + 1] = 0 if above is None else above[:, :, :, -2:]
             del above
             inner = padded[:, :, :, top - start + 1 : bottom - start + 1]
             source.write(top, bottom, inner[:, :, 2:])
-            if put_past is None:
+            if write_past is None:
                 inner[:, :, :2] = inner[:, :, 2:3]
             else:
-                next(put_past)(inner[:, :, :2])
+                next(write_past)(inner[:, :, :2])
             if bottom == stop:
                 padded[:, :, :, -1] = 0
-            carry.keep(padded[:, :, -2:, 1:-1], carry[self][:, :, :, start:stop])
+            cache.store(padded[:, :, -2:, 1:-1], cache[self][:, :, :, start:stop])
             convolve = convolve or fast_convolution(self.conv, padded, frames * height * width)
             yield Band(start, stop, *convolve(padded))
+
+
+def fast_convolution(layer: Any, x: Tensor, cells: int) -> Convolve:
+    """The fastest way here to convolve padded maps like x [B, C, T + 2, H + 2, W] as a layer does.
+
+    The layer pads columns by itself. On a CPU in float32 oneDNN is asked directly: PyTorch asks it only where
+    batch x channels x frames x rows is large, which does not count columns, so for small maps and bands of few rows it
+    would be up to six times slower. Wide layers use Winograd's algorithm.
+
+    Args: cells: T * H * W of the whole map, of which x may be a band.
+    """
+    kernel_weights = getattr(layer, "kernel_weights", None)
+    weights = kernel_weights(x) if kernel_weights is not None and fits_onednn_conv(x) else None
+    if weights is None:
+        return partial(convolved, layer)
+    weight, bias = weights
+    out_channels, channels = weight.shape[:2]
+    if is_worth_it(x, out_channels, channels, cells):
+        transformed = transformed_weight(weight)
+        return lambda x: (winograd_conv(x, weight, bias, transformed), None)
+    return lambda x: (onednn_conv3d(x, weight, bias), None)
 
 
 def _copy(source: Tensor, into: Tensor) -> None:
@@ -132,4 +167,5 @@ class PointwiseConv3d(nn.Module):
         self.conv = operations.Conv3d(in_channels, out_channels, 1, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, in_channels, T, H, W] -> [B, out_channels, T, H, W]."""
         return self.conv(x)

@@ -1,8 +1,8 @@
-"""How many bytes a decode or an encode takes beyond the weights: known from the shape of the model, before it runs.
+"""How many bytes a decode or an encode takes beyond the weights: computed from the shape of the model, before it runs.
 
-The chunks of a clip are walked through as the model works through them, and what stands is added up at every step: the
-strips of maps, what convolutions carry, and the bands of rows they work on. The first chunk may be longer than the
-others, and the second is the first that finds everything carried; all later ones are like the second.
+The walk below goes through the chunks of a clip as the model does and adds up at every step which tensors are alive:
+the strips of maps, the frames that convolutions keep, and the bands of rows being computed. The first chunk may be
+longer than the others, and the second is the first that finds all cached frames there; later ones are like the second.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 
 from ..config import VAEConfig
 from ..shapes import VideoSize
+from .bands import bands
 from .chunks import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
-from .feature_maps import bands
 from .winograd import is_worth_it, working_bytes
 
 _FLOAT32 = 4  # bytes
@@ -54,24 +54,27 @@ def _padded(band: _Map) -> _Map:
 
 
 class _Walk:
-    """Goes through a model and keeps the most bytes that stand at once, in `peak`.
+    """Goes through a model and keeps the highest number of bytes that are allocated at once, in `peak`.
+
+    A map and the highest of its strips are passed along together: a strip is the unit in which maps are freed. Layers
+    get the bytes of what is alive while they compute as `alive`.
 
     Args:
         config: of the VAE.
-        dtype, device: in which and where it computes.
-        keeps_carry: whether what convolutions carry counts.
-        always: bytes that stand all the time.
+        dtype, device: of the computation.
+        keeps_cache: whether the frames that convolutions keep are on the device, and count.
+        resident: bytes that are allocated all the time.
     """
 
     def __init__(
-        self, config: VAEConfig, dtype: torch.dtype, device: torch.device, keeps_carry: bool, always: int
+        self, config: VAEConfig, dtype: torch.dtype, device: torch.device, keeps_cache: bool, resident: int
     ) -> None:
         self.config = config
         self.device = device
         self.dtype = dtype
         self.itemsize = dtype.itemsize
-        self.keeps_carry = keeps_carry
-        self.standing = always
+        self.keeps_cache = keeps_cache
+        self.resident = resident
         self.peak = 0
         self.is_first_chunk = True
         self.latents = _Map(0, 0, 0, 0)  # what norms are conditioned on
@@ -79,41 +82,49 @@ class _Walk:
     def bytes(self, x: _Map) -> int:
         return self.itemsize * x.numel
 
-    def note(self, *parts: int) -> None:
-        """So many bytes stand beside what always does."""
-        self.peak = max(self.peak, self.standing + sum(parts))
+    def record_peak(self, *parts: int) -> None:
+        """Record a moment at which so many bytes are allocated on top of the resident ones."""
+        self.peak = max(self.peak, self.resident + sum(parts))
 
-    def norm(self, x: _Map, strip: _Map, *standing: int) -> int:
-        """The statistics of x, strip by strip. Returns: bytes of scale and shift, which stand while x is read."""
+    def norm(self, x: _Map, strip: _Map, *alive: int) -> int:
+        """The statistics of x, strip by strip. Returns: bytes of scale and shift, which are alive while x is read."""
         cells = self.latents._replace(channels=x.channels).numel
         copies = self.itemsize < _FLOAT32  # to float32
-        self.note(*standing, 2 * cells * self.itemsize, strip.numel * _FLOAT32 * copies)
-        self.note(*standing, 2 * cells * self.itemsize, (2 + copies) * cells * _FLOAT32)
+        # While statistics are taken: conv_y(z) and conv_b(z), and one strip copied to float32.
+        self.record_peak(*alive, 2 * cells * self.itemsize, strip.numel * _FLOAT32 * copies)
+        # While they are combined: those two, the new scale and shift, and the old scale copied to float32.
+        self.record_peak(*alive, 2 * cells * self.itemsize, (2 + copies) * cells * _FLOAT32)
         return 2 * cells * _FLOAT32
 
-    def conv(self, x: _Map, channels: int, *standing: int, is_added: bool = False) -> _Map:
-        """A causal convolution; what stands beside includes its result, if that is not added to what stands.
+    def conv(self, x: _Map, channels: int, *alive: int, is_added: bool = False) -> _Map:
+        """A causal convolution of x.
 
-        Returns: its highest band.
+        Args:
+            alive: includes the result, unless `is_added`.
+            is_added: the result is added to a map that is alive, band by band.
+        Returns: the highest band of the result.
         """
         band = x.band(self.device, (x.frames + 2) * x.width * max(x.channels, channels))
         result = band._replace(channels=channels)
         part, padded = self.bytes(result), self.bytes(_padded(band))
         padded += self.working(x, result)
-        if not self.keeps_carry:
-            padded += 2 * self.bytes(band._replace(frames=2))  # on their way from there and back
+        if not self.keeps_cache:
+            padded += 2 * self.bytes(band._replace(frames=2))  # being fetched, and being stored
         elif self.is_first_chunk:
-            self.standing += self.bytes(x._replace(frames=2))
-        if band == x:
-            self.note(*standing, padded, part * is_added)
+            self.resident += self.bytes(x._replace(frames=2))
+        if band == x:  # a single band: its buffer, and a result that is not yet added
+            self.record_peak(*alive, padded, part * is_added)
         elif is_added:
-            self.note(*standing, padded, part, max(part, padded))
+            # From the second band on: the previous band, with its buffer and the next one, which copies rows of it; or
+            # a buffer, the band computed from it, and the one before.
+            self.record_peak(*alive, padded, part, max(part, padded))
         else:
-            self.note(*standing, max(padded, 2 * padded - part))
+            # Two buffers while the band of the second does not exist yet, though `alive` counts the whole result.
+            self.record_peak(*alive, max(padded, 2 * padded - part))
         return result
 
     def working(self, x: _Map, band: _Map) -> int:
-        """What the convolution of x to a band of its result takes for itself."""
+        """What the convolution of x to a band of its result allocates for itself."""
         if not is_worth_it(self, band.channels, x.channels, x.frames * x.height * x.width):
             return 0
         return working_bytes(band.channels, x.channels, band.frames, band.height, band.width)
@@ -121,20 +132,23 @@ class _Walk:
     def block(self, x: _Map, strip: _Map, channels: int) -> tuple[_Map, _Map]:
         """A residual block of x. Returns: its result, and the highest strip of it."""
         hidden = x._replace(channels=channels)
-        result, beside = self.bytes(hidden), self.bytes(x)
-        cells = self.norm(x, strip, beside)
+        result, shortcut = self.bytes(hidden), self.bytes(x)  # without a layer for it the shortcut is x itself
+        cells = self.norm(x, strip, shortcut)
         if channels == x.channels:
-            band = self.conv(x, channels, beside, result, cells)
-        else:  # strips of x go as result and shortcut come, at most a strip and a band later
+            band = self.conv(x, channels, shortcut, result, cells)
+        else:
+            # Strips of x are freed while result and shortcut, both of the new width, are made. A strip of x is freed
+            # when the last band that reads it is done, so it is alive for up to a strip and a band of each longer than
+            # its share. Nor can there be more than all of x and all of both.
             band = self.conv(x, channels, 0)
             late = self.bytes(strip) + 2 * self.bytes(band)
-            most = min(max(beside, 2 * result) + late, beside + 2 * result)
+            most = min(max(shortcut, 2 * result) + late, shortcut + 2 * result)
             read = band._replace(channels=x.channels)
-            beside_it = self.bytes(read) * (read != x) + self.working(x, band)
-            self.note(most, cells, self.bytes(_padded(read)), beside_it)
-            strip, beside = band, result
-        cells = self.norm(hidden, band, beside, result)
-        self.conv(hidden, channels, beside, result, cells, is_added=True)
+            working = self.bytes(read) * (read != x) + self.working(x, band)
+            self.record_peak(most, cells, self.bytes(_padded(read)), working)
+            strip, shortcut = band, result
+        cells = self.norm(hidden, band, shortcut, result)
+        self.conv(hidden, channels, shortcut, result, cells, is_added=True)
         return hidden, strip
 
     def stage(self, x: _Map, strip: _Map, channels: int, blocks: int) -> tuple[_Map, _Map]:
@@ -147,10 +161,11 @@ class _Walk:
         """Returns: as `block`."""
         result = x.doubled(level < self.time_levels)
         band = result.band(self.device)
-        read = band._replace(frames=x.frames, height=band.height // 2 + 2, width=x.width)
+        read = band._replace(frames=x.frames, height=band.height // 2 + 2, width=x.width)  # a row more on each side
         convolved = self.bytes(read.doubled(in_time=False))
+        # x is freed strip by strip; a band of the result may be there before the strip that it was made of goes.
         most = self.bytes(result) + min(self.bytes(strip) + self.bytes(band), self.bytes(x))
-        self.note(most, self.bytes(read), 2 * convolved)
+        self.record_peak(most, self.bytes(read), 2 * convolved)  # doubled, and convolved
         return result, band
 
     def downsample(self, x: _Map, level: int) -> tuple[_Map, _Map]:
@@ -158,7 +173,7 @@ class _Walk:
         result = x.halved(level < self.time_levels)
         band = result.band(self.device, 2 * x.numel / x.height)
         read = self.bytes(x._replace(height=2 * band.height + 1))
-        self.note(self.bytes(x), self.bytes(result), 2 * read, self.bytes(band))
+        self.record_peak(self.bytes(x), self.bytes(result), 2 * read, self.bytes(band))  # rows read, and padded
         return result, band
 
     @property
@@ -168,19 +183,19 @@ class _Walk:
 
 
 def decode_memory(
-    config: VAEConfig, size: VideoSize, dtype: torch.dtype, device: torch.device, *, keeps_carry: bool = True
+    config: VAEConfig, size: VideoSize, dtype: torch.dtype, device: torch.device, *, keeps_cache: bool = True
 ) -> int:
     """Bytes that `decode_stream` of one clip takes on a device beyond weights and latents.
 
-    It is no less than what tensors take and little more; what a library takes for itself inside one operation comes
-    on top. `keeps_carry`: False where `carry_device` is another device.
+    It is no less than what tensors take, and little more; what a library allocates inside one operation is not counted.
+
+    Args: keeps_cache: False where `cache_device` is another device.
     """
     ratio, widths = config.spatial_compression_ratio, config.block_out_channels[::-1]
     chunks = frame_chunks(-(-size.num_frames // config.temporal_compression_ratio), LATENTS_PER_CHUNK)[:2]
     frames = _Map(config.out_channels, FRAMES_PER_CHUNK + 4, size.height, size.width)
-    walk = _Walk(
-        config, dtype, device, keeps_carry, dtype.itemsize * frames.numel
-    )  # the caller still has the last chunk
+    # The caller still has the frames of the last chunk.
+    walk = _Walk(config, dtype, device, keeps_cache, resident=dtype.itemsize * frames.numel)
     for chunk in chunks:
         count = chunk.stop - chunk.start
         walk.latents = x = _Map(config.latent_channels, count, size.height // ratio, size.width // ratio)
@@ -193,23 +208,24 @@ def decode_memory(
         cells = walk.norm(x, strip, walk.bytes(x))
         made = walk.bytes(x._replace(channels=config.out_channels))
         walk.conv(x, config.out_channels, walk.bytes(x), made, cells)
-        walk.note(walk.bytes(x), 2 * made)
+        walk.record_peak(walk.bytes(x), 2 * made)  # the strips of the frames, and the frames in one piece
         walk.is_first_chunk = False
     return walk.peak
 
 
 def encode_memory(
-    config: VAEConfig, size: VideoSize, dtype: torch.dtype, device: torch.device, *, keeps_carry: bool = True
+    config: VAEConfig, size: VideoSize, dtype: torch.dtype, device: torch.device, *, keeps_cache: bool = True
 ) -> int:
     """Bytes that encoding one clip takes beyond weights and video; otherwise as `decode_memory`."""
     ratio, widths = config.spatial_compression_ratio, config.block_out_channels
     latent_frames = -(-size.num_frames // config.temporal_compression_ratio)
     moments = _Map(2 * config.latent_channels, 2 * latent_frames, size.height // ratio, size.width // ratio)
-    walk = _Walk(config, dtype, device, keeps_carry, dtype.itemsize * moments.numel)
+    # The results of all chunks, and the posterior they are joined to: half as many numbers each.
+    walk = _Walk(config, dtype, device, keeps_cache, resident=dtype.itemsize * moments.numel)
     for chunk in frame_chunks(size.num_frames, FRAMES_PER_CHUNK)[:2]:
         x = _Map(config.in_channels, chunk.stop - chunk.start, size.height, size.width)
         pixels = walk.bytes(x)
-        walk.standing += pixels
+        walk.resident += pixels
         strip = walk.conv(x, widths[0], walk.bytes(x._replace(channels=widths[0])))
         x = x._replace(channels=widths[0])
         for level, width in enumerate(widths):
@@ -219,7 +235,7 @@ def encode_memory(
         x, strip = walk.stage(x, strip, widths[-1], 2)
         walk.norm(x, strip, walk.bytes(x))
         walk.conv(x, moments.channels, walk.bytes(x), walk.bytes(x._replace(channels=moments.channels)))
-        walk.standing -= pixels
+        walk.resident -= pixels
         walk.is_first_chunk = False
     return walk.peak
 

@@ -26,11 +26,11 @@ class Plan:
 
     Attributes:
         tiling: blended tiles; None for the exact picture.
-        carry_device: as in `AutoencoderCausal3D.decode_stream`.
+        cache_device: as for `AutoencoderCausal3D.decode_stream`.
     """
 
     tiling: Tiling | None = None
-    carry_device: torch.device | None = None
+    cache_device: torch.device | None = None
 
 
 def make_plan(
@@ -45,13 +45,13 @@ def make_plan(
 ) -> Plan:
     """The plan for a clip.
 
-    "exact" keeps what convolutions carry where they compute if it fits there, else in main memory. "auto" does the
-    same while one of the two fits; if neither does it takes blended tiles, and a sentence in the log says so.
+    "exact" keeps the frames that convolutions need again where they compute if that fits, else in main memory. "auto"
+    does the same as long as one of the two fits; otherwise it chooses blended tiles and says so in the log.
 
     Args:
         size: of the video.
-        weight: a tensor of the dtype and device that are computed in.
-        free: bytes that may be taken; None if nobody knows, then everything fits.
+        weight: a tensor [...] of the dtype and device of the computation.
+        free: bytes that may be allocated; None if that is unknown, then everything fits.
         tiles: for blending; the published ones if None.
     """
     tiles = tiles or Tiling.of(config)
@@ -61,16 +61,16 @@ def make_plan(
         return Plan()
     plans, memory, needed = [Plan()], MEMORY[task], 0
     if weight.device.type != "cpu":
-        plans.append(Plan(carry_device=torch.device("cpu")))
+        plans.append(Plan(cache_device=torch.device("cpu")))
     for plan in plans:
-        needed = memory(config, size, weight.dtype, weight.device, keeps_carry=plan.carry_device is None)
+        needed = memory(config, size, weight.dtype, weight.device, keeps_cache=plan.cache_device is None)
         if needed <= free:
             return plan
     if choice == "exact" or (size.height <= tiles.tile_height and size.width <= tiles.tile_width):
         return plans[-1]
     logger.warning(
-        "to %s %s exactly takes %.1f GiB beside the model and %.1f GiB are free: blended tiles it is, which come close "
-        "but are not the same picture",
+        "to %s %s exactly takes %.1f GiB on top of the model and %.1f GiB are free: blended tiles are used, whose "
+        "picture is close but not the same",
         task,
         size,
         needed / _GIB,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import comfy.model_management
 import comfy.model_patcher
@@ -38,8 +38,8 @@ class FirstStage(AutoencoderCausal3D):
         """The mean of the posterior [B, 16, T, h, w], on `device`, where frames go chunk by chunk."""
         like = video[:0] if device is None else video[:0].to(device)
         size = _pixel_size(video.shape if tiling is None else (*video.shape[:3], tiling.tile_height, tiling.tile_width))
-        carry_device = self._carry_device("encode", size, like, len(video))
-        return super().encode(video, tiling, like=like, carry_device=carry_device).mode()
+        cache_device = self._cache_device("encode", size, like, len(video))
+        return super().encode(video, tiling, like=like, cache_device=cache_device).mode()
 
     def decode(
         self, z: Tensor, output_buffer: Tensor | None = None, tiling: Tiling | None = None, **options: Any
@@ -50,10 +50,10 @@ class FirstStage(AutoencoderCausal3D):
             return frames if output_buffer is None else output_buffer.copy_(frames)
         if output_buffer is None:
             output_buffer = torch.empty(self.decode_output_shape(z.shape), device=z.device, dtype=z.dtype)
-        carry_device = self._carry_device("decode", self.video_size(z.shape), z, len(z))
+        cache_device = self._cache_device("decode", self.video_size(z.shape), z, len(z))
         progress = comfy.utils.ProgressBar(len(frame_chunks(z.shape[2], LATENTS_PER_CHUNK)))
         start = 0
-        for chunk in self.decode_stream(z, carry_device=carry_device):
+        for chunk in self.decode_stream(z, cache_device=cache_device):
             output_buffer[:, :, start : start + chunk.shape[2]].copy_(chunk)
             start += chunk.shape[2]
             progress.update(1)
@@ -65,17 +65,22 @@ class FirstStage(AutoencoderCausal3D):
         return shape[0], self.config.out_channels, size.num_frames, size.height, size.width
 
     def decode_tiled(self, z: Tensor, tile_x: int, tile_y: int, overlap: int, **temporal: Any) -> Tensor:
-        """Blended tiles of ComfyUI's sizes (latent rows and columns). Time is streamed, so its tiling is not needed."""
+        """Frames [B, 3, F, H, W] of z [B, 16, T, h, w], by blended tiles of ComfyUI's sizes (latent rows and columns).
+
+        Time is streamed, so its tiling is not needed.
+        """
         ratio = self.config.spatial_compression_ratio
         return self.decode(z, tiling=self.tiles(tile_x * ratio, tile_y * ratio, overlap * ratio))
 
     def encode_tiled(self, video: Tensor, tile_x: int, tile_y: int, overlap: int, **temporal: Any) -> Tensor:
-        """Blended tiles of ComfyUI's sizes (pixels)."""
+        """z [B, 16, T, h, w] of a video [B, 3, F, H, W], by blended tiles of ComfyUI's sizes (pixels)."""
         return self.encode(video, tiling=self.tiles(tile_x, tile_y, overlap))
 
     def tiles(self, width: int | None, height: int | None, overlap: int | None) -> Tiling:
-        """Blended tiles of whole latents of about so many pixels, with the same overlap on both sides, at most half a
-        tile; what is None is that of the published tiles."""
+        """Blended tiles of about this size in pixels, rounded down to whole latents, at least two.
+
+        The overlap is the same in both directions and at most half a tile. None takes the published tiles' value.
+        """
         ratio, published = self.config.spatial_compression_ratio, Tiling.of(self.config)
         if overlap is None:
             overlap = round(published.tile_height * published.overlap_height)
@@ -85,9 +90,9 @@ class FirstStage(AutoencoderCausal3D):
         shared = min(overlap // ratio, rows // 2, columns // 2)
         return Tiling(rows * ratio, columns * ratio, overlap_height=shared / rows, overlap_width=shared / columns)
 
-    def _carry_device(self, task: Task, size: VideoSize, like: Tensor, batch: int) -> torch.device | None:
-        free = comfy.model_management.get_free_memory(like.device)
-        return make_plan(task, "exact", self.config, size, like, free=int(free / max(batch, 1))).carry_device
+    def _cache_device(self, task: Task, size: VideoSize, like: Tensor, batch: int) -> torch.device | None:
+        free = cast(int, comfy.model_management.get_free_memory(like.device))
+        return make_plan(task, "exact", self.config, size, like, free=int(free / max(batch, 1))).cache_device
 
 
 class CogVideoXVAE(comfy.sd.VAE):
@@ -125,8 +130,7 @@ class CogVideoXVAE(comfy.sd.VAE):
 
     def plan(self, task: Task, choice: TilingChoice, size: VideoSize, tiles: Tiling) -> Plan:
         """How to decode or encode a clip, after ComfyUI has made what room it can for the exact picture."""
-        mm = comfy.model_management
-        if choice == "auto" and self._memory(task, size, self.vae_dtype) <= mm.get_total_memory(self.device):
+        if choice == "auto" and self._memory(task, size, self.vae_dtype) <= self._total_memory():
             self._make_room(task, size)
         like = torch.empty(0, dtype=self.vae_dtype, device=self.device)
         free = int(self.patcher.get_free_memory(self.device))
@@ -178,13 +182,17 @@ class CogVideoXVAE(comfy.sd.VAE):
         needed = self._memory(task, size, self.vae_dtype)
         comfy.model_management.load_models_gpu([self.patcher], memory_required=needed)
 
+    def _total_memory(self) -> int:
+        """Bytes that the device has, whether free or not."""
+        return cast(int, comfy.model_management.get_total_memory(self.device))
+
     def _memory(self, task: Task, size: VideoSize, dtype: torch.dtype) -> int:
-        """Bytes to have free for a clip: without what is carried where no card of this size could hold it."""
+        """Bytes to have free for a clip; with what convolutions keep between chunks, where the device could hold it."""
         config, memory = self.first_stage_model.config, MEMORY[task]
         needed = memory(config, size, dtype, self.device)
-        if needed <= comfy.model_management.get_total_memory(self.device):
+        if needed <= self._total_memory():
             return needed
-        return memory(config, size, dtype, self.device, keeps_carry=False)
+        return memory(config, size, dtype, self.device, keeps_cache=False)
 
 
 def load_vae(path: str | Path) -> CogVideoXVAE:

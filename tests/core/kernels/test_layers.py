@@ -40,7 +40,7 @@ def test_gradients_flow() -> None:
 def test_a_hook_on_the_layer_sees_the_result_before_the_gelu() -> None:
     linear, x = layer(torch.float32), torch.randn(5, 96)
     plain = linear(x)
-    linear.register_forward_hook(lambda module, given, out: out + 1)
+    linear.register_forward_hook(lambda module, given, out: torch.add(out, 1))
     assert_parity(layers.linear_gelu(linear, x), F.gelu(plain + 1, approximate="tanh"), 1e-6, "with a hook")
 
 

@@ -48,9 +48,10 @@ def private_names(path: Path) -> Iterator[str]:
             names = [node.attr]
         elif isinstance(node, ast.ImportFrom):
             names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+        line = getattr(node, "lineno", 0)
         for name in names:
             if name.startswith("_") and not name.startswith("__") and name not in own:
-                yield f"{path.relative_to(REPO)}:{node.lineno} {name}"
+                yield f"{path.relative_to(REPO)}:{line} {name}"
 
 
 def listed_parts() -> set[str]:

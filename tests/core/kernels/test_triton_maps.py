@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cogvideox_core.models.vae import feature_maps
-from cogvideox_core.models.vae.feature_maps import Activated, Strips, empty
+from cogvideox_core.models.vae.bands import empty
+from cogvideox_core.models.vae.feature_maps import Activated, Strips
 from tests.support.parity import assert_parity
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -71,7 +72,7 @@ def test_a_result_and_its_bias_are_put_in_place(kernels: ModuleType, add: bool) 
     part, bias, into = drawn(2, 24, 3, 4, 70), drawn(24), drawn(2, 24, 7, 6, 70)
     expected = into.clone()
     expected[:, :, 1::2, 1:5] = part + bias.view(-1, 1, 1, 1) + (expected[:, :, 1::2, 1:5] if add else 0.0)
-    kernels.put(part, bias, into[:, :, 1::2, 1:5], add=add)
+    kernels.write_with_bias(part, bias, into[:, :, 1::2, 1:5], add=add)
     assert_parity(into, expected, 1e-6, f"added {add}")
-    kernels.put(part, bias, part, add=False)
+    kernels.write_with_bias(part, bias, part, add=False)
     assert_parity(part, drawn(2, 24, 3, 4, 70) + bias.view(-1, 1, 1, 1), 1e-6, "onto itself")

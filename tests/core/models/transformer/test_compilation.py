@@ -113,7 +113,8 @@ def test_loras_come_and_go(small: bool, toy: Path, tmp_path: Path, counter: Comp
 
 def test_blocks_whose_weights_come_and_go_are_compiled_once(toy: Path, counter: CompileCounterWithBackend) -> None:
     """Hooks bring them (pipeline/offload.py), other hooks in every run: they are called around the compiled code."""
-    plain, compiled = (load_transformer(toy, dtype="float32") for _ in range(2))
+    plain: Any = load_transformer(toy, dtype="float32")
+    compiled: Any = load_transformer(toy, dtype="float32")
     compile_blocks(compiled, backend=counter, fullgraph=True)
     offloaded = OffloadedModule(compiled, CPU, torch.float32, blocks=compiled.transformer_blocks)
     for run in range(2):
@@ -130,7 +131,7 @@ def test_a_copy_of_a_compiled_block_has_its_own_weights(toy: Path, counter: Comp
     transformer = load_transformer(toy, dtype="float32")
     compile_blocks(transformer, backend=counter, fullgraph=True)
     before = step(transformer)
-    other = copy.deepcopy(transformer)
+    other: Any = copy.deepcopy(transformer)
     with torch.no_grad():
         other.transformer_blocks[0].attn1.to_q.weight.mul_(1.5)
     assert relative_difference(step(other), before) > 1e-4
