@@ -59,6 +59,9 @@ SCHEDULE = "tests/core/sampling/test_samplers.py"
 CONDITIONING = "tests/core/pipeline/test_conditioning.py"
 RUNS = "tests/core/pipeline/test_pipeline.py"
 SAMPLING = "tests/nodes/test_sampling.py"
+MODEL_SAMPLING = "tests/nodes/test_model_sampling.py"
+GUIDANCE = "tests/nodes/test_guidance_nodes.py"
+OTHER_NODES = "tests/nodes/test_other_nodes.py"
 APPROXIMATION = "tests/core/sampling/test_approximation.py"
 SPEED = "tests/nodes/test_speed.py"
 PACK = "tests/core/training/test_frame_pack.py"
@@ -200,6 +203,12 @@ MUTATIONS = [
     Mutation(f"{CORE}/models/transformer/adaln_table.py", "transformer.kept_rotary = {}", "pass", POSITIONS),
     Mutation(f"{CORE}/models/config.py", "prod(self.training_grid)", "1", TRANSFORMER),
     Mutation(f"{CORE}/models/transformer/positions.py", "odd, sin, value=-1", "odd, sin", TRANSFORMER),
+    Mutation(
+        f"{CORE}/models/transformer/positions.py", "(positions - positions[0]) * axis", "positions * axis", POSITIONS
+    ),
+    Mutation(
+        f"{CORE}/models/transformer/attention.py", "return v.transpose(1, 2)", "return q.transpose(1, 2)", TRANSFORMER
+    ),
     Mutation(f"{CORE}/models/transformer/positions.py", "round((base_columns - fit_columns) / 2)", "0", TRANSFORMER),
     Mutation(f"{CORE}/models/vae/causal_conv.py", "= inner[:, :, 2:3]", "= 0 * inner[:, :, 2:3]", VAE),
     Mutation(
@@ -322,6 +331,16 @@ MUTATIONS = [
     Mutation(f"{TYPES}/model.py", "* image_latent_factor(self.variant.vae, scale)", "* 1.0", SAMPLING),
     Mutation(f"{TYPES}/sampler.py", "following = [timestep - stride for timestep in timesteps]", "pass", SAMPLING),
     Mutation(f"{TYPES}/sampler.py", "    draw(noise)\n", "", SAMPLING),
+    Mutation(f"{TYPES}/model_sampling.py", "isinstance(sampling, _FLOW)", "False", MODEL_SAMPLING),
+    Mutation(f"{TYPES}/model_sampling.py", "not 1 < highest", "not 0 < highest", MODEL_SAMPLING),
+    Mutation(f"{TYPES}/model_sampling.py", '"noise": (root, 1.0, -1.0)', '"noise": (root, 0.0, 1.0)', MODEL_SAMPLING),
+    Mutation(
+        f"{TYPES}/official_sampling.py", "official_table(rules.schedule)", "rules.model_sampling.sigmas", MODEL_SAMPLING
+    ),
+    Mutation(f"{TYPES}/transformer.py", "in self.options.get(VALUES_ONLY, ())", "in ()", GUIDANCE),
+    Mutation(f"{TYPES}/other_nodes.py", '("t", "y", "x")', '("t", "x", "y")', GUIDANCE),
+    Mutation(f"{TYPES}/other_nodes.py", "    not_called.discard(None)\n", "", OTHER_NODES),
+    Mutation(f"{TYPES}/sampling_wrappers.py", "    take_out_halves(model_options)\n", "", OTHER_NODES),
     Mutation(f"{TYPES}/sampler.py", "return x * torch.sqrt(1 + sigmas[-1] ** 2)", "return x", SAMPLING),
     Mutation(f"{TYPES}/leading_frames.py", "return drawn.to(noise)", "return 0 * drawn.to(noise)", SAMPLING),
     Mutation(f"{TYPES}/leading_frames.py", "z[:, :, :1], torch.zeros_like", "z[:, :, 1:2], torch.zeros_like", SAMPLING),
@@ -364,8 +383,8 @@ MUTATIONS = [
     ),
     Mutation(
         f"{TYPES}/sampling_wrappers.py",
-        '[*_features.items(), ("cogvideox", pad_sampling), ("cogvideox", refuse_unfinite)]',
-        '[("cogvideox", pad_sampling), ("cogvideox", refuse_unfinite), *_features.items()]',
+        "[*_features.items(), *ours]",
+        "[*ours, *_features.items()]",
         PREVIEW,
     ),
     Mutation(

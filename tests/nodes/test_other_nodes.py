@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -271,6 +274,25 @@ def changing(host: Host) -> list[str]:
         if own and "MODEL" in told["output"] and any(given[0] == "MODEL" for given in inputs):
             found.append(name)
     return found
+
+
+def this_node() -> tuple[Any, ...]:
+    return (lambda *given: given), (lambda out, given: out), (lambda given: given)
+
+
+def other_node() -> tuple[Any, ...]:
+    return (lambda *given: given), (lambda out, given: out), (lambda given: given)
+
+
+def test_only_functions_of_the_node_whose_patch_is_not_called_are_taken_out(pack: ModuleType) -> None:
+    taken, kept = this_node(), other_node()
+    patches = {"attn1_patch": [taken[0], partial(max, 1)], "attn1_output_patch": [taken[1], kept[1], partial(min)]}
+    options = {"transformer_options": {"patches": patches}, "sampler_post_cfg_function": [taken[2], kept[2]]}
+    module = importlib.import_module(f"{pack.__name__}.nodes.host.types.other_nodes")
+    before = patches["attn1_output_patch"]
+    module.take_out_halves(options)
+    assert patches["attn1_output_patch"] == [kept[1], before[2]]
+    assert options["sampler_post_cfg_function"] == [kept[2]]
 
 
 def test_every_node_that_changes_a_model_is_in_the_table(host: Host) -> None:

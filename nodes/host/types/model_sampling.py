@@ -65,10 +65,10 @@ def check_official(sampling: Any, schedule: NoiseSchedule, name: str) -> None:
 
 
 def check_sampling(sampling: Any, name: str) -> str:
-    """What there is to say of sampling the model `name` under this `model_sampling`; empty for nothing.
+    """A warning about sampling the model `name` under this `model_sampling`; empty if there is none.
 
-    A model that predicts v is sampled under any table of v over its timesteps. One that reads the output as noise is
-    what a model tuned to predict noise would need, so it is only remarked upon.
+    A model that predicts v can be sampled under any table of v over its timesteps. A table that reads the output as
+    noise would fit a model that was fine-tuned to predict noise, so that is a warning and no error.
 
     Raises: ValueError if the schedule cannot sample the model.
     """

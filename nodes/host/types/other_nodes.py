@@ -1,7 +1,7 @@
-"""What nodes of ComfyUI and of other packs put on a MODEL: what is read of it, and a sentence for what is not.
+"""What nodes of ComfyUI and of other packs put on a MODEL: the options that are read, and a sentence for what is not.
 
-Such nodes hand functions and options to parts of a model by the parts' names, and a model ignores the names it does not
-know, those of a U-Net's parts for example. The user would get a video on which the node had no effect, without a word.
+Such a node attaches functions and options under the names of a model's parts, and a model ignores names that it does
+not know, those of a U-Net's parts for example. The video would be as if the node were not there, without a word.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from ....cogvideox_core.models.transformer.positions import TRAINED_AXES, Axis, 
 
 logger = logging.getLogger("cogvideox")
 
-NOTICES = "cogvideox_notices"  # among the transformer options of a run: what was said in it
-VALUES_ONLY = "stg_self_attn_blocks"  # blocks whose attention is weakened, for spatio-temporal guidance
+# Keys of a run's transformer options.
+NOTICES = "cogvideox_notices"  # the run's Notices
+VALUES_ONLY = "stg_self_attn_blocks"  # blocks in which attention gives each token's own value
 _ROPE = "rope_options"
+_LOCAL = ".<locals>"  # in the names of functions that were defined while another one ran
 
-_TAKEN = ("double_block", "attn1_output_patch")  # kinds of patches that the transformer calls
+_CALLED = ("double_block", "attn1_output_patch")  # kinds of patches that the transformer calls
 _OF_UNETS = (
     "attn1",
     "attn2",
@@ -43,20 +45,20 @@ _OF_OTHER_MODELS = {
 
 
 class Notices:
-    """What one run has said; a second time it says nothing."""
+    """Logs each sentence once in a run."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
 
     def say(self, sentence: str) -> None:
-        """Log a sentence, unless it was in this run; an empty one never."""
+        """Log a sentence that is new in this run and not empty."""
         if sentence and sentence not in self._said:
             self._said.add(sentence)
             logger.warning(sentence)
 
 
 def rotary_axes(options: Mapping[str, Any]) -> RotaryAxes:
-    """What the node ScaleROPE asks, from a run's transformer options."""
+    """The changes to rotary positions that the node ScaleROPE put into a run's transformer options."""
     given = options.get(_ROPE)
     if not given:
         return TRAINED_AXES
@@ -65,7 +67,7 @@ def rotary_axes(options: Mapping[str, Any]) -> RotaryAxes:
 
 
 def without_effect(options: Mapping[str, Any], name: str, blocks: int, rotates: bool) -> Iterator[str]:
-    """A sentence for each thing among a run's transformer options that the model `name` does nothing with.
+    """A sentence for each part of a run's transformer options that has no effect on the model `name`.
 
     Args:
         blocks: how many the model has.
@@ -76,41 +78,44 @@ def without_effect(options: Mapping[str, Any], name: str, blocks: int, rotates: 
     yield from _missing_blocks(options, name, blocks)
     if not rotates and rotary_axes(options) != TRAINED_AXES:
         yield f"ScaleROPE does nothing on {name}, which has no rotary positions; take it out"
-    for option in _OF_OTHER_MODELS.keys() & options.keys():
-        yield f"{_OF_OTHER_MODELS[option]} does nothing on {name}: it is for another model; take it out"
+    for option, node in _OF_OTHER_MODELS.items():
+        if option in options:
+            yield f"{node} does nothing on {name}: it is for another model; take it out"
 
 
 def take_out_halves(model_options: dict[str, Any]) -> None:
-    """Take out of a run's own options what belongs to a node whose attention patch is not called.
+    """Remove from a run's own options the other functions of a node whose attention patch is not called.
 
-    Such a node counts on it: TomePatchModel and HyperTile put together what they took apart, and SelfAttentionGuidance
-    looks at what it recorded.
+    They rely on that patch: the second function of TomePatchModel and HyperTile undoes the first, and that of
+    SelfAttentionGuidance reads what the first recorded.
     """
     options = model_options["transformer_options"]
     patches, replaced = options.get("patches", {}), options.get("patches_replace", {})
     not_called = {_maker(patch) for patch in [*patches.get("attn1_patch", ()), *replaced.get("attn1", {}).values()]}
+    not_called.discard(None)
     for holder, kind in ((patches, "attn1_output_patch"), (model_options, "sampler_post_cfg_function")):
         if kind in holder:
             holder[kind] = [patch for patch in holder[kind] if _maker(patch) not in not_called]
 
 
 def node_of(patch: Any) -> str:
-    """The node that made a function or class while it ran, as far as its name tells."""
+    """The node that defined a function or class when it ran, going by the name of what it defined."""
     name = getattr(patch, "__qualname__", type(patch).__qualname__)
-    return name.partition(".")[0] if "<locals>" in name else f"A node ({name.removeprefix('<lambda>') or 'of a pack'})"
+    return name.partition(".")[0] if _LOCAL in name else f"A node ({name})"
 
 
-def _maker(patch: Callable[..., Any]) -> tuple[str, str]:
-    """The function inside of which another was made, or the function itself."""
-    patch = patch if inspect.isfunction(patch) else type(patch)
-    return patch.__module__, patch.__qualname__.partition(".<locals>")[0]
+def _maker(patch: Callable[..., Any]) -> tuple[str, str] | None:
+    """Module and name of the function in which another one was defined; None if it was not."""
+    if not inspect.isfunction(patch) or _LOCAL not in patch.__qualname__:
+        return None
+    return patch.__module__, patch.__qualname__.partition(_LOCAL)[0]
 
 
 def _foreign_parts(options: Mapping[str, Any]) -> dict[str, str]:
     """Each node that patches parts which this transformer lacks, and what has them."""
     found: dict[str, str] = {}
     for kind, patches in options.get("patches", {}).items():
-        for patch in () if kind in _TAKEN else patches:
+        for patch in () if kind in _CALLED else patches:
             found[node_of(patch)] = "U-Nets" if kind in _OF_UNETS else "other models"
     for kind, replaced in options.get("patches_replace", {}).items():
         for patch in () if kind == "dit" else replaced.values():

@@ -30,7 +30,7 @@ def wrap_sampling(patcher: Any) -> None:
 
 
 def heed_other_nodes(executor: Any, *arguments: Any, **options: Any) -> Any:
-    """An OUTER_SAMPLE wrapper: what other nodes put on this MODEL samples it, or is told.
+    """An OUTER_SAMPLE wrapper: what other nodes put on this MODEL has its effect, or the user reads why not.
 
     Raises: ValueError if the MODEL cannot be sampled under the noise schedule that another node gave it.
     """
@@ -38,5 +38,5 @@ def heed_other_nodes(executor: Any, *arguments: Any, **options: Any) -> Any:
     patcher, model_options = guider.model_patcher, guider.model_options
     notices.say(check_sampling(patcher.get_model_object("model_sampling"), patcher.model.variant.name))
     take_out_halves(model_options)
-    model_options["transformer_options"][NOTICES] = notices  # a copy of the guider's, for this run alone
+    model_options["transformer_options"][NOTICES] = notices  # ComfyUI copies model_options for each run
     return executor(*arguments, **options)
