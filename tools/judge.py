@@ -1,10 +1,11 @@
-"""What a video of the small world shows: classical image analysis that is told no prompt and has learned nothing.
+"""What a video of the demo world shows, by classical image analysis: it gets no prompt and no network is trained.
 
-Backgrounds change from row to row only, so the median of a row over all columns and frames is the background, and what
-differs from it is an object. Its colour is the nearest known one, its shape the most similar outline once place and
-size are taken out, its motion the simple law that explains most of how place and size change.
+The colour of a background depends on the row only, so the median of a row over all columns and frames is the
+background, and an object is what differs from it. Its colour is the nearest known one. Its shape is the outline that is
+most similar at the same position and size. Its motion is the simple law that explains most of the changes of position
+and size.
 
-Letters: F frames, H W rows and columns. Lengths are fractions of the shorter side, like those of `world`.
+Letters: F frames, H W rows and columns. Lengths are fractions of the shorter side, as in `demo_world.world`.
 """
 
 from __future__ import annotations
@@ -35,40 +36,40 @@ from cogvideox_core.training.demo_world.world import (
 MIN_FRAMES = 5
 MIN_SIDE = 48  # pixels
 
-# Finding objects. Distances are those of RGB, channels in [0, 1].
-_FAMILIAR = 0.2  # distance from a known background of what may belong to it
+# Finding objects. Distances are Euclidean, of RGB colours with channels in [0, 1].
+_FAMILIAR = 0.2  # largest distance from a known background of pixels that may belong to it
 _MIN_FAMILIAR = 0.5  # share of a video that must differ from a background by less than _CONTRAST to name it
-_MIN_OUTSIDE = 0.15  # share of a row that must be free of objects to show the background
-_CONTRAST = 0.12  # distance from the background of an object; the world's faintest is 0.24
-_MIN_RADIUS = 0.035  # of the disc as large as the object, a fraction of the shorter side; the world's smallest is 0.065
-_MAX_RADIUS = 0.4  # the same; the world's largest is 0.26
+_MIN_OUTSIDE = 0.15  # share of a row that must be free of objects, so that its median is the background
+_CONTRAST = 0.12  # smallest distance of an object from its background; in the world it is at least 0.24
+_MIN_RADIUS = 0.035  # of a disc of the object's area, a fraction of the shorter side; in the world at least 0.065
+_MAX_RADIUS = 0.4  # the same; in the world at most 0.26
 _MIN_PRESENCE = 0.6  # share of the frames an object is seen in
 
 # Colours, in the same distances.
-_VIVID = 0.6  # share of an object's pixels that are left out, those most like the background
-_GREY_WEIGHT = 0.7  # how much lightness counts beside hue and saturation
+_VIVID = 0.6  # share of an object's pixels, those most like the background, that its colour is not taken from
+_GREY_WEIGHT = 0.7  # weight of a difference of lightness; that of hue and saturation is 1
 _MAX_COLOUR_DISTANCE = 0.3  # two colours of the world are at least 0.3 apart
 
 # Shapes.
-_PATCH = 32  # samples per side of the patch an object is brought to
-_PATCH_REACH = 1.9  # half the patch, in radii of the disc as large as the object
-_SOFTNESS = (0.0, 0.1, 0.2)  # blur the outlines may have, standard deviation in those radii
+_PATCH = 32  # samples per side of the patch that an object is resampled to
+_PATCH_REACH = 1.9  # half the side of the patch, in radii of a disc of the object's area
+_SOFTNESS = (0.0, 0.1, 0.2)  # blurs of the outlines to compare with: standard deviations in those radii
 _MIN_LIKENESS = 0.9  # correlation with the outline; at least 0.96 in videos of the world, blurred or not
 
 # Motion.
-_GROWTH_WEIGHT = 0.25  # lengths a change of log(radius) by 1 counts for
+_GROWTH_WEIGHT = 0.25  # the length that a change of log(radius) by 1 counts as
 _STILL = 0.06 / math.sqrt(12)  # standard deviation, in lengths, of a steady motion by 0.06
-_MIN_EXPLAINED = 0.5  # share of the variance of place and size
+_MIN_EXPLAINED = 0.5  # share of the variance of position and size
 _BOUNCES = (0.85, 1.0, 1.15)  # bounces a second
 _TURNS = (-0.6, -0.5, -0.4, 0.4, 0.5, 0.6)  # turns a second, positive is clockwise
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is seen; None where that cannot be told.
+    """What is seen; None for what could not be recognized.
 
-    `track` has the centre and the size of the object for each frame it is in: (frame, x, y, radius), the last three as
-    fractions of the shorter side, the radius that of a disc of the same area.
+    `track`: (frame, x, y, radius) for each frame that shows the object. x and y are its centre, the radius is that of a
+    disc of the same area; all three are fractions of the shorter side.
     """
 
     colour: str | None = None
@@ -104,7 +105,7 @@ def judge_all(video: Tensor) -> list[Verdict]:
     """One verdict for each object of a video, the largest first.
 
     Args:
-        video: as in `judge`.
+        video: [3, F, H, W], as in `judge`.
     Raises: ValueError as `judge` does.
     """
     video, background, behind, objects = _find(_checked(video))
@@ -120,7 +121,7 @@ def _judge_object(video: Tensor, background: str | None, behind: Tensor, mask: T
         _name_shape(alpha[frames], track),
         _name_motion(frames, track),
         background,
-        tuple((int(frame), *place) for frame, place in zip(frames, track.tolist(), strict=True)),
+        tuple((int(frame), *position) for frame, position in zip(frames, track.tolist(), strict=True)),
     )
 
 
@@ -165,9 +166,9 @@ def _find(video: Tensor) -> tuple[Tensor, str | None, Tensor, list[Tensor]]:
 
 
 def _name_background(video: Tensor) -> tuple[str | None, Tensor]:
-    """The background most of the pixels are like, and its rows [3, 1, H, 1].
+    """The background that most pixels are close to, and its rows [3, 1, H, 1].
 
-    Distances are cut off, so that it does not matter what the other pixels are like.
+    Distances are clamped, so that it does not matter how far away the other pixels are.
     """
     few = video[:, ::4, :, ::8]
     names, profiles = _profiles(video.shape[2])
@@ -185,7 +186,7 @@ def _profiles(height: int) -> tuple[list[str], Tensor]:
 
 
 def _rows(video: Tensor, mask: Tensor) -> Tensor:
-    """[3, 1, H, 1]: the median colour of each row outside of a mask [F, H, W], or of all where little is outside."""
+    """[3, 1, H, 1]: the median colour of each row outside of a mask [F, H, W], or of all of it if little is outside."""
     mask = mask & (mask.float().mean(dim=(0, 2)) < 1 - _MIN_OUTSIDE)[:, None]
     rows = video.masked_fill(mask, math.nan).transpose(1, 2).flatten(2).nanmedian(dim=2).values
     return rows[:, None, :, None]
@@ -198,7 +199,7 @@ def _steadied(video: Tensor, rows: Tensor) -> Tensor:
 
 
 def _behind(video: Tensor, rows: Tensor) -> Tensor:
-    """[3, F, H, W]: the background of each pixel: its row, or one next to it where a horizon is not quite straight."""
+    """[3, F, H, W]: the background of each pixel. Where a horizon is not quite straight, that of a row near by."""
     behind = rows.expand_as(video).clone()
     odd = _length(video - rows) > _CONTRAST
     shifts = torch.arange(-_reach(video), _reach(video) + 1)[:, None]
@@ -209,19 +210,21 @@ def _behind(video: Tensor, rows: Tensor) -> Tensor:
 
 
 def _reach(video: Tensor) -> int:
-    """Pixels that edges may be off."""
+    """By how many pixels an edge may be off."""
     return max(1, min(video.shape[-2:]) // 48)
 
 
 def _length(difference: Tensor) -> Tensor:
-    """How far colours are from each other: [...] of [3, ...]."""
+    """The distance of colours: [...] of differences [3, ...]."""
     return difference.square().sum(dim=0).sqrt()  # norm(dim=0) takes ten times as long
 
 
 def _components(mask: Tensor) -> list[Tensor]:
-    """The parts of a mask [F, H, W] that hang together in space and time, largest first, specks left out.
+    """The parts of a mask [F, H, W] that are connected in space and time, largest first, without specks.
 
-    Neighbours take the lower of their two labels, and labels follow labels, until nothing changes.
+    Every pixel starts with its own index as its label. The labels of two neighbours become the lower one of both; then
+    each label is replaced by the label of the pixel with that index, so that long parts need few rounds. This goes on
+    until nothing changes.
     """
     index = torch.full(mask.shape, -1)
     labels = torch.arange(int(mask.sum()))
@@ -249,13 +252,13 @@ def _spread(mask: Tensor, pixels: int) -> Tensor:
 
 
 def _colour(video: Tensor, behind: Tensor, mask: Tensor) -> Tensor:
-    """[3]: the median colour of an object where it stands out most, away from edges and what motion has smeared."""
+    """[3]: the median colour of an object where its contrast is highest, away from edges and motion blur."""
     contrast = _length(video - behind)
     return video[:, mask & (contrast >= contrast[mask].quantile(_VIVID))].median(dim=1).values
 
 
 def _alpha(video: Tensor, behind: Tensor, mask: Tensor, colour: Tensor) -> Tensor:
-    """[F, H, W] in [0, 1]: how much of each pixel the object covers, which keeps the precision soft edges have."""
+    """[F, H, W] in [0, 1]: how much of each pixel the object covers; soft edges give positions below a pixel."""
     towards = colour[:, None, None, None] - behind
     share = ((video - behind) * towards).sum(dim=0) / towards.square().sum(dim=0).clamp_min(_CONTRAST**2)
     return share.clamp(0.0, 1.0) * _spread(mask, _reach(mask))
@@ -284,7 +287,7 @@ def _name_colour(colour: Tensor) -> str | None:
 
 
 def _patches(alpha: Tensor, track: Tensor) -> Tensor:
-    """[N, P, P]: the objects of [N, H, W] brought to one place and size."""
+    """[N, P, P]: the objects of [N, H, W], resampled to the same position and size."""
     height, width = alpha.shape[1:]
     unit = min(height, width)
     x, y, radius = (track * unit).unbind(dim=1)
@@ -355,9 +358,9 @@ def _name_motion(frames: Tensor, track: Tensor) -> str | None:
 
 
 def _laws(seconds: Tensor) -> Iterator[tuple[str | None, str | None, Tensor]]:
-    """What a motion is called if its first factor is negative and if it is positive, and its courses [K, 3, N].
+    """Two names of a motion, for a negative and a positive first factor, and its courses [K, 3, N].
 
-    Factors times courses are the x, y and log(radius) of a motion.
+    The sum of K factors times courses is the x, y and log(radius) of a motion.
     """
     rest = torch.zeros_like(seconds)
     yield "moving left", "moving right", torch.stack([seconds, rest, rest])[None]

@@ -1,8 +1,8 @@
-"""The small world as an old film shows it: what the LoRA that travels with the code has learned.
+"""The demo world as an old film, which the shipped LoRA was trained on.
 
     python -m tools.old_film FOLDER
 
-writes the clips it was trained on: NAME.mp4 with NAME.txt beside each, as anybody's own videos would lie in a folder.
+writes the clips: NAME.mp4, each with a caption NAME.txt, as a folder of anybody's own videos would have them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
 def old_film(video: Tensor) -> Tensor:
-    """Brown tones for the colours of a video [3, F, H, W] in [0, 1]; how bright things are stays."""
+    """A video [3, F, H, W] in [0, 1] in brown tones of the same brightness."""
     shades = [torch.tensor(values, dtype=video.dtype).view(3, 1, 1, 1) for values in (_LUMA, _DARK, _LIGHT)]
     luma, dark, light = shades[0], shades[1] / 255, shades[2] / 255
     brightness = (video * luma).sum(dim=0, keepdim=True)
@@ -32,7 +32,7 @@ def old_film(video: Tensor) -> Tensor:
 
 
 def write_clips(folder: Path, count: int = CLIPS) -> None:
-    """The first scenes of the training world as old films, each with a caption that does not speak of it."""
+    """The first scenes of the demo world as old films, with captions that do not mention it."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         scene = make_scene(index)

@@ -1,4 +1,4 @@
-"""The models that travel with the code: what they make is what was asked for, here and in diffusers."""
+"""The demo models: their videos show what was asked for, are those of diffusers, and damaged files are named."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ OBEYED = [
     ("red", "triangle", "growing"),
     ("green", "ring", "moving down"),
 ]
-LIMIT = 24 * 2**20  # bytes, both models together
+LIMIT = 24 * 2**20  # bytes of both models together
 FILES = sorted(str(file.relative_to(DEMO_MODEL)) for file in DEMO_MODEL.rglob("*") if file.is_file())
-# Without these, nothing that is in the other files is guessed or lost.
+# What these hold is in the other files too.
 SPARE = {
     "model_index.json",
     "tokenizer/added_tokens.json",
     "tokenizer/special_tokens_map.json",
     "tokenizer/tokenizer_config.json",
 }
-UNREAD = {"model_index.json", "vae/latent_rgb.json"}  # by a pipeline; the second is for previews
+UNREAD = {"model_index.json", "vae/latent_rgb.json"}  # which a pipeline does not open; the second is for previews
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,9 @@ def test_any_words_make_a_video(prompt: str, pipelines: dict[str, CogVideoXPipel
     assert video.shape == (1, 3, 9, 96, 96) and video.isfinite().all()
 
 
+@pytest.mark.slow
 def test_prompts_are_obeyed_whose_combination_was_never_trained(pipelines: dict[str, CogVideoXPipeline]) -> None:
-    """Few and easy ones here; benchmarks/demo_quality.py counts all of them."""
+    """Four easy ones; benchmarks/demo_quality.py counts all of them."""
     asked = [scene_of(*combination, background="the sea", seed=1) for combination in OBEYED]
     assert HELD_OUT >= set(OBEYED)
     videos = pipelines["text-to-video"](
@@ -81,6 +82,7 @@ def test_prompts_are_obeyed_whose_combination_was_never_trained(pipelines: dict[
     assert [verdict.background for verdict in verdicts] == ["the sea"] * len(asked)
 
 
+@pytest.mark.slow
 def test_an_image_starts_a_video_that_obeys_its_prompt(pipelines: dict[str, CogVideoXPipeline]) -> None:
     """From a first image, and from a first and a last one; benchmarks/demo_quality.py does it for many."""
     scene = scene_of("white", "star", "moving right", background="the sea", seed=1)
@@ -104,7 +106,7 @@ def decibels(found: Tensor, wanted: Tensor) -> float:
     return -10 * (found - wanted).square().mean().log10().item()
 
 
-def test_the_demo_models_are_small_enough_to_travel() -> None:
+def test_the_demo_models_are_small_enough_to_ship() -> None:
     files = [file for folder in DEMO_MODELS.values() for file in folder.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) <= LIMIT
 
@@ -118,7 +120,7 @@ def _lose(file: Path) -> None:
 
 def _halve(file: Path) -> None:
     whole = file.read_bytes()
-    file.unlink()  # a link to the file that travels
+    file.unlink()  # a link to the shipped file
     file.write_bytes(whole[: len(whole) // 2])
 
 
@@ -130,6 +132,6 @@ def test_a_damaged_demo_file_is_one_sentence(tmp_path: Path, file: str, damage: 
     if file in UNREAD or (file in SPARE and damage is _lose):
         load_pipeline(model, device="cpu")
         return
-    with pytest.raises(ValueError, match=r"missing|no |cut short") as told:
+    with pytest.raises(ValueError, match=r"missing|no |cut short") as caught:
         load_pipeline(model, device="cpu")
-    assert "\n" not in str(told.value) and str((model / file).parent) in str(told.value)
+    assert "\n" not in str(caught.value) and str((model / file).parent) in str(caught.value)
