@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .availability import on_its_device
 
-_TILE = 8192  # values a program holds at once
+_TILE = tl.constexpr(8192)  # values a program holds at once
 
 
 @on_its_device
@@ -27,10 +27,10 @@ def moments(values: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """
     batch, channels = values.shape[:2]
     positions = values[0, 0].numel()
-    rows = _TILE // channels
+    rows = _TILE.value // channels
     tiles = -(-positions // rows)
     mean, square = (torch.empty(batch, tiles, groups, device=values.device) for _ in range(2))
-    options: dict[str, Any] = {"ROWS": rows, "CHANNELS": channels, "GROUPS": groups, "num_warps": 8}
+    options: dict[str, Any] = {"CHANNELS": channels, "GROUPS": groups, "num_warps": 8}
     _moments[(tiles, batch)](values, mean, square, positions, **options)
     counts = mean.new_full((tiles, 1), rows)
     counts[-1] = positions - rows * (tiles - 1)
@@ -73,7 +73,7 @@ def _lines(into: Tensor, **options: Any) -> tuple[tuple[int, int], dict[str, Any
     """The grid of programs, one for some columns of each row of each frame of each clip, and their options."""
     batch, channels, frames, rows, width = into.shape
     held = _power_of_two(channels)
-    columns = min(_power_of_two(width), max(_TILE // held, 1))
+    columns = min(_power_of_two(width), max(_TILE.value // held, 1))
     grid = batch * frames * rows, -(-width // columns)
     return grid, {"COLUMNS": columns, "CHANNELS": held, "num_warps": 8, **options}
 
@@ -93,7 +93,8 @@ def _strides(x: Tensor) -> tuple[int, ...]:
 
 
 @triton.jit
-def _moments(values, mean, square, positions, ROWS: tl.constexpr, CHANNELS: tl.constexpr, GROUPS: tl.constexpr):
+def _moments(values, mean, square, positions, CHANNELS: tl.constexpr, GROUPS: tl.constexpr):
+    ROWS: tl.constexpr = _TILE // CHANNELS
     tile, clip = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     row = tile * ROWS + tl.arange(0, ROWS)
     inside = (row < positions)[:, None]

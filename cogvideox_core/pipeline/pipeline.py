@@ -17,7 +17,7 @@ from ..models.transformer.attention import choose_attention
 from ..models.transformer.model import CogVideoXTransformer3D
 from ..models.vae.autoencoder import AutoencoderCausal3D
 from ..models.vae.chunks import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
-from ..models.vae.memory_plan import Plan, TilingChoice, make_plan
+from ..models.vae.memory_plan import Budget, Plan, TilingChoice, make_plan
 from ..models.variants import SamplerName, Variant
 from ..sampling.guidance import DynamicBy
 from ..sampling.loop import denoise
@@ -303,7 +303,8 @@ class CogVideoXPipeline:
         weight = next(self.vae.parameters())
         free = free_memory(weight.device)
         free = None if free is None else free // batch
-        return make_plan(task, request.vae_tiling, self.vae.config, size, weight, free=free)
+        budget = Budget(weight.dtype, weight.device, free)
+        return make_plan(task, request.vae_tiling, self.vae.config, size, budget)
 
 
 def _ignore(progress: Progress) -> None:

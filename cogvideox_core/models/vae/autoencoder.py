@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...kernels import layers
 from ..config import VAEConfig
 from ..noise import Generator, draw
-from ..shapes import VideoSize
+from ..sizes import VideoSize
 from .blocks import Downsample3D, SpatialNorm3D, Stage, Upsample3D, residual_stage
 from .causal_conv import CausalConv3d, ConvCache
 from .chunks import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks

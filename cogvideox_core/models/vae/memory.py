@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from ..config import VAEConfig
-from ..shapes import VideoSize
+from ..sizes import VideoSize
 from .bands import bands
 from .chunks import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
 from .winograd import is_worth_it, working_bytes

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
 from ..config import VAEConfig
-from ..shapes import VideoSize
+from ..sizes import VideoSize
 from .memory import MEMORY, Task
 from .tiling import Tiling
 
@@ -33,14 +33,20 @@ class Plan:
     cache_device: torch.device | None = None
 
 
+class Budget(NamedTuple):
+    """What a clip is computed in and on, and the bytes that may be allocated there; None if that is unknown."""
+
+    dtype: torch.dtype
+    device: torch.device
+    free: int | None
+
+
 def make_plan(
     task: Task,
     choice: TilingChoice,
     config: VAEConfig,
     size: VideoSize,
-    weight: torch.Tensor,
-    *,
-    free: int | None,
+    budget: Budget,
     tiles: Tiling | None = None,
 ) -> Plan:
     """The plan for a clip.
@@ -50,20 +56,20 @@ def make_plan(
 
     Args:
         size: of the video.
-        weight: a tensor [...] of the dtype and device of the computation.
-        free: bytes that may be allocated; None if that is unknown, then everything fits.
+        budget: where its free bytes are unknown, everything fits.
         tiles: for blending; the published ones if None.
     """
     tiles = tiles or Tiling.of(config)
     if choice == "blended":
         return Plan(tiles)
+    dtype, device, free = budget
     if free is None:
         return Plan()
     plans, memory, needed = [Plan()], MEMORY[task], 0
-    if weight.device.type != "cpu":
+    if device.type != "cpu":
         plans.append(Plan(cache_device=torch.device("cpu")))
     for plan in plans:
-        needed = memory(config, size, weight.dtype, weight.device, keeps_cache=plan.cache_device is None)
+        needed = memory(config, size, dtype, device, keeps_cache=plan.cache_device is None)
         if needed <= free:
             return plan
     if choice == "exact" or (size.height <= tiles.tile_height and size.width <= tiles.tile_width):

@@ -18,12 +18,12 @@ from ....cogvideox_core.models.shapes import VideoSize
 from ....cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
 from ....cogvideox_core.models.vae.chunks import LATENTS_PER_CHUNK, frame_chunks
 from ....cogvideox_core.models.vae.memory import MEMORY, Task
-from ....cogvideox_core.models.vae.memory_plan import Plan, TilingChoice, make_plan
+from ....cogvideox_core.models.vae.memory_plan import Budget, Plan, TilingChoice, make_plan
 from ....cogvideox_core.models.vae.tiling import Tiling
 from ....cogvideox_core.weights import empty_layers as layers
 from ....cogvideox_core.weights.fill import fill_host_module
 from ....cogvideox_core.weights.load import read_vae
-from .kernel_weights import lending
+from .kernel_weights import with_kernel_weights
 
 
 class FirstStage(AutoencoderCausal3D):
@@ -92,7 +92,8 @@ class FirstStage(AutoencoderCausal3D):
 
     def _cache_device(self, task: Task, size: VideoSize, like: Tensor, batch: int) -> torch.device | None:
         free = cast(int, comfy.model_management.get_free_memory(like.device))
-        return make_plan(task, "exact", self.config, size, like, free=int(free / max(batch, 1))).cache_device
+        budget = Budget(like.dtype, like.device, int(free / max(batch, 1)))
+        return make_plan(task, "exact", self.config, size, budget).cache_device
 
 
 class CogVideoXVAE(comfy.sd.VAE):
@@ -132,9 +133,8 @@ class CogVideoXVAE(comfy.sd.VAE):
         """How to decode or encode a clip, after ComfyUI has made what room it can for the exact picture."""
         if choice == "auto" and self._memory(task, size, self.vae_dtype) <= self._total_memory():
             self._make_room(task, size)
-        like = torch.empty(0, dtype=self.vae_dtype, device=self.device)
-        free = int(self.patcher.get_free_memory(self.device))
-        return make_plan(task, choice, self.first_stage_model.config, size, like, free=free, tiles=tiles)
+        budget = Budget(self.vae_dtype, self.device, int(self.patcher.get_free_memory(self.device)))
+        return make_plan(task, choice, self.first_stage_model.config, size, budget, tiles)
 
     def decode_tiled(
         self,
@@ -200,7 +200,9 @@ def load_vae(path: str | Path) -> CogVideoXVAE:
     mm = comfy.model_management
     config, state_dict = read_vae(path)
     dtype = mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float32])
-    first_stage = FirstStage(config, device=torch.device("meta"), operations=lending(comfy.ops.disable_weight_init))
+    first_stage = FirstStage(
+        config, device=torch.device("meta"), operations=with_kernel_weights(comfy.ops.disable_weight_init)
+    )
     like = AutoencoderCausal3D(config, device="meta", operations=layers)
     fill_host_module(first_stage, state_dict, dtype=dtype, device=mm.vae_offload_device(), source=path, like=like)
     return CogVideoXVAE(first_stage, dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,7 +80,7 @@ def test_a_residual_block_gives_the_same_in_training_and_inference(out_channels:
 
 
 def test_the_first_block_of_a_stage_changes_the_width() -> None:
-    stage = residual_stage(3, 4, 8, CONFIG, layers, conditioned=False)
+    stage: Any = residual_stage(3, 4, 8, CONFIG, layers, conditioned=False)
     assert [(block.conv1.channels, block.conv_shortcut is None) for block in stage.resnets] == [
         ((4, 8), False),
         ((8, 8), True),

@@ -28,6 +28,6 @@ def test_it_is_the_convolution_of_the_doubled_picture(
 
 def test_another_kind_of_layer_is_called() -> None:
     layer, x = PlainConv2d(2, 3, 3, padding=1), torch.ones(1, 2, 3, 3)
-    layer.register_forward_hook(lambda module, inputs, output: output + 1)
+    layer.register_forward_hook(lambda module, inputs, output: torch.add(output, 1))
     found, _ = conv_doubled(layer, x)
     assert torch.equal(found, layer(F.interpolate(x, scale_factor=2.0, mode="nearest")))
