@@ -36,6 +36,7 @@ class Mutation(NamedTuple):
 TRANSFORMER = "tests/core/models/transformer/test_model.py"
 POSITIONS = "tests/core/models/transformer/test_positions.py"
 LAYERS = "tests/core/kernels/test_layers.py"
+CPU_ATTENTION = "tests/core/kernels/test_cpu_attention.py"
 ATTENTION = "tests/core/models/transformer/test_attention.py"
 STREAMING = "tests/core/pipeline/test_offload.py"
 COMPILATION = "tests/core/models/transformer/test_compilation.py"
@@ -168,10 +169,10 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/triton_tokens.py", "even * c - odd * s", "even * c + odd * s", KERNELS),
     Mutation(f"{CORE}/kernels/triton_maps.py", "x * tl.sigmoid(x)", "x", "tests/core/kernels/test_triton_maps.py"),
     Mutation(f"{CORE}/weights/upload.py", "source[start:stop]", "source[: stop - start]", UPLOAD),
-    Mutation(f"{CORE}/kernels/cpu_attention.py", "head_dim**-0.5", "(head_dim + 1)**-0.5", ATTENTION),
+    Mutation(f"{CORE}/kernels/cpu_attention.py", "head_dim**-0.5", "(head_dim + 1)**-0.5", CPU_ATTENTION),
     Mutation(f"{TYPES}/transformer.py", "skip_reshape and not asks_more", "True", "tests/nodes/test_attention.py"),
-    Mutation(f"{CORE}/kernels/cpu_attention.py", "short or q.dtype", "q.dtype", ATTENTION),
-    Mutation(f"{CORE}/kernels/cpu_attention.py", " or torch.compiler.is_compiling()", "", ATTENTION),
+    Mutation(f"{CORE}/kernels/cpu_attention.py", "short or q.dtype", "q.dtype", CPU_ATTENTION),
+    Mutation(f"{CORE}/kernels/cpu_attention.py", " or torch.compiler.is_compiling()", "", CPU_ATTENTION),
     Mutation(f"{CORE}/models/vae/feature_maps.py", "split(_ADDED_UP)", "split(1 << 30)", FEATURE_MAPS),
     Mutation(f"{CORE}/models/vae/winograd.py", "yield third - second", "yield second - third", WINOGRAD),
     Mutation(
