@@ -14,6 +14,7 @@ SYMBOLS: dict[str, dict[str, str]] = {
         "ModelType.V_PREDICTION": "what the transformer predicts",
     },
     "comfy.model_base.BaseModel": {
+        "apply_model": "extended: looks at what other nodes put on a MODEL, each time the model is asked",
         "concat_cond": "replaced: latents for the channels behind the noise",
         "diffusion_model": "the transformer",
         "extra_conds": "replaced: what goes to the transformer besides x and the timestep",

@@ -10,7 +10,6 @@ import comfy.conds
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
-import comfy.model_sampling
 import comfy.supported_models_base
 import torch
 from torch import Tensor
@@ -31,6 +30,7 @@ from .dtypes import choose_dtypes, supported_dtypes
 from .latent_format import CogVideoXLatentFormat, colours_of
 from .leading_frames import pad_to, spread_image_latents
 from .model_sampling import CogVideoXModelSampling
+from .other_nodes import NOTICES, without_effect
 from .packed_weights import fill_packed, holds_packed_weights, operations_for, stored_blocks
 from .sampling_wrappers import wrap_sampling
 from .transformer import HostTransformer
@@ -103,6 +103,16 @@ class CogVideoXModel(comfy.model_base.BaseModel):
         variant = self.diffusion_model.variant
         assert variant is not None, "load_model gives one"
         return variant
+
+    def apply_model(self, x: Tensor, t: Tensor, *rest: Any, **given: Any) -> Tensor:
+        """x0 [B, C, T, h, w] of x [B, C, T, h, w] at sigmas t [B]; the log says which nodes have no effect on it."""
+        options = given.get("transformer_options", {})
+        if NOTICES in options:  # here and not in the forward, which TorchCompileModel compiles
+            config = self.config
+            rotates = config.use_rotary_positional_embeddings
+            for sentence in without_effect(options, self.variant.name, config.num_layers, rotates):
+                options[NOTICES].say(sentence)
+        return super().apply_model(x, t, *rest, **given)
 
     def check_latents(self, shape: tuple[int, ...]) -> VideoSize:
         """The size of the video of latents [B, C, T, h, w], with or without leading frames.

@@ -16,7 +16,7 @@ from ....cogvideox_core.models.transformer.attention import AttentionFn, values_
 from ....cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from ....cogvideox_core.models.transformer.positions import Rotary
 from .kernel_weights import lending
-from .other_nodes import NOTICES, VALUES_ONLY, rotary_axes, without_effect
+from .other_nodes import VALUES_ONLY, rotary_axes
 
 
 class HostTransformer(CogVideoXTransformer3D):
@@ -58,15 +58,8 @@ class HostTransformer(CogVideoXTransformer3D):
         self, x: Tensor, timestep: Tensor, context: Tensor, transformer_options: dict[str, Any], **extra: Any
     ) -> Tensor:
         options = {**transformer_options, "total_blocks": len(self.transformer_blocks), "block_type": "double"}
-        self._say_what_does_nothing(options)
         attention = HostAttention(options, text_length=context.shape[1])
         return super().forward(x, context, timestep, attention=attention, axes=rotary_axes(options))
-
-    def _say_what_does_nothing(self, options: dict[str, Any]) -> None:
-        notices, rotates = options.get(NOTICES), self.config.use_rotary_positional_embeddings
-        if notices is not None and self.variant is not None:
-            for sentence in without_effect(options, self.variant.name, len(self.transformer_blocks), rotates):
-                notices.say(sentence)
 
     def run_block(
         self,
