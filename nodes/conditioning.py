@@ -117,6 +117,7 @@ class CogVideoXImageToVideo(io.ComfyNode):
         image_scale: str = "diffusers",
         model=None,
     ) -> io.NodeOutput:
+        """start_image and end_image: IMAGEs [1, H, W, C] in 0 to 1."""
         target = Target(checked_size(width, height, length), image_fit)
         for name, image in (("start_image", start_image), ("end_image", end_image)):
             if image is not None and len(image) > 1:
@@ -225,6 +226,7 @@ class CogVideoXInpaint(io.ComfyNode):
         length: int,
         image_fit: Fit = "refuse",
     ) -> io.NodeOutput:
+        """video: IMAGE [F, H, W, C]; mask: [F or 1, H, W]; both in 0 to 1."""
         target = Target(checked_size(width, height, length), image_fit)
         return _conditioned(positive, negative, mask_condition(model, vae, video, mask, target))
 

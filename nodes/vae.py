@@ -84,6 +84,7 @@ class CogVideoXVAEEncode(io.ComfyNode):
     def execute(
         cls, pixels: torch.Tensor, vae, tiling: str, tile_width: int = 0, tile_height: int = 0
     ) -> io.NodeOutput:
+        """pixels: IMAGE [F, H, W, C] in 0 to 1."""
         vae = cogvideox_vae(vae)
         length, height, width = pixels.shape[:3]
         if fault := size_fault(width, height, length):

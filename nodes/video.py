@@ -77,6 +77,7 @@ class CogVideoXVideoPlayer(io.ComfyNode):
         reference_video=None,
         audio=None,
     ) -> io.NodeOutput:
+        """images and reference: IMAGEs [F, H, W, C] in 0 to 1."""
         _check_choices(images, video, reference, reference_video)
         frames, rate, sound = _parts(images, video, fps, audio)
         if reference_video is not None:

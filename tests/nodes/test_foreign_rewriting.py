@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from cogvideox_core import VARIANTS
+from cogvideox_core.models.shapes import size_steps
 from tests.support.foreign_graphs import (
     IDS,
     IMAGE_MODEL,
@@ -387,3 +389,10 @@ def test_titles_are_kept_and_all_that_was_rewritten_has_one() -> None:
 
 def test_the_page_is_what_the_table_says() -> None:
     assert PAGE.read_text() == page(), "python tools/make_foreign_page.py writes it anew"
+
+
+def test_sizes_are_rounded_by_the_numbers_of_the_models() -> None:
+    sampling = rules("sampling")
+    for row in VARIANTS.values():
+        assert size_steps(row.transformer, row) == (sampling._MULTIPLE, sampling._GROUP)
+        assert row.vae.temporal_compression_ratio == sampling._LATENT_FRAME

@@ -1,6 +1,6 @@
 """Graphs in the CogVideoX wrapper's node ids, written for these tests, as prompts and as files of the canvas.
 
-`rules` imports nodes/foreign/ without the pack around it, and so without ComfyUI: all of it but its door needs neither.
+`rules` imports nodes/foreign/ without the pack around it, and so without ComfyUI, which it does not need.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def choose_dtypes(
     *,
     quantized: bool = False,
 ) -> Dtypes:
-    """The dtypes for weights from a file, on ComfyUI's device.
+    """The dtypes for weights (of any shapes [...]) from a file, on ComfyUI's device.
 
     Weights are kept in what the user asked for; else ComfyUI chooses by device, memory, file and command line. They are
     computed in the same where device and model can. Where they cannot (the device does not compute in that dtype, or

@@ -11,7 +11,10 @@ from ....cogvideox_core.sampling.finite import not_finite
 
 
 def refuse_unfinite(executor: Any, *arguments: Any, **options: Any) -> Tensor:
-    """An OUTER_SAMPLE wrapper. Raises: FloatingPointError if the sampler's result holds NaN or infinity."""
+    """An OUTER_SAMPLE wrapper. Returns: the sampler's result [B, C, T, h, w].
+
+    Raises: FloatingPointError if it holds NaN or infinity.
+    """
     model = executor.class_obj.model_patcher.model
     samples = executor(*arguments, **options)
     if not torch.isfinite(samples).all():

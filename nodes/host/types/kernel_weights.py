@@ -1,4 +1,4 @@
-"""ComfyUI's layers, made to lend their weights to the core's kernels."""
+"""ComfyUI's layers, for kernels of the core that multiply by their weights without calling them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 from ....cogvideox_core.kernels.layers import kernel_weights
 
 
-def lending(operations: Any) -> Any:
-    """The same layers, whose norms and convolutions lend their weights unless ComfyUI casts or patches them."""
+def with_kernel_weights(operations: Any) -> Any:
+    """The same layers, with norms and convolutions that give out their weights unless ComfyUI casts or patches them."""
 
-    class Lending:
+    class _GivesKernelWeights:
         comfy_cast_weights: bool
         weight_function: Any
         bias_function: Any
@@ -23,13 +23,13 @@ def lending(operations: Any) -> Any:
             return None if altered else kernel_weights(self, x)
 
     class Operations(operations):
-        class LayerNorm(Lending, operations.LayerNorm):
+        class LayerNorm(_GivesKernelWeights, operations.LayerNorm):
             pass
 
-        class Conv2d(Lending, operations.Conv2d):
+        class Conv2d(_GivesKernelWeights, operations.Conv2d):
             pass
 
-        class Conv3d(Lending, operations.Conv3d):
+        class Conv3d(_GivesKernelWeights, operations.Conv3d):
             pass
 
     return Operations

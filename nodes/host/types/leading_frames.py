@@ -17,7 +17,10 @@ from .sampling_call import Callback, SamplingCall, by_name
 
 
 def spread_image_latents(z: Tensor, frames: int) -> Tensor:
-    """Image latents for a clip with leading frames: the first image moves to the very front, zeros follow it."""
+    """Image latents z [B, C, T, h, w] for a clip with leading frames, [B, C, frames, h, w].
+
+    The first image moves to the very front, zeros follow it.
+    """
     missing = frames - z.shape[2]
     if missing <= 0:
         return z
@@ -25,7 +28,7 @@ def spread_image_latents(z: Tensor, frames: int) -> Tensor:
 
 
 def pad_to(z: Tensor, frames: int) -> Tensor:
-    """Latents of a video for a clip with leading frames: the first frame again, in front."""
+    """Latents z [B, C, T, h, w] of a video for one with leading frames, [B, C, frames, h, w]: the first repeated."""
     return pad_leading(z, max(0, frames - z.shape[2]))
 
 

@@ -79,7 +79,7 @@ class CogVideoXModelConfig(comfy.supported_models_base.BASE):
         self.memory_usage_factor = _memory_usage_factor(config)
 
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Bare diffusers keys: what diffusers, and every other loader of CogVideoX, opens."""
+        """Weights of any shapes [...] under diffusers' keys, which every other loader of CogVideoX opens."""
         return stored_blocks(state_dict)
 
 
@@ -133,7 +133,7 @@ class CogVideoXModel(comfy.model_base.BaseModel):
         return size
 
     def check_conditioning(self, cross_attn: Tensor | None, given: Conditioning) -> None:
-        """Raises: ValueError if text embeddings, or what is given with the prompt, do not fit this model."""
+        """Raises: ValueError if text embeddings [B, L, D], or what is given with the prompt, do not fit this model."""
         takes = self.variant.conditioning
         if cross_attn is not None:
             self._check_text(cross_attn)

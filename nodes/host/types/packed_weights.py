@@ -30,7 +30,7 @@ _NATIVE = {"int8": "int8_tensorwise", "fp8": "float8_e4m3fn"}
 
 
 def holds_packed_weights(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether any weight is quantized."""
+    """Whether any weight [...] is quantized."""
     return any(isinstance(tensor, PackedWeight) for tensor in state_dict.values())
 
 
@@ -76,7 +76,10 @@ def fill_packed(
     source: str | Path,
     like: nn.Module,
 ) -> None:
-    """Give a module of `operations_for` its weights; arguments and errors as of the core's `fill`."""
+    """Give a module of `operations_for` its weights, matrices [rows, columns] and vectors [D].
+
+    Arguments and errors are those of the core's `fill`.
+    """
     check_fit(like, state_dict, source)
     dtype = weights_dtype(state_dict, dtype, source)
     linear = {name for name, part in like.named_modules() if isinstance(part, nn.Linear)}
@@ -122,7 +125,10 @@ def is_block_tensor(tensor: Any) -> bool:
 
 
 def stored_blocks(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict to save: blocks under the keys that say so, bitsandbytes' as int8, everything else as it is."""
+    """A state dict to save: blocks under the keys that say so, bitsandbytes' as int8, everything else as it is.
+
+    The scales of int8 are [rows, 1].
+    """
     saved: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
         module, _, leaf = key.rpartition(".")

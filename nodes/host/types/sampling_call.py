@@ -38,7 +38,7 @@ _NAMES = tuple(known.name for known in fields(SamplingCall) if known.name != "mo
 
 
 def by_name(wrapper: Callable[[Any, SamplingCall], Tensor]) -> Callable[..., Tensor]:
-    """An OUTER_SAMPLE wrapper of a function of (executor, call)."""
+    """An OUTER_SAMPLE wrapper of a function of (executor, call), which returns [B, C, T, h, w]."""
 
     @wraps(wrapper)
     def outer_sample(executor: Any, *arguments: Any, **options: Any) -> Tensor:

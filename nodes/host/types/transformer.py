@@ -15,7 +15,7 @@ from ....cogvideox_core.kernels.cpu_attention import is_default, onednn_attentio
 from ....cogvideox_core.models.transformer.attention import AttentionFn, values_only
 from ....cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from ....cogvideox_core.models.transformer.positions import Rotary
-from .kernel_weights import lending
+from .kernel_weights import with_kernel_weights
 from .other_nodes import VALUES_ONLY, rotary_axes
 
 
@@ -23,7 +23,7 @@ class HostTransformer(CogVideoXTransformer3D):
     """Adds what ComfyUI's patches need: wrappers around the forward, block replacement, attention patches."""
 
     def __init__(self, *, operations: Any, dtype: torch.dtype | None = None, **options: Any) -> None:
-        super().__init__(dtype=dtype, operations=lending(operations), **options)
+        super().__init__(dtype=dtype, operations=with_kernel_weights(operations), **options)
         self.dtype = dtype
         self.in_channels = self.config.in_channels  # which RenormCFG asks for
 
@@ -108,8 +108,12 @@ class HostAttention:
 
 
 def _choice(q: Tensor) -> Callable[..., Tensor]:
-    """ComfyUI's choice. On a CPU that is its sub-quadratic attention for want of another, unless the user asked for
-    it; oneDNN's products, or PyTorch's own, take no more memory there, and less time.
+    """ComfyUI's choice of attention, but on a CPU where the user made none.
+
+    There ComfyUI takes sub-quadratic attention, which saves memory on GPUs. On a CPU, oneDNN's products and PyTorch's
+    own attention need no more memory and less time (docs/cpu.md). Nothing of ComfyUI is changed: another of its
+    functions is called, or one of ours that other packs' overrides act on. With `--use-quad-cross-attention` ComfyUI's
+    choice is taken.
     """
     chosen = attentions.optimized_attention
     if q.device.type == "cpu" and chosen is attentions.attention_sub_quad and not args.use_quad_cross_attention:

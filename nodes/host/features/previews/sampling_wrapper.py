@@ -26,7 +26,10 @@ def install() -> None:
 
 @by_name
 def preview_sampling(executor: Any, call: SamplingCall) -> Tensor:
-    """An OUTER_SAMPLE wrapper: after each step the prompt's client gets a message and the clip so far."""
+    """An OUTER_SAMPLE wrapper: after each step the prompt's client gets a message and the clip so far.
+
+    Returns: what the sampler makes, [B, C, T, h, w].
+    """
     reports = None if call.callback is None else Reports.begin(executor.class_obj.model_patcher)
     if call.callback is None or reports is None:
         return call.run(executor)
