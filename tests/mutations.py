@@ -170,7 +170,18 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/triton_maps.py", "x * tl.sigmoid(x)", "x", "tests/core/kernels/test_triton_maps.py"),
     Mutation(f"{CORE}/weights/upload.py", "source[start:stop]", "source[: stop - start]", UPLOAD),
     Mutation(f"{CORE}/kernels/cpu_attention.py", "head_dim**-0.5", "(head_dim + 1)**-0.5", CPU_ATTENTION),
-    Mutation(f"{TYPES}/transformer.py", "skip_reshape and not asks_more", "True", "tests/nodes/test_attention.py"),
+    Mutation(f"{TYPES}/transformer.py", "mask is None and not any(others)", "True", "tests/nodes/test_attention.py"),
+    Mutation(f"{TYPES}/folders.py", "< _COARSEST_TIME", "< 0", "tests/nodes/test_folders.py"),
+    Mutation(
+        f"{TYPES}/folders.py", "folder.stat().st_mtime_ns == time_ns for", "True for", "tests/nodes/test_folders.py"
+    ),
+    Mutation(f"{TYPES}/quantize.py", "        made.patches = {}\n", "", QUANTIZE),
+    Mutation(
+        f"{FEATURES}/installation.py",
+        "except Exception as error:",
+        "except KeyError as error:",
+        "tests/nodes/test_features.py",
+    ),
     Mutation(f"{CORE}/kernels/cpu_attention.py", "short or q.dtype", "q.dtype", CPU_ATTENTION),
     Mutation(f"{CORE}/kernels/cpu_attention.py", " or torch.compiler.is_compiling()", "", CPU_ATTENTION),
     Mutation(f"{CORE}/models/vae/feature_maps.py", "split(_ADDED_UP)", "split(1 << 30)", FEATURE_MAPS),
