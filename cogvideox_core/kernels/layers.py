@@ -46,7 +46,7 @@ class Linear(nn.Linear):
         return super().forward(input)
 
     def gelu(self, input: Tensor) -> Tensor:
-        """The tanh approximation of GELU of the product, without deltas; shapes as for `forward`."""
+        """The tanh approximation of GELU of the product, without deltas; [..., in_features] -> [..., out_features]."""
         if _fits_onednn(input, self.weight):
             return onednn_linear(input, self.weight, self.bias, gelu=True)
         if input.is_cuda and self.bias is not None and kernel_weights(self, input):

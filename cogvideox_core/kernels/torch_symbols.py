@@ -23,7 +23,7 @@ logger = logging.getLogger("cogvideox")
 SYMBOLS: dict[str, str] = {
     # Computing, through the functions of this module only.
     "torch.ops.mkldnn._linear_pointwise": "linear layers, their GELU and attention's products by oneDNN on a CPU",
-    "torch.ops.aten._addmm_activation": "a linear layer's GELU while cuBLAS has the result at hand",
+    "torch.ops.aten._addmm_activation": "a linear layer's GELU while the result is in cuBLAS's registers",
     "torch.mkldnn_convolution": "convolutions by oneDNN on a CPU where PyTorch would not ask it",
     "torch.batch_norm_update_stats": "mean and variance of channels in one pass",
     "torch._int_mm": "products of 8-bit integers",
@@ -52,7 +52,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def find(name: str) -> Any:
-    """What a name of `SYMBOLS` stands for. Raises: AttributeError if this PyTorch has no such name."""
+    """What a name of `SYMBOLS` refers to. Raises: AttributeError if this PyTorch has no such name."""
     found: Any = torch
     for part in name.split(".")[1:]:
         owner = _CALLED[found]() if isinstance(found, Hashable) and found in _CALLED else found

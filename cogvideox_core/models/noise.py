@@ -11,7 +11,7 @@ Generator = torch.Generator | Sequence[torch.Generator] | None
 
 
 def draw(shape: Sequence[int], generator: Generator, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Standard normal noise of `shape`.
+    """Standard normal noise [*shape].
 
     A CPU generator draws on the CPU whatever the device, so a seed gives the same noise everywhere. A list of
     generators draws one batch item each.

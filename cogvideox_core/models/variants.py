@@ -1,4 +1,4 @@
-"""The released CogVideoX models, and those made from them, as rows of data; all that differs stands here.
+"""The released CogVideoX models, and those made from them, as rows of data; everything in which they differ is here.
 
 Code asks what a model *has* (`config.patch_size_t`, `config.image_channels`), never what it is called. A new model is
 a new row plus a golden file in `tests/golden`.
@@ -16,7 +16,7 @@ from .config import ScheduleConfig, TransformerConfig, VAEConfig
 
 SamplerName = Literal["ddim", "dpm"]
 Conditioning = Literal["text", "image", "control", "inpaint", "quadmask"]
-"""What stands in the channels behind the noise.
+"""What the channels after the noisy latents hold.
 
 "text": nothing. "image": latents of a first and a last image. "control": latents of a control video. "inpaint": a mask
 and the latents of a masked video. "quadmask": latents of a mask video, and of a masked video.
@@ -45,7 +45,7 @@ class Variant:
     Attributes:
         name: how people call it; for messages and menus only.
         max_frames: most pixel frames it was trained for; legal counts are 8n + 1.
-        conditioning: what it is given beside the prompt.
+        conditioning: what it is given in addition to the prompt.
         teacache: TeaCache's polynomial, highest power first (arXiv 2411.19108 and its CogVideoX release). It was fitted
             to the official weights of the five models; what is derived from one has its, for want of another.
     """
@@ -128,7 +128,7 @@ VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}
 
 
 def _derived(base: Variant, name: str, conditioning: Conditioning, in_channels: int, source: str) -> Variant:
-    """A model that differs from `base` in what stands behind the noise."""
+    """A model that differs from `base` in the channels after the noisy latents."""
     transformer = replace(base.transformer, in_channels=in_channels)
     return replace(base, name=name, transformer=transformer, conditioning=conditioning, source=source)
 

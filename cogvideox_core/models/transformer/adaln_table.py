@@ -1,6 +1,6 @@
-"""The adaptive norms' part of a schedule, computed once: it depends on the timestep and on nothing else.
+"""The modulation of the adaptive norms for all timesteps of a run, computed once: it depends on nothing else.
 
-Their matrices are 14 % of a 5B model. Inside `tabulated` they are not used, so they may lie where there is room.
+The matrices that make it are 14 % of a 5B model. Inside `tabulated` they are not used, so they need not be on the GPU.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .model import CogVideoXTransformer3D, ExpertLayerNorm, FinalLayerNorm
 
 
 class _Rows(nn.Module):
-    """A layer's results, by the place of their timestep in the schedule.
+    """A layer's results [timesteps, C], one row for each timestep of the schedule in ascending order.
 
-    A power of two of rows, the last ones empty: a compiled block is made anew for another number of them.
+    The number of rows is a power of two, the last ones empty: a compiled block is compiled again for another number.
     """
 
     rows: Tensor
@@ -28,15 +28,17 @@ class _Rows(nn.Module):
         spare = (1 << (len(rows) - 1).bit_length()) - len(rows)
         self.register_buffer("rows", F.pad(rows, (0, 0, 0, spare)), persistent=False)
 
-    def forward(self, places: Tensor) -> Tensor:
-        return self.rows[places]
+    def forward(self, indices: Tensor) -> Tensor:
+        """Rows [B, C] of timesteps, given by their index [B] in the schedule."""
+        return self.rows[indices]
 
 
 @contextmanager
 def tabulated(transformer: CogVideoXTransformer3D, timesteps: Sequence[int], latents: Tensor) -> Iterator[None]:
-    """Inside, the transformer takes these timesteps only, and looks up what its adaptive norms need.
+    """Inside, the transformer takes these timesteps only, and looks up the modulation of its adaptive norms.
 
-    A layer works where its weights are; its results go to where `latents` are, in their dtype.
+    A layer computes where its weights are; the results go to the device and dtype of latents [B, C, T, H, W]. The
+    rotary table of a run is made once, too, and is gone afterwards.
     """
     norms = [module for module in transformer.modules() if isinstance(module, ExpertLayerNorm | FinalLayerNorm)]
     layers = [norm.linear for norm in norms]

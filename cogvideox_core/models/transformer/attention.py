@@ -40,7 +40,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def values_only(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Each token attends to itself alone, so its own value is the result; shapes as for `sdpa`.
+    """Each token attends to itself alone, so its own value is the result: [B, heads, S, d] each -> [B, S, heads * d].
 
     This is the weakened attention that spatio-temporal guidance (arXiv 2411.18664) leads a sampler away from.
     """
@@ -48,7 +48,7 @@ def values_only(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def cudnn_first(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """PyTorch's attention with cuDNN's kernel wherever it fits; shapes as for `sdpa`."""
+    """PyTorch's attention with cuDNN's kernel wherever it fits: [B, heads, S, d] each -> [B, S, heads * d]."""
     with sdpa_kernel(_CUDNN_FIRST, set_priority=True):
         return sdpa(q, k, v)
 

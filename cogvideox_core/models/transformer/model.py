@@ -346,7 +346,7 @@ class CogVideoXTransformer3D(nn.Module):
         return temb
 
     def token_grid(self, latents: Tensor, prompt_embeds: Tensor) -> Grid:
-        """(T, H, W) in tokens, after checking that both inputs fit."""
+        """(T, H, W) in tokens, after checking that latents [B, C, T, H, W] and prompt_embeds [B, L, D] fit."""
         config = self.config
         if latents.ndim != 5 or latents.shape[1] != config.in_channels:
             raise ValueError(

@@ -55,8 +55,7 @@ def bands(shape: torch.Size, device: torch.device, elements_per_row: float | Non
 def empty(shape: Sequence[int], like: Sized, device: torch.device | None = None) -> Tensor:
     """A map of shape [B, C, T, H, W] to be filled, in the dtype of another and on its device or a given one.
 
-    Its channels are last in memory, which is how convolutions read. Where it keeps a GPU's numbers in main memory, it
-    is pinned.
+    Its channels are last in memory, which is how convolutions read. A map in main memory for a GPU is pinned.
     """
     device = device or like.device
     options: dict[str, Any] = {"pin_memory": True} if like.device.type == "cuda" and device.type == "cpu" else {}

@@ -151,8 +151,8 @@ def convolved(layer: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
 class Activated:
     """SiLU of a map [B, C, T, H, W] times `scale` plus `shift`, which are given for cells of it: [B, C, t, h, w].
 
-    Cells divide rows and columns evenly. They divide frames evenly too, unless the first frame stands apart: then it
-    has a cell of its own.
+    Cells divide rows and columns evenly. They divide frames evenly too, unless the first frame is treated on its
+    own: then it has a cell of its own.
     """
 
     def __init__(self, values: Strips, scale: Tensor, shift: Tensor) -> None:
@@ -173,7 +173,7 @@ class Activated:
 
     def _write_by_kernel(self, start: int, stop: int, into: Tensor) -> None:
         scale, shift = (part.movedim(1, -1).contiguous() for part in (self.scale, self.shift))
-        single = int(self.scale.shape[2] > 1 and first_stands_apart(self.shape[2]))
+        single = int(self.scale.shape[2] > 1 and first_is_single(self.shape[2]))
         for first, view in self.values.views(start, stop):
             rows = into[:, :, :, first - start : first - start + view.shape[3]]
             _kernels().activate(view, scale, shift, single, (first, self.shape[3]), rows)
@@ -200,7 +200,7 @@ class Activated:
                     torch.addcmul(shift, values, scale, out=target)
 
 
-def first_stands_apart(num_frames: int) -> bool:
+def first_is_single(num_frames: int) -> bool:
     """Whether the first frame of a chunk of this length is treated on its own."""
     return num_frames > 1 and num_frames % 2 == 1
 
@@ -280,7 +280,7 @@ def _channel_moments_by_parts(clip: Tensor) -> tuple[Tensor, Tensor]:
 
 def _frame_parts(frames: int, cells: int) -> list[tuple[slice, slice]]:
     """Frames, and the cells they belong to."""
-    if cells > 1 and first_stands_apart(frames):
+    if cells > 1 and first_is_single(frames):
         return [(slice(0, 1), slice(0, 1)), (slice(1, frames), slice(1, cells))]
     return [(slice(0, frames), slice(0, cells))]
 

@@ -220,7 +220,7 @@ def encode_memory(
     ratio, widths = config.spatial_compression_ratio, config.block_out_channels
     latent_frames = -(-size.num_frames // config.temporal_compression_ratio)
     moments = _Map(2 * config.latent_channels, 2 * latent_frames, size.height // ratio, size.width // ratio)
-    # The results of all chunks, and the posterior they are joined to: half as many numbers each.
+    # The results of all chunks, and the tensor they are joined to.
     walk = _Walk(config, dtype, device, keeps_cache, resident=dtype.itemsize * moments.numel)
     for chunk in frame_chunks(size.num_frames, FRAMES_PER_CHUNK)[:2]:
         x = _Map(config.in_channels, chunk.stop - chunk.start, size.height, size.width)

@@ -54,7 +54,7 @@ def working_bytes(out_channels: int, channels: int, frames: int, rows: int, colu
 
 
 def transformed_weight(weight: Tensor) -> Tensor:
-    """The factors of a weight [C', C, 3, 3, 3] -> [4, 4, C', C, 1, 1, 3], by frames and by rows."""
+    """The factors of a weight [C_out, C_in, 3, 3, 3] -> [4, 4, C_out, C_in, 1, 1, 3], by frames and by rows."""
     out_channels, channels = weight.shape[:2]
     taps = weight.permute(_FRAMES, _ROWS, 0, 1, 4).reshape(9, -1)  # [3 * 3, C' * C * 3]
     return (torch.kron(_TAPS, _TAPS) @ taps).view(4, 4, out_channels, channels, 1, 1, 3)
