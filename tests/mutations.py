@@ -298,8 +298,8 @@ MUTATIONS = [
     Mutation(f"{CORE}/training/training_loop.py", "self.average.copy_to(self.trained)", "pass", TRAINING),
     Mutation(
         f"{CORE}/training/starting_models.py",
-        "weight, weight.new_zeros(len(weight), missing, *",
-        "weight, weight.new_ones(len(weight), missing, *",
+        "weight.new_zeros(len(weight), missing, *weight.shape[2:])",
+        "weight[:, :missing]",
         "tests/core/training/test_starting_models.py",
     ),
     Mutation(
