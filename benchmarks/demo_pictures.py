@@ -8,6 +8,7 @@ docs/demo-training/curves.png (the losses of the runs that made the models). Nee
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -40,6 +41,7 @@ CAPTION = 16
 
 
 def main() -> None:
+    argparse.ArgumentParser(description="Make the pictures of the demo models, and write them into docs/.").parse_args()
     videos = make_videos()
     _write_gif(videos[:4], DOCS / "demo.gif")
     _write_sheet(videos, DOCS / "demo-prompts.png")

@@ -2,7 +2,8 @@
 `open_canvas`), the pack imported into this process (`pack`), official weights (`official_weights`).
 
 Bare `pytest` runs the tests that need nothing but Python packages and little time. Each tier of TIERS is asked for with
-the option of its name; `tests/run_all.py` asks for all. Tests get the marks of most tiers from the fixtures they use.
+the option of its name; `tests/run_all.py` asks for all. Tests get the marks of most tiers from the fixtures they use;
+slow are those that tests/slow.py lists.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pytest
 
 from tests import provision
 from tests.figures import BARE_SECONDS
+from tests.slow import BARE_CASES
 from tests.support.pack import load_pack
 
 if TYPE_CHECKING:  # what tests of the core alone need not have installed
@@ -68,6 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     The browser's must be last for a second reason: Playwright leaves an event loop running in this thread, so
     asyncio.run() fails once it has started.
     """
+    mark_slow(items)
     for item in items:
         for tier, fixtures in FIXTURES_OF_TIERS.items():
             if fixtures & set(getattr(item, "fixturenames", ())):
@@ -81,6 +84,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
     items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("browser", "comfy")])
+
+
+def mark_slow(items: list[pytest.Item]) -> None:
+    """Mark the cases that tests/slow.py leaves out of a bare run."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        seen[name] += 1
+        if seen[name] > BARE_CASES.get(name, seen[name]):
+            item.add_marker("slow")
 
 
 def missing_tier(item: pytest.Item) -> str | None:

@@ -129,7 +129,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_the_core(installed: Path):
     expected = [path.relative_to(provision.REPO) for path in own_files() if path.is_relative_to(CORE)]
     assert len(expected) > 100
@@ -137,7 +136,6 @@ def test_the_wheel_holds_every_file_of_the_core(installed: Path):
     assert sorted(path.name for path in installed.iterdir() if path.suffix != ".dist-info") == ["bin", "cogvideox_core"]
 
 
-@pytest.mark.slow
 def test_the_wheel_has_the_same_version_and_makes_a_video(installed: Path, tmp_path: Path):
     code = f"""
 import sys
@@ -159,7 +157,6 @@ print(json.dumps([cogvideox_core.__file__, versions, list(video.shape)]))
     assert shape == [1, 3, 9, 32, 48]
 
 
-@pytest.mark.slow
 def test_the_wheel_declares_what_pyproject_says(installed: Path):
     (folder,) = installed.glob("*.dist-info")
     package = metadata.Distribution.at(folder)

@@ -121,6 +121,15 @@ def test_links_between_pages_lead_somewhere():
     assert found == []
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "tools"])
+def test_every_script_explains_itself_before_it_does_anything(folder: str):
+    """`--help`, and any argument it does not know, must not start what takes minutes and writes files."""
+    scripts = {path: path.read_text(encoding="utf-8") for path in (REPO / folder).glob("*.py")}
+    runnable = {path.name for path, text in scripts.items() if '__name__ == "__main__"' in text}
+    assert runnable
+    assert runnable - {path.name for path, text in scripts.items() if "ArgumentParser(" in text} == set()
+
+
 # ---- the harness
 
 

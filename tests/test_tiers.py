@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
 from tests import provision
+from tests.slow import BARE_CASES
 
 SAMPLE = "tests/test_project.py"  # it has tests of three tiers
+FILE_OF_SWEEP = "tests/core/videos/test_video_io.py"
 OF_COMFY, OF_BROWSER, OF_NONE = (
     "test_host_runs_a_prompt",
     "test_canvas_opens_without_an_error",
@@ -17,8 +21,8 @@ OF_COMFY, OF_BROWSER, OF_NONE = (
 )
 
 
-def collected(*options: str) -> str:
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", SAMPLE, *options]
+def collected(*options: str, files: str = SAMPLE) -> str:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", files, *options]
     return subprocess.run(command, cwd=provision.REPO, capture_output=True, text=True).stdout
 
 
@@ -36,3 +40,21 @@ def test_a_tier_runs_where_it_is_asked_for(options: list[str], expected: set[str
     assert {name for name in (OF_COMFY, OF_BROWSER, OF_NONE) if f"::{name}\n" in printed} == expected
     assert ("not run: ComfyUI, started or imported (--comfy)" in printed) == (OF_COMFY not in expected)
     assert ("not run: the canvas in Chromium (--browser)" in printed) == (OF_BROWSER not in expected)
+
+
+def test_every_slow_test_is_there_once():
+    """Under its name alone, wherever its file is."""
+    names = Counter(
+        node.name
+        for path in (provision.REPO / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    )
+    assert [name for name in BARE_CASES if names[name] != 1] == []
+
+
+def test_the_first_cases_of_a_slow_test_run_in_a_bare_run():
+    name = "test_frame_rate_is_kept"
+    bare, whole = (collected("-k", name, *options, files=FILE_OF_SWEEP) for options in ([], ["--slow"]))
+    assert bare.count(f"::{name}[") == BARE_CASES[name]
+    assert whole.count(f"::{name}[") > BARE_CASES[name]

@@ -126,7 +126,6 @@ def test_a_locale_has_no_syntax_of_messages(language: str):
     assert [text for text in texts(locale(language)) if SYNTAX.search(text)] == []
 
 
-@pytest.mark.slow
 def test_the_page_on_memory_is_what_its_command_prints():
     command = [sys.executable, str(provision.REPO / "benchmarks" / "memory.py")]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout

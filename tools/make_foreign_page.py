@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,6 +88,11 @@ def lines(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
         yield f"| {' | '.join(row)} |"
 
 
-if __name__ == "__main__":
-    PAGE.write_text(page())
+def main() -> None:
+    argparse.ArgumentParser(description="Write docs/foreign-workflows.md.").parse_args()
+    PAGE.write_text(page(), encoding="utf-8")
     print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

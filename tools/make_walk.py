@@ -5,6 +5,7 @@ python tools/make_walk.py
 
 from __future__ import annotations
 
+import argparse
 import io
 import tempfile
 from pathlib import Path
@@ -27,6 +28,7 @@ QUALITY = 72
 
 
 def main() -> None:
+    argparse.ArgumentParser(description="Make the pictures of docs/first-video.md, and write them there.").parse_args()
     FOLDER.mkdir(exist_ok=True)
     for renderer in RENDERERS:
         take(renderer)

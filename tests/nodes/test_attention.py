@@ -49,7 +49,8 @@ def test_a_cpu_has_the_fastest_exact_one(
     qkv = torch.randn(3, 2, 4, tokens, 16, generator=torch.Generator().manual_seed(0))
     assert chosen(host_attention, qkv) == name
     out = host_attention({}, text_length=TEXT)(*qkv)
-    expected = scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2)
+    q, k, v = qkv
+    expected = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     assert (out - expected).abs().max() <= 1e-6
 
 

@@ -64,7 +64,9 @@ def own_model(folder: Path) -> Any:
     """ComfyUI's own model of a toy's weights under its names."""
     import comfy.sd
 
-    return comfy.sd.load_diffusion_model_state_dict(renamed(folder)).model
+    patcher = comfy.sd.load_diffusion_model_state_dict(renamed(folder))
+    assert patcher is not None
+    return patcher.model
 
 
 @pytest.mark.parametrize("kind", LOADED)

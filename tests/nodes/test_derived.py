@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def finished(graph: Graph) -> Graph:
 
 def reference(folder: Path, frames: list[Image.Image] | None, condition: Tensor | None = None) -> Tensor:
     """diffusers' latents [1, 16, T, h, w] over the scale; a `condition` [1, C, T, h, w] replaces the control's."""
-    pipeline = CogVideoXFunControlPipeline.from_pretrained(folder)
+    pipeline: Any = CogVideoXFunControlPipeline.from_pretrained(folder)
     pipeline.scheduler = CogVideoXDDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
     if condition is not None:
         pipeline.prepare_control_latents = lambda *args, **options: (None, condition)

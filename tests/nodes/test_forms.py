@@ -122,7 +122,7 @@ T5_FORMS: dict[str, tuple[Callable[[dict, Path], Path], torch.dtype, float]] = {
 @pytest.mark.parametrize("form", T5_FORMS)
 def test_a_t5_in_one_file_encodes_as_transformers_does(form: str, host: Host, toys: dict, tmp_path: Path) -> None:
     """With no tokenizer beside it, so with ComfyUI's own."""
-    from transformers import T5TokenizerFast
+    from transformers import T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue] -- it comes when asked for
 
     write, dtype, bound = T5_FORMS[form]
     model = random_text_encoder(vocab_size=32_128)

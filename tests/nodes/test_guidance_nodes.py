@@ -72,7 +72,7 @@ def without_block(transformer: Any) -> Iterator[None]:
 @torch.no_grad()
 def reference(folder: Path, weaken: Weaken) -> Tensor:
     """z [1, 16, T, h, w] of diffusers' run with v = u + g (c - u) + s (c - p); the weakened transformer predicts p."""
-    pipeline = CogVideoXPipeline.from_pretrained(folder)
+    pipeline: Any = CogVideoXPipeline.from_pretrained(folder)
     pipeline.scheduler = CogVideoXDDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
     whole = pipeline.transformer.forward
 

@@ -92,7 +92,11 @@ def test_a_clip_on_such_a_host_encodes_the_same(
 
 def test_a_t5_file_without_a_tokenizer_takes_comfyuis_own(host_clip: ModuleType, tmp_path: Path) -> None:
     """The one-file T5-XXL that ComfyUI users have; here narrow, but with T5's vocabulary."""
-    from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+    from transformers import (
+        T5Config,
+        T5EncoderModel,
+        T5TokenizerFast,  # pyright: ignore[reportAttributeAccessIssue] -- it comes when asked for
+    )
 
     config = T5Config(
         vocab_size=32128, d_model=32, d_kv=8, d_ff=64, num_heads=4, num_layers=2, feed_forward_proj="gated-gelu"
@@ -130,10 +134,11 @@ def test_void_is_conditioned_as_by_comfyuis_own_node(pack: ModuleType, folder: P
     video = torch.rand(13, 64, 96, 3, generator=generator)
     mask = torch.randint(0, 4, (13, 64, 96), generator=generator) / 3
     prompt = [[torch.zeros(1, 1, 1), {}]]
-    theirs = VOIDInpaintConditioning.execute(prompt, prompt, vae, video, mask, 96, 64, 13, 1).args[0][0][1]
+    conditioning: Any = VOIDInpaintConditioning.execute
+    theirs = conditioning(prompt, prompt, vae, video, mask, 96, 64, 13, 1).args[0][0][1]
     shown = quadmask_videos(video.movedim(-1, 0)[None] * 2 - 1, mask[None, None])
-    z = [vae.encode((pixels[0].movedim(0, -1) + 1) / 2) for pixels in shown]
-    ours = quadmask_latents(*z, LatentSize(4, 8, 12, leading=0))
+    known, masked = (vae.encode((pixels[0].movedim(0, -1) + 1) / 2) for pixels in shown)
+    ours = quadmask_latents(known, masked, LatentSize(4, 8, 12, leading=0))
     assert_parity(ours, theirs["concat_latent_image"], 1e-5, "VOID's conditioning")
 
 

@@ -235,6 +235,7 @@ def euler_on_another_table(pipeline: CogVideoXPipeline) -> torch.Tensor:
     table = ((1 - alphas) / alphas).sqrt().float()
     timesteps = [999 - int(step * 1000 / STEPS) for step in range(STEPS)]
     sigmas = [*table[timesteps].tolist(), 0.0]
+    assert pipeline.text_encoder is not None
     embeds = torch.cat([pipeline.text_encoder([NEGATIVE]), pipeline.text_encoder([PROMPT])])
     x = host_noise(pipeline) * (1 + sigmas[0] ** 2) ** 0.5
     for step, timestep in enumerate(timesteps):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -35,14 +37,15 @@ def test_floating_point_tensors_are_cast_and_the_others_not() -> None:
 
 
 def test_packed_weights_stay_packed() -> None:
-    module = layer(64, 8)
-    module.weight = nn.Parameter(quantize(module.weight, "int8"), requires_grad=False)
+    module: Any = layer(64, 8)
+    packed: Any = nn.Parameter(quantize(module.weight, "int8"), requires_grad=False)
+    module.weight = packed
     group = TensorGroup(module, set(), torch.bfloat16)
     block = torch.empty(group.nbytes, dtype=torch.uint8)
     group.copy_to(block)
     weight = group.tensors_in(block)[0]
     assert isinstance(weight, PackedWeight) and weight.dtype == torch.bfloat16
-    assert torch.equal(weight.stored["data"], module.weight.stored["data"])
+    assert torch.equal(weight.stored["data"], packed.stored["data"])
     assert group.nbytes < 64 * 8 * 2, "less than in 16 bits"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -48,7 +49,8 @@ def pair(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> tup
 
 def both(pair: tuple[CogVideoXPipeline, Changed], **ours: object) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents of our run and of the reference's, from the same noise and seed."""
-    pipeline, reference = pair
+    pipeline = pair[0]
+    reference: Any = pair[1]
     width = pipeline.transformer.config.text_embed_dim
     random = torch.Generator().manual_seed(1)
     frames = 6 if pipeline.transformer.config.patch_size_t else 5
@@ -100,8 +102,9 @@ class LastPart(CogVideoXDDIMScheduler):
 def test_video_to_video_of_1_5_repeats_the_first_latent_in_front(checkpoint: Callable[..., Path]) -> None:
     """diffusers refuses an odd latent count here, so its text-to-video pipeline starts from latents made by hand."""
     folder = checkpoint("CogVideoX1.5-5B")
-    reference = diffusers.CogVideoXPipeline.from_pretrained(folder)
-    reference.scheduler = LastPart.from_config(reference.scheduler.config)
+    reference: Any = diffusers.CogVideoXPipeline.from_pretrained(folder)
+    scheduler: Any = LastPart.from_config(reference.scheduler.config)
+    reference.scheduler = scheduler
     reference.set_progress_bar_config(disable=True)
     video = torch.rand(1, 3, 17, 64, 96, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(3)
@@ -109,8 +112,8 @@ def test_video_to_video_of_1_5_repeats_the_first_latent_in_front(checkpoint: Cal
         z = reference.vae.encode(video * 2 - 1).latent_dist.sample(generator) * reference.vae.config.scaling_factor
     clean = torch.cat([z[:, :, :1], z], dim=2).transpose(1, 2)  # [1, 6, 16, 8, 12]
     noise = torch.randn(clean.shape, generator=generator)
-    latents = reference.scheduler.add_noise(clean, noise, torch.tensor([499]))
-    run = {"prompt": "a red circle", "num_inference_steps": 4}
+    latents = scheduler.add_noise(clean, noise, torch.tensor([499]))
+    run: dict[str, Any] = {"prompt": "a red circle", "num_inference_steps": 4}
     wanted = reference(**run, **SIZE, latents=latents, output_type="pt").frames.transpose(1, 2)
     ours = load_pipeline(folder, device="cpu")
     size = {"height": SIZE["height"], "width": SIZE["width"]}

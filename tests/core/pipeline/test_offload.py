@@ -37,14 +37,17 @@ def folder(checkpoint: Checkpoint) -> Callable[[str], Path]:
 
 
 def load(path: Path | None = None, **options: Any) -> CogVideoXPipeline:
-    return load_pipeline(path, **{"device": "cpu", "dtype": "float32"} | options)
+    options = {"device": "cpu", "dtype": "float32", **options}
+    return load_pipeline(path, **options)
 
 
 def run(pipeline: CogVideoXPipeline, **changes: Any) -> Tensor:
-    request = dict(prompt="a red circle", height=32, width=48, num_frames=9, num_inference_steps=2, guidance_scale=1.0)
+    request: dict[str, Any] = dict(prompt="a red circle", height=32, width=48, num_frames=9)
+    request |= dict(num_inference_steps=2, guidance_scale=1.0)
     if pipeline.variant.conditioning == "image":
         request |= dict(image=Image.new("RGB", (48, 32), (200, 30, 60)), num_frames=17)
-    return pipeline(**request | changes, generator=torch.Generator().manual_seed(2))
+    request |= changes
+    return pipeline(**request, generator=torch.Generator().manual_seed(2))
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -102,7 +105,8 @@ def test_small_numbers_travel_small(folder: Callable[[str], Path]) -> None:
         quantize_model(pipeline.transformer, "int8")
         quantize_model(pipeline.text_encoder.model, "int8")  # type: ignore[union-attr]
     seen: list[Tensor] = []
-    layer = streamed.transformer.transformer_blocks[1].ff.net[2]
+    block: Any = streamed.transformer.transformer_blocks[1]
+    layer = block.ff.net[2]
     layer.register_forward_pre_hook(lambda layer, inputs: seen.append(layer.weight))
     assert torch.equal(run(streamed), run(resident))
     assert all(isinstance(weight, PackedWeight) and weight is not layer.weight for weight in seen) and seen
@@ -124,7 +128,7 @@ def test_loras_go_along(folder: Callable[[str], Path], tmp_path: Path) -> None:
 def test_the_adaptive_norms_matrices_stay_where_they_are(folder: Callable[[str], Path]) -> None:
     streamed = load(folder("CogVideoX-5B"), low_memory=True)
     transformer, seen = streamed.transformer, []
-    block = transformer.transformer_blocks[0]
+    block: Any = transformer.transformer_blocks[0]
     layers = [block.norm1.linear, block.norm2.linear, transformer.norm_out.linear]
     places = [layer.weight.data_ptr() for layer in layers]
 
@@ -169,7 +173,8 @@ def test_an_error_inside_a_block_leaves_everything_as_it_was(
     def stop(*call: Any) -> None:
         raise error
 
-    hook = streamed.transformer.transformer_blocks[1].ff.register_forward_pre_hook(stop)
+    block: Any = streamed.transformer.transformer_blocks[1]
+    hook = block.ff.register_forward_pre_hook(stop)
     with pytest.raises(error):
         run(streamed)
     hook.remove()
@@ -183,7 +188,7 @@ class Chain(nn.Module):
     def __init__(self, widths: list[int], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.blocks = nn.ModuleList(
+        self.blocks: Any = nn.ModuleList(
             nn.Sequential(Linear(8, width, dtype=dtype), nn.Tanh(), Linear(width, 8, dtype=dtype)) for width in widths
         )
         self.last = Linear(8, 8, dtype=dtype)

@@ -62,11 +62,12 @@ class Runs:
         frames = pipeline(**request, output_type="pt", callback_on_step_end=remember).frames
         return seen["latents"].transpose(1, 2), frames.transpose(1, 2)
 
-    def run_ours(self, sampler: str, **request: Any) -> tuple[Tensor, Tensor]:
+    def run_ours(self, sampler: Any, **request: Any) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
 
         def remember(progress: Progress) -> None:
             if progress.stage == "sampling":
+                assert progress.latents is not None
                 seen.append(progress.latents)
 
         video = self.ours(**request, sampler=sampler, callback=remember)
@@ -113,7 +114,9 @@ def clip(frames: int, width: int = 48, height: int = 32) -> list[Image.Image]:
 
 
 def request(kind: str, **changes: Any) -> dict[str, Any]:
-    common = dict(prompt=PROMPT, negative_prompt=NEGATIVE, num_inference_steps=4, guidance_scale=6.0, **SIZE)
+    common: dict[str, Any] = dict(
+        prompt=PROMPT, negative_prompt=NEGATIVE, num_inference_steps=4, guidance_scale=6.0, **SIZE
+    )
     if OFFICIAL[kind].transformer["in_channels"] == 32:
         common["image"] = picture()
     return common | changes
@@ -206,7 +209,8 @@ def test_a_tensor_in_place_of_a_picture_gives_the_same_video(runs: Callable[[str
     data = torch.frombuffer(bytearray(picture().tobytes()), dtype=torch.uint8).view(32, 48, 3)
     common = request("CogVideoX-5B-I2V", num_frames=FRAMES, num_inference_steps=1)
     of_picture = ours(**common, generator=seeded())
-    of_tensor = ours(**common | {"image": data.permute(2, 0, 1) / 255}, generator=seeded())
+    common["image"] = data.permute(2, 0, 1) / 255
+    of_tensor = ours(**common, generator=seeded())
     assert torch.equal(of_picture, of_tensor)
 
 
@@ -302,10 +306,11 @@ def test_a_stream_gives_the_very_frames_of_a_call(runs: Callable[[str], Runs]) -
 def test_a_zeroed_negative_prompt_stands_for_zero_embeddings(runs: Callable[[str], Runs]) -> None:
     ours = runs("CogVideoX-5B").ours
     common = request("CogVideoX-5B", num_frames=9, num_inference_steps=2, negative_prompt="")
+    assert ours.text_encoder is not None
     embeds = ours.text_encoder([PROMPT])
     zeroed = ours(**common, zero_negative_prompt=True, generator=seeded())
-    given = dict(prompt=None, prompt_embeds=embeds, negative_prompt_embeds=torch.zeros_like(embeds))
-    assert torch.equal(zeroed, ours(**common | given, generator=seeded()))
+    given = common | dict(prompt=None, prompt_embeds=embeds, negative_prompt_embeds=torch.zeros_like(embeds))
+    assert torch.equal(zeroed, ours(**given, generator=seeded()))
     assert relative_difference(zeroed, ours(**common, generator=seeded())) > 1e-3
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -100,7 +102,7 @@ def test_multipliers_of_the_stochastic_step_have_the_published_values(
     one, zero = torch.ones(SHAPE, dtype=torch.float64), torch.zeros(SHAPE, dtype=torch.float64)
 
     def term(latents: Tensor, x0: Tensor, x0_old: Tensor, drawn: Tensor) -> float:
-        sampler = make_sampler("dpm", lambda like: drawn)
+        sampler: Any = make_sampler("dpm", lambda like: drawn)
         sampler.x0_before = None if index == 0 else x0_old
         return sampler.step(latents, x0, step).flatten()[0].item()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def write(path: Path, content: object) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_component_is_found_from_the_folder_and_from_a_sibling(whole: Path, name: str) -> None:
+def test_every_component_is_found_from_the_folder_and_from_a_sibling(whole: Path, name: Any) -> None:
     file = whole / "transformer" / "diffusion_pytorch_model.safetensors"
     file.touch()
     assert component_path(whole, name) == whole / name

@@ -78,7 +78,7 @@ def test_diffusers_and_peft_do_the_same_with_a_file(tmp_path: Path) -> None:
         header = {} if more is None else {"metadata": {"lora_adapter_metadata": json.dumps(told)}}
         path = save(to_peft(pairs), tmp_path / f"{name}.safetensors", **header)
         lora, reference = load_lora(model, path), random_transformer(config)
-        options = {} if more is None else {"metadata": told}
+        options: dict[str, Any] = {} if more is None else {"metadata": told}
         reference.load_lora_adapter(load_file(path), prefix="transformer", adapter_name=name, **options)
         latents, prompt = torch.randn(2, 16, 4, 6, 8), torch.randn(2, 7, 64)
         theirs = reference(latents.transpose(1, 2), prompt, torch.tensor([300, 900])).sample.transpose(1, 2)
