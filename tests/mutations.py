@@ -328,7 +328,12 @@ MUTATIONS = [
     Mutation(f"{CORE}/sampling/step_cache.py", "            added = 0.0\n", "            pass\n", APPROXIMATION),
     Mutation(f"{CORE}/sampling/step_cache.py", "total + weight * x0", "total", APPROXIMATION),
     Mutation(f"{CORE}/sampling/approximation.py", "or index == self.count - 1", "", APPROXIMATION),
-    Mutation(f"{CORE}/sampling/approximation.py", "x0 - (1 - alpha) * self._added", "x0 - self._added", APPROXIMATION),
+    Mutation(
+        f"{CORE}/sampling/approximation.py",
+        "x0 - (1 - alpha) * self._difference",
+        "x0 - self._difference",
+        APPROXIMATION,
+    ),
     Mutation(f"{CORE}/sampling/approximation.py", "if index < self._next:", "if index < 0:", APPROXIMATION),
     Mutation(f"{CORE}/models/variants.py", "teacache=(250.210439,", "teacache=(25.0210439,", APPROXIMATION),
     Mutation(f"{FEATURES}/speed.py", "1 / (1 + sigma**2)", "1 / (1 + sigma)", SPEED),
