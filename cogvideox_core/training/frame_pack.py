@@ -75,7 +75,7 @@ def packed_forward(
 
 
 def _clips(video: Tensor, packing: Packing) -> list[Tensor]:
-    """[b, N, D] for each run of the packed row [1, all N, D]."""
+    """[b, N, D] for each group of clips in the packed row [1, all N, D]."""
     parts = video[0].split([group.count * group.video for group in packing])
     return [part.unflatten(0, (group.count, group.video)) for part, group in zip(parts, packing, strict=True)]
 
