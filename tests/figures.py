@@ -4,7 +4,8 @@
     python tests/figures.py --list     the places behind each figure too
 
 Exits with 1 if a limit is passed. `tests/test_figures.py` holds the same limits in the default tests. The time of a
-bare `pytest` is that of its last whole run, which leaves it in pytest's cache.
+bare `pytest` is that of its last whole run, which leaves it in pytest's cache; it is shown and fails nothing, since
+machines differ.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"        {place}")
     if timed is None:
         print("not known: the time of bare pytest; run `pytest` once")
-    return 0 if all(figure.is_met for figure in [*found, *([timed] if timed else [])]) else 1
+    return 0 if all(figure.is_met for figure in found) else 1  # a time depends on the machine: it is shown, no more
 
 
 if __name__ == "__main__":
