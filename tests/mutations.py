@@ -71,6 +71,8 @@ TRAINING = "tests/core/training/test_training_loop.py"
 FORMS = "tests/core/weights/test_key_names.py"
 CODECS = "tests/core/weights/test_codecs.py"
 LORA = "tests/core/weights/test_lora.py"
+SAFETENSORS = "tests/core/weights/test_safetensors_file.py"
+VIDEO_FILES = "tests/core/videos/test_video_io.py"
 CONVERT = "tests/core/weights/test_convert.py"
 DERIVED = "tests/nodes/test_derived.py"
 HOST_TYPES = "tests/nodes/test_host_types.py"
@@ -99,6 +101,9 @@ MUTATIONS = [
     Mutation(
         f"{CORE}/weights/key_names.py", "RowBlocks((0, 1, 2, 6, 7, 8), 12)", "RowBlocks((0, 1, 2, 3, 4, 5), 12)", FORMS
     ),
+    Mutation(f"{CORE}/weights/safetensors_file.py", "data_start + offset for", "8 + offset for", SAFETENSORS),
+    Mutation(f"{CORE}/videos/video_io.py", "_ENCODER | _COLOUR", "_COLOUR", VIDEO_FILES),
+    Mutation(f"{CORE}/videos/video_io.py", "_ENCODER | _COLOUR", "_ENCODER", VIDEO_FILES),
     Mutation(f"{CORE}/weights/lora.py", "return alpha.item() / rank", "return alpha.item()", LORA),
     Mutation(f"{CORE}/weights/lora.py", "sqrt(rank) if self.use_rslora else rank", "rank", LORA),
     Mutation(f"{CORE}/weights/lora.py", r'rf"(.*\.)?({pattern})$"', r'rf"({pattern})$"', LORA),

@@ -105,5 +105,5 @@ def transformers_classes(*names: str) -> tuple[Any, ...]:
         return tuple(getattr(transformers, name) for name in names)
     except (ImportError, AttributeError) as error:
         raise ImportError(
-            f"Prompts need the package transformers, 4.50 or newer ({error}); run: pip install -U transformers"
+            f"Prompts need the package transformers, 4.51 or newer ({error}); run: pip install -U transformers"
         ) from error

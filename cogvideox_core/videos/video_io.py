@@ -1,7 +1,7 @@
 """Video files outside ComfyUI: mp4 out, videos and pictures in.
 
 A video is written frame by frame as the VAE decodes it, to a temporary file in the same folder that is renamed when it
-is complete: a run that fails leaves nothing behind. PyAV writes, since imageio has no public way to set the encoder's
+is complete: a failure leaves nothing behind. PyAV writes, since imageio has no public way to set the encoder's
 quality and colour tags; imageio's PyAV plug-in reads. Both are imported where they are used.
 """
 
@@ -130,7 +130,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         tag = file.container_metadata.get(_METADATA_TAG, "")
     try:
         metadata = json.loads(tag)
-    except json.JSONDecodeError:  # somebody else's comment
+    except json.JSONDecodeError:  # a comment that is not ours
         return {}
     return metadata if isinstance(metadata, dict) else {}
 

@@ -60,7 +60,7 @@ def pipeline_folder(path: str | Path) -> Path | None:
 def read_config(path: str | Path) -> dict[str, Any] | None:
     """The config.json that belongs to a component: of its folder, or next to a weight file of an official name.
 
-    None if there is none: a file of any other name may lie next to the config.json of another model.
+    None if there is none: a file of any other name may be next to the config.json of another model.
     """
     path = Path(path)
     if path.is_file() and not is_official_name(path.name):

@@ -65,6 +65,22 @@ def test_what_is_small_already_is_not_rounded_again(form: str, model: Path, tmp_
         assert set(open_component(other, "transformer")) == set(once)
 
 
+def test_blocks_of_another_writer_are_copied_bit_for_bit(model: Path, tmp_path: Path) -> None:
+    """Blocks that rounding again would change: no number in them is the -8 that ours have."""
+    state = load_file(model / "transformer" / "diffusion_pytorch_model.safetensors")
+    blocks: dict[str, torch.Tensor] = {}
+    generator = torch.Generator().manual_seed(0)
+    for key in filter(is_quantizable, list(state)):
+        rows, columns = state.pop(key).shape
+        block = torch.randint(5, 12, (rows, columns // 32, 18), generator=generator, dtype=torch.uint8) * 17
+        block[..., :2] = torch.tensor([0.01], dtype=torch.float16).view(torch.uint8)
+        blocks[key.removesuffix("weight") + "Q4_0_qweight"] = block.flatten(1)
+    save_file(state | blocks, tmp_path / "theirs.safetensors")
+    made = convert.convert(tmp_path / "theirs.safetensors", tmp_path / "made.safetensors", "q4_0")
+    returned = load_file(made)
+    assert blocks and all(torch.equal(returned[key], block) for key, block in blocks.items())
+
+
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])
 def test_the_other_components_go_too(part: str, model: Path, tmp_path: Path) -> None:
     single = convert.convert(model / part, tmp_path / "one.safetensors", "single")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,7 +72,8 @@ def test_a_text_encoder_opens_in_transformers(checkpoint: Checkpoint, tmp_path: 
 def test_a_scheduler_opens_in_diffusers(tmp_path: Path) -> None:
     config = ScheduleConfig(snr_shift_scale=3.0)
     write_scheduler(config, tmp_path)
-    peer = CogVideoXDDIMScheduler.from_pretrained(tmp_path).config
+    scheduler: Any = CogVideoXDDIMScheduler.from_pretrained(tmp_path)
+    peer = scheduler.config
     assert {name: peer[name] for name in asdict(config)} == asdict(config)
     assert (peer["prediction_type"], peer["rescale_betas_zero_snr"]) == ("v_prediction", True)
 

@@ -184,7 +184,7 @@ def test_an_odd_dtype_is_refused_before_anything_is_opened(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("package", "message"),
     [
-        ("transformers", "Prompts need the package transformers, 4.50 or newer .*; run: pip install -U transformers"),
+        ("transformers", "Prompts need the package transformers, 4.51 or newer .*; run: pip install -U transformers"),
         ("sentencepiece", "Prompts need the packages sentencepiece and protobuf"),
     ],
 )
