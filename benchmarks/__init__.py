@@ -1,1 +1,1 @@
-"""Measurements of ours beside others, in one run."""
+"""Measurements of our code next to others, in one process and one run."""

@@ -1,4 +1,4 @@
-"""What approximations save and cost, each beside the exact run; docs/approximations.md.
+"""What approximations save and cost, each next to the exact run; docs/approximations.md.
 
     python benchmarks/approximations.py [--scenes NAME ...] [--clips 3] [--threads 2] [--device cpu] [--output FILE]
 
@@ -195,14 +195,14 @@ def rows(scene: Scene, clips: int, device: torch.device) -> list[str]:
     if scene.trained:
         run(EXACT, 0)  # to warm up
     exact: list[Made] = []
-    beside: list[float] = []
+    of_peer: list[float] = []
     made: dict[Approximation, list[Made]] = {option: [] for option in scene.options}
     for seed in range(clips if scene.trained else 1):
         exact.append(run(EXACT, seed))
         for option, results in made.items():
             results.append(run(option, seed))
         if peer:
-            beside.append(peer(seed))
+            of_peer.append(peer(seed))
 
     def ratio(seconds: list[float]) -> str:
         pairs = zip(seconds, exact, strict=True)
@@ -210,7 +210,7 @@ def rows(scene: Scene, clips: int, device: torch.device) -> list[str]:
 
     lines = [_line(scene.what, "exact", "1.00", f"1.00x ({exact[-1].seconds:.1f} s)", "", "", "")]
     if peer:
-        lines.append(_line(scene.what, "diffusers", "", ratio(beside), "", "", ""))
+        lines.append(_line(scene.what, "diffusers", "", ratio(of_peer), "", "", ""))
     for option, results in made.items():
         pairs = [*zip(results, exact, strict=True)]
         work = sum(one.clips for one in results) / sum(whole.clips for whole in exact)

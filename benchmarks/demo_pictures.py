@@ -79,8 +79,8 @@ def _write_gif(videos: list[Tensor], path: Path) -> None:
         pictures = [_picture(video[:, index]) for video in videos]
         width = sum(picture.width + GAP for picture in pictures) - GAP
         frame = Image.new("RGB", (width, pictures[0].height), "white")
-        for place, picture in enumerate(pictures):
-            frame.paste(picture, (place * (picture.width + GAP), 0))
+        for column, picture in enumerate(pictures):
+            frame.paste(picture, (column * (picture.width + GAP), 0))
         frames.append(frame.quantize(128, dither=Image.Dither.NONE))
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0, optimize=True)
 
@@ -95,8 +95,8 @@ def _write_sheet(videos: list[Tensor], path: Path) -> None:
     for index, (prompt, video) in enumerate(zip(PROMPTS, videos, strict=True)):
         left, top = index % 2 * width, index // 2 * height
         draw.text((left, top + 2), prompt, fill="black")
-        for place, frame in enumerate(shown):
-            sheet.paste(_picture(video[:, frame]), (left + place * (side + GAP), top + CAPTION))
+        for column, frame in enumerate(shown):
+            sheet.paste(_picture(video[:, frame]), (left + column * (side + GAP), top + CAPTION))
     sheet.save(path, optimize=True)
 
 

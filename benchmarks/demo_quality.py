@@ -94,8 +94,8 @@ def _report(parts: dict[str, dict]) -> str:
     for name in PARTS:
         if name in parts:
             machines.setdefault(parts[name]["machine"], []).append(name)
-    told = [f"- {', '.join(names)}: {machine}" for machine, names in machines.items()]
-    return HEAD + "\n".join([*lines, "", "Measured on:", "", *told]) + "\n"
+    measured_on = [f"- {', '.join(names)}: {machine}" for machine, names in machines.items()]
+    return HEAD + "\n".join([*lines, "", "Measured on:", "", *measured_on]) + "\n"
 
 
 def _line(row: Row) -> str:
@@ -158,7 +158,7 @@ def ends_rows(_: argparse.Namespace) -> Iterator[Row]:
 
 
 def int8_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """Text to video in 8 bits, beside the same model in bfloat16."""
+    """Text to video in 8 bits, next to the same model in bfloat16."""
     scenes = _scenes(options.seeds)
     prompts = f"{len(HELD_OUT)} unseen prompts x {options.seeds} seeds"
     whole: list[Tensor] = []
@@ -186,23 +186,23 @@ def _scenes(seeds: int) -> list[Scene]:
 
 
 def _videos(pipeline: CogVideoXPipeline, scenes: Sequence[Scene], **pictures: list[Tensor]) -> Iterator[Tensor]:
-    """[3, F, H, W] of each scene's prompt, as the command makes it, with the place in the list as the seed."""
+    """[3, F, H, W] of each scene's prompt, as the command makes it, with its index in the list as the seed."""
     defaults = pipeline.variant.defaults
     with tqdm(total=len(scenes), desc="making videos", unit="video") as bar:
-        for places in _batches(len(scenes)):
+        for indices in _batches(len(scenes)):
             given: dict[str, Any] = {
-                name: torch.stack([images[place] for place in places]) for name, images in pictures.items()
+                name: torch.stack([images[index] for index in indices]) for name, images in pictures.items()
             }
             yield from pipeline(
-                [prompt_of(scenes[place]) for place in places],
+                [prompt_of(scenes[index]) for index in indices],
                 num_inference_steps=DEMO_STEPS,
                 guidance_scale=DEMO_GUIDANCE,
                 use_dynamic_cfg=defaults.use_dynamic_cfg,
                 sampler=defaults.sampler,
-                generator=[torch.Generator().manual_seed(place) for place in places],
+                generator=[torch.Generator().manual_seed(index) for index in indices],
                 **given,
             )
-            bar.update(len(places))
+            bar.update(len(indices))
 
 
 def _batches(count: int) -> list[range]:

@@ -86,7 +86,7 @@ def main() -> int:
         reached &= enough
         print(tables[name], flush=True)
     if not options.only:
-        told = HEAD.format(
+        report = HEAD.format(
             machine=f"a {platform.machine()} CPU, {os.cpu_count()} cores, PyTorch {torch.__version__}",
             scenes=SCENES,
             timesteps=", ".join(map(str, TIMESTEPS)),
@@ -95,7 +95,7 @@ def main() -> int:
             growth_limit=loading.GROWTH_LIMIT,
             **tables,
         )
-        options.output.write_text(told, encoding="utf-8")
+        options.output.write_text(report, encoding="utf-8")
     return 0 if reached else 1
 
 
@@ -110,17 +110,17 @@ def decibels() -> tuple[list[str], bool]:
     for name, write in writers.items():
         with tempfile.TemporaryDirectory() as folder:
             file = write(state, Path(folder))
-            if file.is_file():  # by this name it is known that the config.json beside it is its own
+            if file.is_file():  # by this name it is known that the config.json next to it is its own
                 file = file.rename(file.with_name(f"diffusion_pytorch_model{file.suffix}"))
-            place = file if file.is_dir() else file.parent
-            (place / "config.json").write_text((path / "config.json").read_text())
+            folder_of_config = file if file.is_dir() else file.parent
+            (folder_of_config / "config.json").write_text((path / "config.json").read_text())
             measured = snr_db(output(load_transformer(file, dtype="float32"), inputs), reference)
             aim = AIMS.get(name.split(".")[0].split(" ")[0], float("inf") if name in RENAMED else 0)
             ratio = nbytes(file) / size
         reached &= measured >= aim
         asked = "the same" if name in RENAMED else f"{aim} dB" if aim else ""
-        told = "the same" if measured == float("inf") else f"{measured:.1f} dB"
-        lines.append(f"| {name} | {asked} | {told} | {ratio:.2f} |")
+        difference = "the same" if measured == float("inf") else f"{measured:.1f} dB"
+        lines.append(f"| {name} | {asked} | {difference} | {ratio:.2f} |")
     return lines, reached
 
 

@@ -1,4 +1,4 @@
-"""Opening full-size weights: time and memory, ours beside diffusers and transformers, each in a process of its own.
+"""Opening full-size weights: time and memory, ours next to diffusers and transformers, each in a process of its own.
 
 Makes a 5B transformer in the forms people have and a T5-XXL in float32 (official shapes and shards; zeros in sparse
 files, 30 GB that take next to no disk, but SAT's form and Q4_0 are written for real: 14 GB), opens each several times
@@ -91,34 +91,39 @@ def table(
             print(f"--- {name}", file=sys.stderr, flush=True)
             made = Path(temporary) / name
             made.mkdir()
-            place = FORMS[name].make(shards, made)
-            peer_place = shards if FORMS[name].component == "transformer" else place
-            more, enough = _compared(name, place, peer_place, repeats, forward)
+            path = FORMS[name].make(shards, made)
+            peer_path = shards if FORMS[name].component == "transformer" else path
+            more, enough = _compared(name, path, peer_path, repeats, forward)
             lines += more
             reached &= enough
             shutil.rmtree(made)
     return lines, reached
 
 
-def _compared(name: str, place: Path, peer_place: Path, repeats: int, forward: bool) -> tuple[list[str], bool]:
+def _compared(name: str, path: Path, peer_path: Path, repeats: int, forward: bool) -> tuple[list[str], bool]:
     """A line for ours, and one for the peer where it opens the same files; whether the aims are reached."""
-    form, size = FORMS[name], _bytes(place)
-    ours, peer = (f"ours {form.component}", place), (form.peer, peer_place)
+    form, size = FORMS[name], _bytes(path)
+    ours, peer = (f"ours {form.component}", path), (form.peer, peer_path)
     times: dict[str, list[float]] = {who: [] for who, _ in (ours, peer)}
     for _ in range(repeats):
         for who, where in (ours, peer):
             times[who].append(_in_a_new_process(who, where, forward=False)["seconds"])
     seconds = {who: statistics.median(runs) for who, runs in times.items()}
     lines, reached = [], True
-    for who, where in (ours, peer) if peer_place == place else (ours,):
+    for who, where in (ours, peer) if peer_path == path else (ours,):
         run = _in_a_new_process(who, where, forward=forward)
         opened, forwarded = run["opened"] / size, run["forwarded"] / size
         ratio = seconds[who] / seconds[form.peer]
-        told = "ours" if who != form.peer else who
-        cells = [f"{size / 1e9:.2f}", f"{seconds[who]:.2f}", "" if told == who else f"{ratio:.2f}x", f"{opened:.2f}x"]
+        label = "ours" if who != form.peer else who
+        cells = [
+            f"{size / 1e9:.2f}",
+            f"{seconds[who]:.2f}",
+            "" if label == who else f"{ratio:.2f}x",
+            f"{opened:.2f}x",
+        ]
         cells.append(f"{forwarded:.2f}x" if forward else "")
-        lines.append(f"| {name}, {told} | {' | '.join(cells)} |")
-        if told == "ours":
+        lines.append(f"| {name}, {label} | {' | '.join(cells)} |")
+        if label == "ours":
             reached = max(opened, forwarded) <= GROWTH_LIMIT and ratio <= form.time_limit
     return lines, reached
 
@@ -136,15 +141,15 @@ def write_transformer(folder: Path) -> None:
 
 
 def _t5(_: Path, folder: Path) -> Path:
-    """T5-XXL in float32, 19 GB, as 5B's folders have it, with a small tokenizer beside it."""
+    """T5-XXL in float32, 19 GB, as 5B's folders have it, with a small tokenizer next to it."""
     model = t5_model(T5_XXL)
     shapes = {key: t.shape for key, t in model.state_dict().items() if key != "encoder.embed_tokens.weight"}
-    place = folder / "text_encoder"
-    _write_shards(place, "model", shapes, torch.float32)
+    path = folder / "text_encoder"
+    _write_shards(path, "model", shapes, torch.float32)
     declared = {**model.config.to_dict(), "architectures": ["T5EncoderModel"], "is_encoder_decoder": False}
-    (place / "config.json").write_text(json.dumps(declared | {"dtype": "float32"}, default=str))
+    (path / "config.json").write_text(json.dumps(declared | {"dtype": "float32"}, default=str))
     train_tokenizer(TEXT, folder / "tokenizer", 100, 226)
-    return place
+    return path
 
 
 def _single(shards: Path, folder: Path) -> Path:
@@ -206,16 +211,16 @@ def _write_sparse(path: Path, shapes: Shapes, dtype: torch.dtype) -> None:
         file.truncate(8 + len(text) + end)
 
 
-def _bytes(place: Path) -> int:
-    files = [place] if place.is_file() else [f for f in place.rglob("*") if f.suffix in (".safetensors", ".pt")]
+def _bytes(path: Path) -> int:
+    files = [path] if path.is_file() else [f for f in path.rglob("*") if f.suffix in (".safetensors", ".pt")]
     return sum(file.stat().st_size for file in files)
 
 
 # --- Measuring -------------------------------------------------------------------------------------------------------
 
 
-def _in_a_new_process(who: str, place: Path, *, forward: bool) -> dict[str, float]:
-    command = [sys.executable, __file__, "--measure", who, "--folder", str(place)]
+def _in_a_new_process(who: str, path: Path, *, forward: bool) -> dict[str, float]:
+    command = [sys.executable, __file__, "--measure", who, "--folder", str(path)]
     command += [] if forward else ["--no-forward"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -232,13 +237,13 @@ def _measure(open_it: Callable[[], torch.nn.Module], run: Callable[[torch.nn.Mod
     return {"seconds": seconds, "opened": opened - before, "forwarded": anonymous_memory() - before}
 
 
-def _our_transformer(place: Path, forward: bool) -> dict:
+def _our_transformer(path: Path, forward: bool) -> dict:
     import torch.distributed.tensor  # noqa: F401  (PyTorch imports it at its first tensor subclass)
 
-    return _measure(lambda: load_transformer(place), (lambda model: model(*_inputs(model))) if forward else None)
+    return _measure(lambda: load_transformer(path), (lambda model: model(*_inputs(model))) if forward else None)
 
 
-def _diffusers_transformer(place: Path, forward: bool) -> dict:
+def _diffusers_transformer(path: Path, forward: bool) -> dict:
     from diffusers import CogVideoXTransformer3DModel
 
     def run(model: torch.nn.Module) -> None:
@@ -247,7 +252,7 @@ def _diffusers_transformer(place: Path, forward: bool) -> dict:
         model(latents.transpose(1, 2), embeds, timestep, image_rotary_emb=rotary)
 
     def open_it() -> torch.nn.Module:
-        return CogVideoXTransformer3DModel.from_pretrained(place, torch_dtype=torch.bfloat16)
+        return CogVideoXTransformer3DModel.from_pretrained(path, torch_dtype=torch.bfloat16)
 
     return _measure(open_it, run if forward else None)
 
@@ -260,26 +265,26 @@ def _inputs(model: Any) -> tuple[torch.Tensor, ...]:
     return latents, embeds, torch.tensor([999])
 
 
-def _our_text_encoder(place: Path, forward: bool) -> dict:
+def _our_text_encoder(path: Path, forward: bool) -> dict:
     from transformers import T5EncoderModel, T5Tokenizer  # noqa: F401  (imported before the clock starts)
 
     encoder = []
 
     def open_it() -> torch.nn.Module:
-        encoder.append(load_text_encoder(place))
+        encoder.append(load_text_encoder(path))
         return encoder[0].model
 
     return _measure(open_it, (lambda _: encoder[0]([TEXT[0]])) if forward else None)
 
 
-def _transformers_text_encoder(place: Path, forward: bool) -> dict:
+def _transformers_text_encoder(path: Path, forward: bool) -> dict:
     from transformers import T5EncoderModel, T5Tokenizer
 
     tokens = torch.ones(1, 226, dtype=torch.long)
 
     def open_it() -> torch.nn.Module:
-        T5Tokenizer.from_pretrained(place.parent / "tokenizer")
-        return T5EncoderModel.from_pretrained(place, dtype=torch.float32)
+        T5Tokenizer.from_pretrained(path.parent / "tokenizer")
+        return T5EncoderModel.from_pretrained(path, dtype=torch.float32)
 
     return _measure(open_it, (lambda model: model(tokens)) if forward else None)
 

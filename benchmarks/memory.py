@@ -38,9 +38,9 @@ ROWS = ("CogVideoX-2B", "CogVideoX-5B", "CogVideoX1.5-5B")  # the others take as
 GPU = torch.device("cuda")
 BF16 = torch.bfloat16
 
-# Activations of width D that stand at once, of every token: measured 8.0 for a guided step of 5B and of 1.5-5B.
-STANDING = 8
-TOLD = 2 * STANDING  # what the nodes tell ComfyUI (`_memory_usage_factor` in nodes/host/types/model.py)
+# Activations of width D that are alive at once, of every token: measured 8.0 for a guided step of 5B and of 1.5-5B.
+ALIVE = 8
+REPORTED = 2 * ALIVE  # what the nodes tell ComfyUI (`_memory_usage_factor` in nodes/host/types/model.py)
 RESERVED = 1.0 * GIB  # an estimate: CUDA's context and the screen, and 0.4 GiB that ComfyUI keeps free
 
 
@@ -57,9 +57,9 @@ class Needs:
     encode: tuple[int, int, int]
 
     @property
-    def told(self) -> int:
+    def kept_free(self) -> int:
         """What ComfyUI keeps free for a step."""
-        return self.step * TOLD // STANDING
+        return self.step * REPORTED // ALIVE
 
 
 def main() -> None:
@@ -94,7 +94,7 @@ def step_memory(row: Variant, size: VideoSize, batch: int = 2) -> int:
     """Bytes of the activations of a step in 16 bits."""
     config = row.transformer
     tokens = config.max_text_seq_length + latent_size(size, config, row).tokens(config)
-    return STANDING * tokens * config.width * BF16.itemsize * batch
+    return ALIVE * tokens * config.width * BF16.itemsize * batch
 
 
 def weights(row: Variant) -> dict[str, int]:
@@ -131,10 +131,10 @@ def transformer_choice(name: str, card: int) -> str:
     """How the transformer runs on a card of so many GiB."""
     found, free = needs(name), card * GIB - RESERVED
     for form, size in found.weights.items():
-        if size + found.told <= free:
+        if size + found.kept_free <= free:
             return form
-    streamed = found.weights["int8"] + min(found.told, free) - free
-    if found.told <= free:
+    streamed = found.weights["int8"] + min(found.kept_free, free) - free
+    if found.kept_free <= free:
         return f"int8, {streamed / GIB:.1f} GiB of it streamed"
     return "int8, streamed" if found.step // 2 <= free else "a smaller size"
 
@@ -211,7 +211,7 @@ def _parts() -> list[str]:
     ]
     for name in MODELS:
         found = needs(name)
-        sizes = [*found.weights.values(), found.step, found.told]
+        sizes = [*found.weights.values(), found.step, found.kept_free]
         lines.append(_row([name, *map(_gib, sizes), _ways(found.decode), _ways(found.encode)]))
     t5 = t5_weights()
     lines.append(_row(["T5-XXL", _gib(t5["bf16"]), _gib(t5["int8"]), "", "", "", ""]))

@@ -1,4 +1,4 @@
-"""Ours beside the peers, scene by scene: seconds, memory, and how far apart the numbers are; docs/performance-cpu.md.
+"""Ours next to the peers, scene by scene: seconds, memory, and how far apart the numbers are; docs/performance-cpu.md.
 
     python benchmarks/performance.py [--device cpu] [--scenes NAME ...] [--repeats 5] [--threads 2] [--folder docs]
 
@@ -38,7 +38,7 @@ Measured = dict[str, Any]
 
 
 def measured(name: str, scene: Scene, options: argparse.Namespace) -> Measured:
-    """Seconds of every run and peak bytes by who ran, how far ours lies from the first peer, and what was asked."""
+    """Seconds of every run and peak bytes by who ran, how far ours is from the first peer, and what was asked."""
     device = torch.device(options.device)
     if device.type == "cuda":
         found = times(scene, options.repeats, device)
@@ -155,7 +155,7 @@ def rows(scene: Scene, found: Measured) -> Iterator[tuple[list[str], bool]]:
                 f"{time_ratio:.2f}x ({_seconds(seconds[OURS])})",
                 "" if peer in FLOORS else f"{memory_ratio:.2f}x ({_bytes(peaks[OURS])})",
                 _apart(scene, found, peer) if first else "",
-                asked.told(),
+                asked.in_words(),
                 ("yes" if enough else "**no**") if asked.anything() else "",
             ],
             enough,
@@ -163,25 +163,25 @@ def rows(scene: Scene, found: Measured) -> Iterator[tuple[list[str], bool]]:
 
 
 class Asked:
-    """The aims of a scene beside one peer; those that are of ours alone stand beside the first."""
+    """The aims of a scene against one peer; those of our code alone are listed with the first peer."""
 
     def __init__(self, scene: Scene, peer: str, *, first: bool) -> None:
         self.scene, self.first = scene, first
         self.time, self.memory = scene.time.get(peer, math.inf), scene.memory.get(peer, math.inf)
 
-    def told(self) -> str:
-        """In words, as they stand in the table."""
-        told = [f"time {self.time:.2f}x"] * (self.time < math.inf)
-        told += [f"memory {self.memory:.2f}x"] * (self.memory < math.inf)
+    def in_words(self) -> str:
+        """In words, as they are in the table."""
+        words = [f"time {self.time:.2f}x"] * (self.time < math.inf)
+        words += [f"memory {self.memory:.2f}x"] * (self.memory < math.inf)
         if self.first:
-            told += [f"{number} {unit}" for number, unit in ((self.scene.gib, "GiB"), (self.scene.db, "dB")) if number]
+            words += [f"{number} {unit}" for number, unit in ((self.scene.gib, "GiB"), (self.scene.db, "dB")) if number]
             if self.scene.apart is not None:
-                told.append(f"{self.scene.apart:.0e}" if self.scene.apart else "the same numbers")
-        return ", ".join(told)
+                words.append(f"{self.scene.apart:.0e}" if self.scene.apart else "the same numbers")
+        return ", ".join(words)
 
     def anything(self) -> bool:
         """Whether anything is asked at all."""
-        return bool(self.told())
+        return bool(self.in_words())
 
 
 def _apart(scene: Scene, found: Measured, peer: str) -> str:
@@ -218,11 +218,11 @@ def draw(results: dict[str, tuple[Scene, Measured]], path: Path) -> None:
                 memory = found["peaks"][OURS] / max(found["peaks"][peer], 1)
                 bars.append((f"{name} / {peer}", seconds[OURS] / seconds[peer], memory, scene.time.get(peer)))
     figure, axis = pyplot.subplots(figsize=(9, 0.5 * len(bars) + 1.5), layout="constrained")
-    for place, (_, time_ratio, memory, aim) in enumerate(bars):
-        axis.barh(place - 0.18, time_ratio, 0.34, color="#3b6ea8", label="time" if not place else None)
-        axis.barh(place + 0.18, min(memory, 1.5), 0.34, color="#c9a227", label="memory" if not place else None)
+    for row, (_, time_ratio, memory, aim) in enumerate(bars):
+        axis.barh(row - 0.18, time_ratio, 0.34, color="#3b6ea8", label="time" if not row else None)
+        axis.barh(row + 0.18, min(memory, 1.5), 0.34, color="#c9a227", label="memory" if not row else None)
         if aim is not None:
-            axis.plot([aim, aim], [place - 0.4, place + 0.02], color="black", label="aim" if not place else None)
+            axis.plot([aim, aim], [row - 0.4, row + 0.02], color="black", label="aim" if not row else None)
     axis.axvline(1, color="grey", linewidth=0.8)
     axis.set_yticks(range(len(bars)), [label for label, *_ in bars])
     axis.invert_yaxis()
@@ -238,8 +238,10 @@ def main() -> int:
     if options.measure:
         name, who = options.measure
         scene = scenes[name]
-        told = {"peak": peak(scene, scene.makers[who])} if who else times(scene, options.repeats, torch.device("cpu"))
-        print(json.dumps(told))
+        measured = (
+            {"peak": peak(scene, scene.makers[who])} if who else times(scene, options.repeats, torch.device("cpu"))
+        )
+        print(json.dumps(measured))
         return 0
     if options.rewrite:
         write(scenes, options.folder / f"performance-{options.device}", options.device)
@@ -276,7 +278,7 @@ def report(scenes: dict[str, Scene], names: list[str], options: argparse.Namespa
 
 
 def write(scenes: dict[str, Scene], stem: Path, device: str) -> None:
-    """The report of what stands in the JSON file."""
+    """The report of what is in the JSON file."""
     known = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
     found = {
         name: (scene, known["scenes"][name])

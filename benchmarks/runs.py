@@ -152,10 +152,10 @@ class Step:
         """The matrices and the attention of a step, and nothing else: no arrangement of the rest goes below."""
         config = self.config
         width = config.width
-        place: dict[str, Any] = {"device": device, "dtype": self.dtype}
+        where: dict[str, Any] = {"device": device, "dtype": self.dtype}
         shapes = [(width, width)] * 4 + [(width, 4 * width), (4 * width, width)]
-        matrices = [layers.Linear(*shape, **place).requires_grad_(False) for shape in shapes]
-        inputs = [torch.randn(2, self.tokens, layer.in_features, **place) for layer in matrices]
+        matrices = [layers.Linear(*shape, **where).requires_grad_(False) for shape in shapes]
+        inputs = [torch.randn(2, self.tokens, layer.in_features, **where) for layer in matrices]
         attention = self.attention(device)
 
         def call() -> Tensor:
@@ -271,9 +271,9 @@ class Whole:
         return {"prompt_embeds": embeds[:1], "negative_prompt_embeds": embeds[1:], "guidance_scale": 6.0, **size}
 
     def ours(self, device: torch.device, *, quantize: Method = "none", low_memory: bool = False) -> Run:
-        place = torch.device("cpu") if low_memory else device
-        transformer = self.step.own(device, quantize).to(place)
-        vae = self.video.own(device).to(place)
+        weights_on = torch.device("cpu") if low_memory else device
+        transformer = self.step.own(device, quantize).to(weights_on)
+        vae = self.video.own(device).to(weights_on)
         offload = Offload(device, self.step.dtype) if low_memory else None
         pipeline = CogVideoXPipeline(transformer, vae, None, VARIANTS[self.step.kind], offload=offload)
         asked = self.asked(device)

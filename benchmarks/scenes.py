@@ -1,4 +1,4 @@
-"""What performance.py measures: who takes part in a scene, and what is asked of ours beside each peer."""
+"""What performance.py measures: who takes part in a scene, and what our code must reach compared with each peer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Scene:
         makers: who takes part; each makes its model and gives back what runs it once. The first is ours.
         time, memory: largest ratio to each peer that is asked.
         apart: largest relative difference from the first peer's numbers that is asked; None where they are rounded to
-            16 bits or less, and decibels are told.
+            16 bits or less, and decibels are reported.
         db: smallest PSNR to the first peer that is asked, of videos with values from 0 to 1.
         with_weights: whether weights count as memory.
         gib: most memory of ours that is asked, in GiB.

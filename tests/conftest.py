@@ -139,8 +139,8 @@ def pytest_runtest_makereport(
     """To a failed test: what its page shows and its console said, and the end of its server's log."""
     report = yield
     if report.failed and call.when == "call":
-        told = {id(value): (name, value) for name, value in getattr(item, "funcargs", {}).items()}
-        for name, value in told.values():
+        distinct = {id(value): (name, value) for name, value in getattr(item, "funcargs", {}).items()}
+        for name, value in distinct.values():
             describe = getattr(value, "describe", None)
             if callable(describe):
                 report.sections.append((f"{name}, afterwards", str(describe())))

@@ -469,7 +469,7 @@ def _try(copy: Path, mutations: list[Mutation]) -> list[str]:
 
 
 def _noticed(copy: Path, mutation: Mutation) -> bool:
-    """Whether a test fails with the mutation in place; the copy is mended afterwards."""
+    """Whether a test fails with the mutation in place; the copy is restored afterwards."""
     path = copy / mutation.file
     sound = path.read_text(encoding="utf-8")
     assert sound.count(mutation.right) == 1, f"{mutation.file} does not hold {mutation.right!r} once"

@@ -76,7 +76,7 @@ def main(pytest_arguments: list[str]) -> int:
 
 
 def provide() -> None:
-    """The environment, the host and the browser; their places go into the variables the fixtures read."""
+    """The environment, the host and the browser; their paths go into the variables the fixtures read."""
     make_venv(VENV)
     host = provision.find_comfyui()
     if host is None:

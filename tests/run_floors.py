@@ -19,7 +19,7 @@ from pathlib import Path
 import provision
 from environment import install, make_venv, python_of, say
 
-EXTRAS = ("train", "int8", "gguf")  # what the core's tests use beside the requirements
+EXTRAS = ("train", "int8", "gguf")  # what the core's tests use besides the requirements
 FOR_TESTS = ("peft", "pytest", "setuptools>=77")
 TESTS = ("tests/core", "tests/tools")
 _REQUIREMENT = re.compile(r'"([\w.-]+)>=([\w.]+)"')
@@ -50,7 +50,7 @@ def floors() -> dict[str, str]:
 
 
 def _list_of(text: str, name: str) -> str:
-    """What stands in the brackets of a list in pyproject.toml."""
+    """What is in the brackets of a list in pyproject.toml."""
     found = re.search(rf"^{name} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise provision.ProvisionError(f"pyproject.toml has no list {name}")

@@ -29,7 +29,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home/(?!user\b)\w+|root|Users/\w+|work
 
 
 def core_imports() -> Iterator[tuple[str, ast.Import | ast.ImportFrom]]:
-    """Every import statement of the core, with the place it stands at."""
+    """Every import statement of the core, with its file and line."""
     for path in sorted(CORE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.Import, ast.ImportFrom)):

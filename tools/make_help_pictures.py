@@ -92,7 +92,7 @@ def between(class_type: str, **inputs: Any) -> Graph:
 
 
 def conditioned(class_type: str, **inputs: Any) -> Graph:
-    """A node that stands between prompts and sampler."""
+    """A node between prompts and sampler."""
     given = {"positive": ["positive", 0], "negative": ["negative", 0], "vae": ["vae", 0], **DEMO_SIZE}
     links = {"positive": ["node", 0], "negative": ["node", 1], "latent_image": ["node", 2]}
     return {**LOADERS, **PROMPTS, **DECODED, "node": node(class_type, **given, **inputs)} | {
@@ -173,7 +173,7 @@ PICTURES: dict[str, Picture] = {
     ),
 }
 
-# Makes the nodes; those that are not shown stand far below.
+# Makes the nodes; those that are not shown are put far below.
 DRAW = """
 async ([nodes, first]) => {
   const graph = app.rootGraph
@@ -196,7 +196,7 @@ async ([nodes, first]) => {
 }
 """
 
-# Puts columns side by side and shows them at their natural size; returns the place of all in the window.
+# Puts columns side by side and shows them at their natural size; returns the rectangle of all in the window.
 ARRANGE = """
 ([columns, margin]) => {
   const title = LiteGraph.NODE_TITLE_HEIGHT
@@ -273,10 +273,10 @@ def draw(picture: Picture, canvas: browser.Canvas, target: Path, first_id: int) 
         canvas.page.wait_for_timeout(1500)
     canvas.evaluate(ARRANGE, [columns, MARGIN])  # sizes are known only once the nodes are drawn
     canvas.page.wait_for_timeout(600)
-    place = canvas.evaluate(ARRANGE, [columns, MARGIN])
+    rectangle = canvas.evaluate(ARRANGE, [columns, MARGIN])
     canvas.page.wait_for_timeout(400)
     raw = target.with_suffix(".png")
-    canvas.page.screenshot(path=str(raw), clip=place)
+    canvas.page.screenshot(path=str(raw), clip=rectangle)
     with Image.open(raw) as image:
         image = image.convert("RGB")
         image.thumbnail((WIDEST, 10 * WIDEST), Image.Resampling.LANCZOS)

@@ -51,7 +51,7 @@ def take(renderer: str) -> None:
 
 
 def keep(canvas: browser.Canvas, renderer: str, step: str) -> None:
-    """What the window shows, or of a workflow where it stands, as a small JPEG."""
+    """What the window shows, or only the part with the workflow, as a small JPEG."""
     if step != "running":
         canvas.page.wait_for_timeout(SETTLING)
     path = FOLDER / f"{renderer}-{step}.jpg"

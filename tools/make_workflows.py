@@ -63,12 +63,12 @@ def picture(workflow: Workflow, run: Callable[[dict[str, Any]], Path]) -> None:
         card(workflow.title, target)
         return
     prompt = api_workflow(workflow.title)
-    video = beside = run(prompt)
-    if workflow.beside is not None:
-        key, name, value = workflow.beside
+    video = left_half = run(prompt)
+    if workflow.left_half is not None:
+        key, name, value = workflow.left_half
         prompt[key]["inputs"][name] = value
-        beside = run(prompt)
-    thumbnail(beside, video, target)
+        left_half = run(prompt)
+    thumbnail(left_half, video, target)
 
 
 if __name__ == "__main__":

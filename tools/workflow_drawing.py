@@ -89,7 +89,7 @@ def placed(nodes: dict[str, dict[str, Any]], sizes: dict[str, Point], layout: Bo
 
 
 def wanted_nodes(prompt: Prompt, comfyui: str) -> dict[str, dict[str, Any]]:
-    """What DRAW is told of the nodes of an API file, by their keys; `comfyui` is its version."""
+    """What DRAW is given about the nodes of an API file, by their keys; `comfyui` is its version."""
     ids = {key: number for number, key in enumerate(prompt, start=1)}
     nodes = {}
     for key, node in prompt.items():

@@ -1,4 +1,4 @@
-"""Where the nodes of a canvas workflow stand: boxes in boxes."""
+"""Where the nodes of a canvas workflow are: boxes in boxes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Point = tuple[float, float]
 
 GROUP_BAR, MARGIN, GAP = 40, 20, 30
 PREVIEW_ROOM = 250  # what a sampler grows by while it shows a square one
-NOTE = "note"  # the note's key, beside those of the API file
+NOTE = "note"  # the note's key, next to those of the API file
 
 # Width and height that hold the widgets in both renderers (Nodes 2.0 needs more height than the classic one), by the
 # node's key or its class.

@@ -17,13 +17,13 @@ def thumbnail(left: Path, right: Path, target: Path) -> None:
     """Four frames as a small JPEG: of one video from its first to its last; of two, the first and last of each."""
     ones, others = frames_of(left), frames_of(right)
     if left == right:
-        frames = [ones[place * (len(ones) - 1) // 3] for place in range(4)]
+        frames = [ones[index * (len(ones) - 1) // 3] for index in range(4)]
     else:
         frames = [ones[0], others[0], ones[-1], others[-1]]
     width, height = frames[0].size
     sheet = Image.new("RGB", (2 * width, 2 * height))
-    for place, frame in enumerate(frames):
-        sheet.paste(frame, (place % 2 * width, place // 2 * height))
+    for index, frame in enumerate(frames):
+        sheet.paste(frame, (index % 2 * width, index // 2 * height))
     save_thumbnail(sheet.resize(THUMBNAIL_SIZE, Image.Resampling.LANCZOS), target)
 
 

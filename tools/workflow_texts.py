@@ -47,9 +47,9 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Workflow:
-    """A canvas workflow: its title, what its note says, and where its nodes stand.
+    """A canvas workflow: its title, what its note says, and where its nodes are.
 
-    `beside` is a change of one input; the left half of the thumbnail shows a run with it, the right half one without.
+    `left_half` is a change of one input: the thumbnail's left half shows a run with it, its right half one without.
     """
 
     title: str
@@ -58,7 +58,7 @@ class Workflow:
     layout: Box
     note_size: Point
     more: str = ""
-    beside: Change | None = None
+    left_half: Change | None = None
 
     @property
     def note(self) -> str:
@@ -155,7 +155,7 @@ WORKFLOWS = [
         about=(
             "Makes a new video out of another, led by a prompt. **Run** works at once: a small demo model comes with "
             "the nodes, for 96 × 96 pixels and 17 frames at 8 frames a second, and the source is drawn by nodes.\n\n"
-            "**denoise** in the sampler says how much is made anew: 0.8 is usual, less stays nearer to the source.\n\n"
+            "**denoise** in the sampler says how much is changed: 0.8 is usual, less stays closer to the source.\n\n"
             "**Your own video:** put **Load Video** and **Get Video Components** in place of the group *Source video*, "
             "and connect *images* to *pixels*. The frames must have the size and length below: **Upscale Image** "
             "(it also scales down) and **Get Image from Batch** see to it."
@@ -174,14 +174,14 @@ WORKFLOWS = [
             "on the demo's own videos in brown (*docs/demo-models.md* says how), and loses things that are as bright "
             "as what is behind them.\n\n"
             "**strength** says how much of it: 0 is none, 1 as trained, negative the opposite. A change of it loads "
-            "nothing anew.\n\n"
+            "nothing again.\n\n"
             "**Your own LoRA:** put the file into *models/loras*, press **R** and choose it, with the model it was "
             "trained for. For more of them, put one **CogVideoX Load LoRA** behind the other. What it says under "
             "*report* is how many keys of the file matched."
         ),
         layout=row(NOTE, setup("lora"), SAMPLING, RESULT),
         note_size=(480, 470),
-        beside=Change("lora", "strength", 0.0),
+        left_half=Change("lora", "strength", 0.0),
     ),
     Workflow(
         title="INT8",
@@ -202,7 +202,7 @@ WORKFLOWS = [
         title="Tiled Big Frame",
         task="text-to-video",
         about=(
-            "Encodes and decodes a big picture in tiles. Between pixels and latent lies what takes the most memory, "
+            "Encodes and decodes a big picture in tiles. The step between pixels and latent takes the most memory, "
             "and *blended* tiles need no more than one tile takes.\n\n"
             "**Run** works at once: a small demo model comes with the nodes. It makes 96 × 96 pixels only, so its "
             "video is enlarged here to 192 × 192, which goes into a latent and back in tiles of 96 × 96. Models that "
@@ -279,7 +279,7 @@ WORKFLOWS = [
             "Makes a new video of 5 seconds out of another, led by a prompt, 1360 × 768 pixels at 16 frames a second, "
             "with the weights of [CogVideoX1.5-5B](https://huggingface.co/zai-org/CogVideoX1.5-5B) in one file each. "
             "The source here is drawn, so that there is one: a disc that becomes a lantern.\n\n"
-            "**denoise** in the sampler says how much is made anew: 0.8 is usual, less stays nearer to the source.\n\n"
+            "**denoise** in the sampler says how much is changed: 0.8 is usual, less stays closer to the source.\n\n"
             "**Your own video:** put **Load Video** and **Get Video Components** in place of the group *Source video*, "
             "and connect *images* to *pixels*. **Upscale Image** (it also scales down) and **Get Image from Batch** "
             "bring it to this size and length."
@@ -295,8 +295,8 @@ WORKFLOWS = [
         about=(
             "Puts a LoRA on the image-to-video model: DimensionX's, which makes the camera orbit to the left around "
             "your image. 720 × 480 pixels, 6 seconds at 8 frames a second, with "
-            "[CogVideoX-5b-I2V](https://huggingface.co/zai-org/CogVideoX-5b-I2V) in 4 bits: LoRAs work on small "
-            "numbers, too."
+            "[CogVideoX-5b-I2V](https://huggingface.co/zai-org/CogVideoX-5b-I2V) in 4 bits: LoRAs work on "
+            "quantized weights, too."
         ),
         more=(
             "**divide_by_rank** is on since this file does not say its scale, and was trained with 1/rank. Leave it "
@@ -340,12 +340,12 @@ WORKFLOWS = [
         task="text-to-video",
         about=(
             "Makes a video of 5 seconds from a prompt, 1360 × 768 pixels at 16 frames a second, with the weights of "
-            "[CogVideoX1.5-5B](https://huggingface.co/zai-org/CogVideoX1.5-5B), and predicts a part of the steps in "
-            "place of computing them."
+            "[CogVideoX1.5-5B](https://huggingface.co/zai-org/CogVideoX1.5-5B), and predicts a part of the steps "
+            "instead of computing them."
         ),
         more=(
             "**cache_budget** 0 computes every step. The more it is, the fewer are computed, and the further the video "
-            "is from the exact one; the log says how many were. *docs/approximations.md* tells what was measured."
+            "is from the exact one; the log says how many were. *docs/approximations.md* says what was measured."
         ),
         layout=row(NOTE, setup("speed"), SAMPLING, RESULT),
         note_size=(560, 350),

@@ -79,7 +79,7 @@ NODE_CLASS_MAPPINGS = {"CogVideoDecode": Decode}
 
 
 def stub_of_the_wrapper(folder: Path) -> Path:
-    """A pack with one of the wrapper's ids, loaded after ours; it stands for the wrapper."""
+    """A pack with one of the wrapper's ids, loaded after ours; it takes the part of the wrapper."""
     pack = folder / "zz-wrapper"
     pack.mkdir()
     (pack / "__init__.py").write_text(STUB)
@@ -177,7 +177,7 @@ def image_to_video(model: str = IMAGE_MODEL, **sampling: Any) -> Graph:
 
 
 def video_to_video(model: str = TEXT_MODEL) -> Graph:
-    """A still picture, shown as long as the video, made anew for a part."""
+    """A still picture, shown as long as the video, changed for a part of it."""
     return {
         "model": loader(model),
         **texts(),
@@ -225,8 +225,8 @@ def canvas_file(graph: Graph, info: Callable[[str], Mapping[str, Any]], *, names
                 slot["link"] = len(links) + 1
                 links.append([slot["link"], numbers[value[0]], value[1], numbers[name], len(inputs), kind])
             inputs.append(slot)
-        place = {"pos": [360 * (numbers[name] % 5), 420 * (numbers[name] // 5)], "size": [320, 300]}
-        written = {"id": numbers[name], "type": one["class_type"], **place, "flags": {}, "order": 0, "mode": 0}
+        shown_at = {"pos": [360 * (numbers[name] % 5), 420 * (numbers[name] // 5)], "size": [320, 300]}
+        written = {"id": numbers[name], "type": one["class_type"], **shown_at, "flags": {}, "order": 0, "mode": 0}
         nodes.append({**written, "inputs": inputs, "outputs": outputs, "properties": {}, "widgets_values": values})
     for number, origin, slot, *_ in links:
         nodes[origin - 1]["outputs"][slot]["links"].append(number)
@@ -243,8 +243,8 @@ def _described(one: dict[str, Any], info: Callable[[str], Mapping[str, Any]]) ->
         outputs = [(name, _WRAPPER_TYPES.get(name, "*")) for name in row.outputs]
         defaults, controlled = dict(row.defaults()), {"seed"}
     else:
-        told = info(one["class_type"])
-        given = {**told["input"].get("required", {}), **told["input"].get("optional", {})}
+        described = info(one["class_type"])
+        given = {**described["input"].get("required", {}), **described["input"].get("optional", {})}
         defaults, controlled, slots = {}, set(), []
         for key, (kind, *options) in given.items():
             kind = "COMBO" if isinstance(kind, list) else kind
@@ -252,7 +252,7 @@ def _described(one: dict[str, Any], info: Callable[[str], Mapping[str, Any]]) ->
             slots.append((key, kind, kind in ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN")))
             defaults[key] = choice.get("default", 0)
             controlled |= {key} if choice.get("control_after_generate") else set()
-        outputs = list(zip(told["output_name"], told["output"], strict=True))
+        outputs = list(zip(described["output_name"], described["output"], strict=True))
     values = []
     for key, _, is_value in slots:
         if is_value:

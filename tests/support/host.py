@@ -226,7 +226,7 @@ class Host:
         return self.folder.joinpath("output", *parts)
 
     def saved_path(self, item: Mapping[str, str]) -> Path:
-        """Where a file named in a node's output lies."""
+        """The path of a file named in a node's output."""
         return self.folder / item.get("type", "output") / item.get("subfolder", "") / item["filename"]
 
     def upload_image(self, path: Path, name: str | None = None) -> str:
@@ -404,7 +404,7 @@ class Events:
 
 
 def link(source: Path, target: Path) -> None:
-    """Symlink `target` to `source`, in place of an older link."""
+    """Symlink `target` to `source`, replacing an older link."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_symlink():
         target.unlink()

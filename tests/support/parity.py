@@ -1,6 +1,6 @@
 """How tests compare our numbers with the reference's.
 
-Parity is the largest difference relative to the largest |reference|; what a number format costs is told in dB.
+Parity is the largest difference relative to the largest |reference|; what a number format costs is given in dB.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 What counts: giving a value to (or deleting) something of an imported module, another class or code for an object, a
 function put together from another one's code, and a subclass of theirs that leaves out their `__init__`. An attribute
-of an object that another package made cannot be told from one of ours without running; reviews look for those.
+of an object that another package made cannot be distinguished from one of ours without running the code; reviews look
+for those.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which sentences the code can say, so that pages which quote them can be checked.
 
 Every string in the code that is no docstring is a template: text with holes where values are put in. A sentence is one
-that the code can say if it fits a template whole, and what stands in each hole is a value (a number, a name, a file, a
-message of the system) or is itself such a sentence. A quotation may end where a clause of the sentence ends.
+that the code can say if it fits a template whole, and each hole holds a value (a number, a name, a file, a
+message of the system) or itself such a sentence. A quotation may end where a clause of the sentence ends.
 """
 
 from __future__ import annotations

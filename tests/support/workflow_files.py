@@ -16,7 +16,7 @@ FOLDER = provision.REPO / "workflows"
 BLUEPRINT_FOLDER = provision.REPO / "subgraphs"
 OUR_PREFIX = "CogVideoX"
 NOTE = "MarkdownNote"
-TITLE_BAR = 30  # height of a node's title, which stands above its position
+TITLE_BAR = 30  # height of a node's title, which is above its position
 
 DEMO_TITLES = (  # need nothing downloaded
     "Text to Video",

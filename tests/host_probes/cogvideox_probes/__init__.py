@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import comfy.model_management
 import comfy.model_patcher
@@ -223,6 +223,7 @@ class ProbeBreakPreviews(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, broken):
+        film: Any
         (film,) = [module for name, module in sys.modules.items() if name.endswith(".previews.film")]
         (pictures,) = [module for name, module in sys.modules.items() if name.endswith(".previews.pictures")]
 
