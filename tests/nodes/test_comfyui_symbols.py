@@ -53,7 +53,8 @@ def test_this_comfyui_has_every_symbol(pack: ModuleType, listed: set[str]) -> No
 def test_this_comfyui_looks_for_every_key(table: ModuleType) -> None:
     gone = []
     for file, keys in table.KEYS.items():
-        source = (provision.comfyui() / file).read_text(encoding="utf-8")
+        path = provision.comfyui() / file
+        source = path.read_text(encoding="utf-8") if path.is_file() else ""
         gone += [f"{key} in {file}" for key in keys if key not in source]
     assert not gone, "\n".join(["gone from this ComfyUI:", *gone])
 
