@@ -259,9 +259,7 @@ def test_sampling_that_becomes_unfinite_stops_with_the_dtype(fails) -> None:
     graph = text_to_video(T2V)
     graph["poison"] = node("ProbePoisonLatent", samples=["latent", 0])
     graph["sampler"] = sampler(latent_image=["poison", 0], denoise=0.5)
-    fails(
-        graph, r"latents became NaN or infinite at timestep 499, though float32 suits every model; remove", "sampler"
-    )
+    fails(graph, r"latents became NaN or infinite at timestep 499, though float32 suits every model; remove", "sampler")
 
 
 def test_ksampler_stops_too_instead_of_giving_black_frames(fails) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import LayerNorm
 
 from cogvideox_core.models.transformer.block_ops import PackedClips, gated, modulated, normed_heads, per_token
 from cogvideox_core.models.transformer.positions import apply_rotary
@@ -24,7 +25,7 @@ def in_row(tensor: Tensor) -> Tensor:
 
 
 def test_modulation_scales_and_shifts_each_modality_by_its_own() -> None:
-    norm = nn.LayerNorm(WIDTH).requires_grad_(False)
+    norm = LayerNorm(WIDTH).requires_grad_(False)
     text, video, modulation = drawn(2, 3, WIDTH), drawn(2, 5, WIDTH), drawn(2, 6 * WIDTH)
     shift, scale, gate, text_shift, text_scale, text_gate = (part[:, None] for part in modulation.chunk(6, dim=1))
     joint = torch.cat([norm(text) * (1 + text_scale) + text_shift, norm(video) * (1 + scale) + shift], dim=1)
@@ -38,7 +39,7 @@ def test_modulation_scales_and_shifts_each_modality_by_its_own() -> None:
 
 @pytest.mark.parametrize("grad", [False, True])
 def test_a_packed_row_gives_what_each_group_gives_alone(grad: bool) -> None:
-    norm = nn.LayerNorm(WIDTH).requires_grad_(False)
+    norm = LayerNorm(WIDTH).requires_grad_(False)
     groups = [
         (drawn(clips.count, clips.text, WIDTH), drawn(clips.count, clips.video, WIDTH), drawn(clips.count, 6 * WIDTH))
         for clips in PACKING
@@ -71,7 +72,7 @@ def test_a_row_of_modulation_reaches_every_token_of_its_clip() -> None:
 @pytest.mark.parametrize("rotated", [False, True])
 @torch.no_grad()
 def test_heads_are_normed_then_rotated(rotated: bool) -> None:
-    norm, x, angles = nn.LayerNorm(8), drawn(2, 5, 3, 8), drawn(5, 4)
+    norm, x, angles = LayerNorm(8), drawn(2, 5, 3, 8), drawn(5, 4)
     rotary = (angles.cos(), angles.sin()) if rotated else None
     wanted = norm(x) if rotary is None else apply_rotary(norm(x), rotary)
     assert torch.equal(normed_heads(norm, x.clone(), rotary), wanted)
