@@ -23,7 +23,7 @@ import pytest
 
 from tests import provision
 from tests.figures import BARE_SECONDS
-from tests.slow import BARE_CASES
+from tests.slow import slow_cases
 from tests.support.pack import load_pack
 
 if TYPE_CHECKING:  # what tests of the core alone need not have installed
@@ -70,8 +70,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     The browser's must be last for a second reason: Playwright leaves an event loop running in this thread, so
     asyncio.run() fails once it has started.
     """
-    mark_slow(items)
-    for item in items:
+    slow = slow_cases(getattr(item, "originalname", item.name) for item in items)
+    for item, is_slow in zip(items, slow, strict=True):
+        if is_slow:
+            item.add_marker("slow")
         for tier, fixtures in FIXTURES_OF_TIERS.items():
             if fixtures & set(getattr(item, "fixturenames", ())):
                 item.add_marker(tier)
@@ -84,16 +86,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
     items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("browser", "comfy")])
-
-
-def mark_slow(items: list[pytest.Item]) -> None:
-    """Mark the cases that tests/slow.py leaves out of a bare run."""
-    seen: Counter[str] = Counter()
-    for item in items:
-        name = getattr(item, "originalname", item.name)
-        seen[name] += 1
-        if seen[name] > BARE_CASES.get(name, seen[name]):
-            item.add_marker("slow")
 
 
 def missing_tier(item: pytest.Item) -> str | None:
