@@ -16,7 +16,7 @@ from torch.nn import GroupNorm
 from torch.nn import functional as F
 
 from .gradients import needs_gradients
-from .torch_symbols import addmm_gelu, has_onednn_linear, onednn_linear
+from .torch_symbols import addmm_gelu, onednn_linear
 
 __all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "kernel_weights", "linear_gelu"]
 
@@ -107,5 +107,4 @@ def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype in (torch.float32, torch.bfloat16)
         and type(weight) is nn.Parameter
         and not needs_gradients(x, weight)
-        and has_onednn_linear(x.dtype)
     )
