@@ -41,6 +41,7 @@ ATTENTION = "tests/core/models/transformer/test_attention.py"
 STREAMING = "tests/core/pipeline/test_offload.py"
 COMPILATION = "tests/core/models/transformer/test_compilation.py"
 KERNELS = "tests/core/kernels/test_triton_tokens.py"
+TRITON_TRIAL = "tests/core/kernels/test_triton_trial.py"
 AVAILABILITY = "tests/core/kernels/test_availability.py"
 SYMBOLS = "tests/core/kernels/test_torch_symbols.py"
 PRODUCTS = "tests/core/kernels/test_int8.py"
@@ -143,7 +144,7 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/availability.py", "if error is None:", "if True:", AVAILABILITY),
     Mutation(f"{CORE}/kernels/availability.py", "if capability < _VOLTA:", "if False:", AVAILABILITY),
     Mutation(f"{CORE}/kernels/availability.py", "except Exception as", "except ImportError as", AVAILABILITY),
-    Mutation(f"{CORE}/kernels/triton_trial.py", "if not error < bound:", "if error == 7:", AVAILABILITY),
+    Mutation(f"{CORE}/kernels/triton_trial.py", "if not error < bound:", "if error == 7:", TRITON_TRIAL),
     Mutation(f"{CORE}/kernels/layers.py", "and not (layer.deltas or layer._forward_hooks)", "", LAYERS),
     Mutation(f"{CORE}/kernels/layers.py", "(layer.deltas or layer._forward_hooks)", "layer._forward_hooks", LORA),
     Mutation(f"{CORE}/kernels/layers.py", "        not torch.compiler.is_compiling()\n", "        True\n", COMPILATION),
