@@ -5,9 +5,8 @@ lists change) and node_modules/ (again only when its lock file changes), finds o
 runs the linters, the web tests and pytest.
 COMFYUI_PATH, CHROMIUM and COGVIDEOX_CACHE override what provision.py finds. Versions are those of constraints.txt.
 
-pytest runs twice: bare, as `pytest` does, which tests/figures.py holds to two minutes; then the tiers that a bare run
-leaves out. With pytest arguments it runs once, with all tiers. With --provide alone nothing is run: what the tests need
-is there then.
+pytest runs twice: bare, as `pytest` does, whose time tests/figures.py shows; then the tiers that a bare run leaves out.
+With pytest arguments it runs once, with all tiers. With --provide alone it makes what the tests need, and runs none.
 """
 
 from __future__ import annotations
