@@ -19,6 +19,7 @@ from cogvideox_core.training.demo_world.world_clips import WorldClips
 from cogvideox_core.training.diffusion_objective import DiffusionObjective
 from cogvideox_core.training.recipe import parse_recipe
 from cogvideox_core.training.stages import Folders, make_objective
+from tests.provision import REPO
 
 
 def muon(learning_rate: float) -> dict[str, float]:
@@ -84,6 +85,31 @@ def start(recipe: dict[str, Any], folder: Path, model: Path, *options: str, proc
     command = [*launch, "-m", "cogvideox_core.training", *arguments(path, folder, model, *options)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+KILLED_AT_ITS_FIRST_SAVE = """
+import os, signal, sys
+from cogvideox_core.training.__main__ import main
+from cogvideox_core.training.run_folder import RunFolder
+
+save = RunFolder.save_state
+
+def save_and_die(run, state):
+    save(run, state)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+RunFolder.save_state = save_and_die
+main(sys.argv[1:])
+"""
+
+
+def killed(recipe: dict[str, Any], folder: Path, model: Path, *options: str) -> int:
+    """The return code of a training run in a process of its own, which is killed right after its first save."""
+    path = folder.with_suffix(".json")
+    path.write_text(json.dumps(recipe))
+    command = [sys.executable, "-c", KILLED_AT_ITS_FIRST_SAVE, *arguments(path, folder, model, *options)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True).returncode
 
 
 def log(folder: Path) -> list[dict[str, float]]:

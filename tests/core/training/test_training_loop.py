@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -129,13 +128,7 @@ def test_training_changes_what_it_should_and_nothing_else(toy: Path, trained: Pa
 @pytest.mark.slow
 def test_a_killed_training_run_resumes_as_if_it_had_not_been(toy: Path, trained: Path, tmp_path: Path) -> None:
     folder, options = tmp_path / "killed", ("--latents", str(trained / "latents"))
-    process = training_runs.start(DIFFUSION, folder, toy, *options)
-    deadline = time.monotonic() + 120
-    while not (folder / "state.pt").is_file() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the training run was over before it was killed"
+    assert training_runs.killed(DIFFUSION, folder, toy, *options) == -signal.SIGKILL
     assert torch.load(folder / "state.pt", weights_only=True)["step"] == 2
 
     training_runs.train(DIFFUSION, folder, toy, *options, "--resume")
