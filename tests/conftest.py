@@ -8,6 +8,7 @@ slow are those that tests/slow.py lists.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
@@ -86,6 +87,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
     items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("browser", "comfy")])
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives until the end, PyTorch and the tests: each video read calls it."""
+    gc.collect()
+    gc.freeze()
 
 
 def missing_tier(item: pytest.Item) -> str | None:
