@@ -254,7 +254,7 @@ def summarize(outcomes: list[Outcome]) -> int:
     """Print a line per step and the closing line; 1 if anything failed, else 0."""
     say("")
     for outcome in outcomes:
-        say(f"{outcome.name:<12}{counts(outcome):<36}{outcome.seconds:7.1f} s")
+        say(f"{outcome.name:<14}{counts(outcome):<36}{outcome.seconds:7.1f} s")
     total = Outcome("total")
     for outcome in outcomes:
         total.passed += outcome.passed

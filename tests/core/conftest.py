@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support.checkpoints import make_checkpoint
+from tests.support.threads import one_thread
 
 
 @pytest.fixture(scope="session")
@@ -36,12 +37,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
+def a_single_thread() -> Iterator[None]:
     """Toys are too small to share among threads: on a busy machine two take several times as long as one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

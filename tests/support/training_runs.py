@@ -20,6 +20,7 @@ from cogvideox_core.training.diffusion_objective import DiffusionObjective
 from cogvideox_core.training.recipe import parse_recipe
 from cogvideox_core.training.stages import Folders, make_objective
 from tests.provision import REPO
+from tests.support.threads import one_thread
 
 
 def muon(learning_rate: float) -> dict[str, float]:
@@ -67,10 +68,11 @@ def arguments(recipe: Path, folder: Path, model: Path, *options: str) -> list[st
 
 
 def train(recipe: dict[str, Any], folder: Path, model: Path, *options: str) -> None:
-    """A training run in this process."""
+    """A training run in this process, with one thread."""
     path = folder.with_suffix(".json")
     path.write_text(json.dumps(recipe))
-    assert main(arguments(path, folder, model, *options)) == 0
+    with one_thread():
+        assert main(arguments(path, folder, model, *options)) == 0
 
 
 def start(recipe: dict[str, Any], folder: Path, model: Path, *options: str, processes: int = 1) -> subprocess.Popen:
