@@ -34,6 +34,7 @@ class Mutation(NamedTuple):
 
 
 TRANSFORMER = "tests/core/models/transformer/test_model.py"
+CONFIG = "tests/core/models/test_config.py"
 POSITIONS = "tests/core/models/transformer/test_positions.py"
 LAYERS = "tests/core/kernels/test_layers.py"
 CPU_ATTENTION = "tests/core/kernels/test_cpu_attention.py"
@@ -219,7 +220,7 @@ MUTATIONS = [
         f"{CORE}/models/transformer/positions.py", "def rotary_table(", "@lru_cache\ndef rotary_table(", POSITIONS
     ),
     Mutation(f"{CORE}/models/transformer/adaln_table.py", "transformer.kept_rotary = {}", "pass", POSITIONS),
-    Mutation(f"{CORE}/models/config.py", "prod(self.training_grid)", "1", TRANSFORMER),
+    Mutation(f"{CORE}/models/config.py", "prod(self.training_grid)", "1", CONFIG),
     Mutation(f"{CORE}/models/transformer/positions.py", "odd, sin, value=-1", "odd, sin", TRANSFORMER),
     Mutation(
         f"{CORE}/models/transformer/positions.py", "(positions - positions[0]) * axis", "positions * axis", POSITIONS

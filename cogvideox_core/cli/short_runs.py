@@ -167,16 +167,10 @@ def _cut_table_of_diffusers(transformer: Any, job: Job) -> None:
 def _corner(table: Tensor, job: Job) -> Tensor:
     """The rows of a learned table [1, L + T*h*w, D] for the text, and for the first cells along each axis."""
     text_length = job.config.max_text_seq_length
-    frames, height, width = _cells(job.small_config)
-    cells = table[:, text_length:].unflatten(1, _cells(job.config))  # [1, T, h, w, D]
+    frames, height, width = job.small_config.training_grid
+    cells = table[:, text_length:].unflatten(1, job.config.training_grid)  # [1, T, h, w, D]
     corner = cells[:, :frames, :height, :width].flatten(1, 3)
     return torch.cat([table[:, :text_length], corner], dim=1)
-
-
-def _cells(config: TransformerConfig) -> tuple[int, int, int]:
-    """Tokens along each axis of the training size."""
-    patch = config.patch_size
-    return config.table_latent_frames, config.sample_height // patch, config.sample_width // patch
 
 
 def _request(job: Job, embeds: Tensor) -> dict[str, Any]:

@@ -43,16 +43,17 @@ def _train_pieces(sentences: Iterable[str], vocab_size: int) -> tuple[bytes, int
     import sentencepiece
 
     model = io.BytesIO()
-    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
-        rules.writelines(f"{ord(letter):X}\t{ord(letter.lower()):X}\n" for letter in string.ascii_uppercase)
-        rules.flush()
+    lower_case = "".join(f"{ord(letter):X}\t{ord(letter.lower()):X}\n" for letter in string.ascii_uppercase)
+    with tempfile.TemporaryDirectory() as folder:
+        rules = Path(folder) / "lower_case.tsv"  # by name: Windows opens a file once at a time
+        rules.write_text(lower_case, encoding="utf-8", newline="\n")
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_writer=model,
             model_type="unigram",
             vocab_size=vocab_size,
             required_chars=string.ascii_lowercase + string.digits + string.punctuation,
-            normalization_rule_tsv=rules.name,
+            normalization_rule_tsv=str(rules),
             hard_vocab_limit=False,
             pad_id=0,
             eos_id=1,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .names import CONTEXT_SCHEDULES, PRECISIONS, QUANTIZATIONS, SCHEDULERS
 
-_COMFYUI_DOES_IT = "not needed: ComfyUI decides where weights lie"
+_COMFYUI_DOES_IT = "not needed: ComfyUI decides where weights are kept"
 _ALL_BLOCKS = "the whole transformer computes"
 
 
