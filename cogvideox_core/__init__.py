@@ -93,7 +93,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name from its module, one of the rooms, or the version."""
+    """A public name from its module, a folder of the core, or the version."""
     if name == "__version__":
         value = _version()
     elif name in _HOME:

@@ -1,4 +1,4 @@
-"""The figures of the house, each with its limit: imports, shapes in docstrings, lengths, repeats, tests, patches.
+"""The figures of the code, each with its limit: imports, shapes in docstrings, lengths, repeats, tests, patches.
 
     python tests/figures.py            each figure, its limit, and whether it is met
     python tests/figures.py --list     the places behind each figure too
@@ -145,7 +145,7 @@ def bare_time() -> Figure | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="The figures of the house and their limits.")
+    parser = argparse.ArgumentParser(description="The figures of the code and their limits.")
     parser.add_argument("--list", action="store_true", help="the places behind each figure too")
     options = parser.parse_args(arguments)
     found = figures()

@@ -184,7 +184,7 @@ def pyright() -> Outcome:
 
 
 def figures() -> Outcome:
-    """The figures of the house, the time of the bare run before among them."""
+    """The figures of the code, the time of the bare run before among them."""
     return tool("figures", [str(python()), "tests/figures.py"], show=True)
 
 

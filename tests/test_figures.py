@@ -1,4 +1,4 @@
-"""The figures of the house are within their limits, and each measure counts what it says it counts."""
+"""The figures of the code are within their limits, and each measure counts what it says it counts."""
 
 from __future__ import annotations
 

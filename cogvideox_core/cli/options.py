@@ -122,6 +122,6 @@ def _add_machine(options: _Options) -> None:
         "--attention",
         choices=(AUTO, *BACKENDS),
         default=AUTO,
-        help="flash and sage need packages of these names, and sage is approximate (default: auto, an exact one)",
+        help="flash needs the package flash-attn; sage, approximate, needs sageattention (default: auto, an exact one)",
     )
     add("--compile", action="store_true", help="torch.compile the model: a while at first, then faster")

@@ -151,7 +151,7 @@ def load_pipeline(
             arithmetic for it: there small models run in float32 and large ones in bfloat16.
         device: None for the first CUDA device, else Apple's, else the CPU.
         quantize: "int8" or "llm.int8" for transformer and text encoder in 8 bits (docs/int8.md).
-        attention: "auto", or a backend: "sdpa", "onednn", "cudnn", "flash", or "sage", which is approximate.
+        attention: "auto", or a name in `models.transformer.attention.BACKENDS`; "sage" is approximate.
         compile: compile the transformer's blocks with torch.compile: a wait at first, then faster steps.
         low_memory: keep everything in CPU memory and bring to the device what works at the moment: the text encoder,
             then the transformer, both block by block, then the VAE.

@@ -113,7 +113,7 @@ BACKENDS: dict[str, Backend] = {
         _load_sage, package="sageattention", kinds=("cuda",), dtypes=_SIXTEEN_BITS, off_by=0.15, exact=False
     ),
 }
-"""A further row is a further backend."""
+"""The backends of the command and of Python; the nodes use the attention that ComfyUI was started with."""
 
 
 class Attention:
