@@ -182,8 +182,9 @@ def _embedded(weight: PackedWeight, indices: Tensor, *options: Any) -> Tensor | 
     scale = weight.stored.get("scale")
     if weight.ndim != 2 or (scale is not None and scale.ndim):
         return None
-    rows = weight._with({**weight.stored, "data": weight.stored["data"][indices.flatten()]})
-    return rows.dequantize().unflatten(0, indices.shape)
+    data = weight.stored["data"]
+    rows = data.view(torch.uint8)[indices.flatten()].view(data.dtype)  # as bytes: a CPU indexes no fp8 before torch 2.7
+    return weight._with({**weight.stored, "data": rows}).dequantize().unflatten(0, indices.shape)
 
 
 def _writes_to(func: Any, args: Any, kind: type) -> bool:
