@@ -29,8 +29,7 @@ class TorchFile:
         self.path = path
         self.metadata: dict[str, str] = {}
         try:
-            mapped = zipfile.is_zipfile(path)
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
+            content = _load(path)
         except pickle.UnpicklingError as error:
             raise CheckpointError(f"{path} {_refusal(error)}; give the weights as .safetensors") from error
         except OSError as error:
@@ -41,6 +40,15 @@ class TorchFile:
         if not tensors:
             raise CheckpointError(f"{path} holds no tensors by name; give a checkpoint of a model")
         self.entries = {key: _entry(tensor) for key, tensor in tensors.items()}
+
+
+def _load(path: Path) -> Any:
+    """What a pickle holds. PyTorch takes a name in .safetensors for that form, so such a pickle is read, not mapped."""
+    options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
+    if path.suffix.lower() == ".safetensors":
+        with path.open("rb") as file:
+            return torch.load(file, **options)
+    return torch.load(path, mmap=zipfile.is_zipfile(path) or None, **options)
 
 
 def _entry(tensor: Tensor) -> TensorEntry:
