@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import get_args
+
 import torch
 from comfy_api.latest import io
 
+from ..cogvideox_core.models.config import PositionTable
 from ..cogvideox_core.models.shapes import VideoSize
 from ..cogvideox_core.pipeline.conditioning import Fit
 from .host.types.conditioning import (
@@ -37,6 +41,14 @@ class CogVideoXEmptyLatent(io.ComfyNode):
                 io.Int.Input(
                     "batch_size", default=1, min=1, max=64, optional=True, advanced=True, tooltip="Videos at a time."
                 ),
+                io.Boolean.Input(
+                    "allow_any_size",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Allow more frames than the model was trained for, with a LoRA for such a length or with "
+                    "context windows.",
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="For a sampler.")],
             search_aliases=["empty video", "text to video", "t2v", _TEXT_TO_VIDEO, "EmptyHunyuanLatentVideo"],
@@ -47,8 +59,10 @@ class CogVideoXEmptyLatent(io.ComfyNode):
         return size_fault(width, height, length) or True
 
     @classmethod
-    def execute(cls, model, width: int, height: int, length: int, batch_size: int = 1) -> io.NodeOutput:
-        return io.NodeOutput(empty_latent(model, VideoSize(height, width, length), batch_size))
+    def execute(
+        cls, model, width: int, height: int, length: int, batch_size: int = 1, allow_any_size: bool = False
+    ) -> io.NodeOutput:
+        return io.NodeOutput(empty_latent(model, VideoSize(height, width, length), batch_size, allow_any_size))
 
 
 class CogVideoXImageToVideo(io.ComfyNode):
@@ -85,6 +99,15 @@ class CogVideoXImageToVideo(io.ComfyNode):
                     tooltip="For a CogVideoX-Fun InP model: the model. It gets the images as the known frames of a "
                     "masked video. The I2V models need no link.",
                 ),
+                io.Combo.Input(
+                    "position_table",
+                    options=list(get_args(PositionTable)),
+                    default="trained",
+                    optional=True,
+                    advanced=True,
+                    tooltip="5B-I2V at other sizes and lengths than 720x480 and 49 frames: its learned position table "
+                    "interpolated, or omitted as many LoRAs and fine-tunes were trained. No effect on other models.",
+                ),
             ],
             outputs=_conditioning_outputs("the images"),
             search_aliases=[
@@ -116,17 +139,17 @@ class CogVideoXImageToVideo(io.ComfyNode):
         image_fit: Fit = "refuse",
         image_scale: str = "diffusers",
         model=None,
+        position_table: PositionTable = "trained",
     ) -> io.NodeOutput:
         """start_image and end_image: IMAGEs [1, H, W, C] in 0 to 1."""
         target = Target(checked_size(width, height, length), image_fit)
         for name, image in (("start_image", start_image), ("end_image", end_image)):
             if image is not None and len(image) > 1:
                 raise ValueError(f"{name} holds {len(image)} images; give one (Get Image from Batch takes one out)")
-        if end_image is not None and length == 1:
-            raise ValueError("length=1 with an end image; a video from start to end takes at least 9 frames")
         if model is not None and takes_known_frames(model):
             return _conditioned(positive, negative, known_frames_condition(vae, start_image, end_image, target))
-        return _conditioned(positive, negative, image_condition(vae, start_image, end_image, target, image_scale))
+        condition = image_condition(vae, start_image, end_image, target, image_scale)
+        return _conditioned(positive, negative, replace(condition, position_table=position_table))
 
 
 class CogVideoXControl(io.ComfyNode):

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..cogvideox_core.models.shapes import LARGEST_SIDE, VideoSize, size_steps
 from ..cogvideox_core.models.variants import VARIANTS
 
-((MULTIPLE, GROUP),) = {size_steps(row.transformer, row) for row in VARIANTS.values()}  # the same for all models
+((MULTIPLE, _),) = {size_steps(row.transformer, row) for row in VARIANTS.values()}  # the same for all models
 LONGEST = 1025
 
 
@@ -35,8 +35,8 @@ def size_inputs(*, width: int = 720, height: int = 480, length: int = 49) -> lis
             default=length,
             min=1,
             max=LONGEST,
-            step=GROUP,
-            tooltip="Frames, 8n+1: 49 at 8 fps; 81 at 16 fps for 1.5; 17 for the demo models.",
+            tooltip="Frames: 49 at 8 fps; 81 at 16 fps for 1.5; 17 for the demo models. For a number that is no 8n+1, "
+            "the next 8n+1 are computed and the rest is cut.",
         ),
     ]
 
@@ -50,9 +50,8 @@ def size_fault(width: int | None, height: int | None, length: int | None) -> str
         if pixels is not None and not (MULTIPLE <= pixels <= LARGEST_SIDE and pixels % MULTIPLE == 0):
             nearest = min(max(round(pixels / MULTIPLE), 1) * MULTIPLE, LARGEST_SIDE)
             return f"{name}={pixels}; CogVideoX takes multiples of {MULTIPLE} up to {LARGEST_SIDE}; use {nearest}"
-    if length is not None and not (1 <= length <= LONGEST and length % GROUP == 1):
-        nearest = min(max(round((length - 1) / GROUP), 0) * GROUP + 1, LONGEST)
-        return f"length={length}; CogVideoX takes {GROUP}n+1 frames; use {nearest}"
+    if length is not None and not 1 <= length <= LONGEST:
+        return f"length={length}; CogVideoX takes 1 to {LONGEST} frames; use {min(max(length, 1), LONGEST)}"
     return None
 
 

@@ -7,9 +7,10 @@ from typing import cast
 import torch
 from comfy_api.latest import io
 
-from ..cogvideox_core.models.shapes import VideoSize
+from ..cogvideox_core.models.shapes import VideoSize, computed_size
 from ..cogvideox_core.models.vae.memory_plan import TILING_CHOICES, Plan, TilingChoice
 from ..cogvideox_core.models.vae.tiling import Tiling
+from .host.types.lengths import asked_frames, with_length
 from .host.types.vae import CogVideoXVAE, Task, cogvideox_vae
 from .sizes import size_fault
 
@@ -66,7 +67,7 @@ class CogVideoXVAEEncode(io.ComfyNode):
             node_id="CogVideoXVAEEncode",
             display_name="CogVideoX VAE Encode",
             category="CogVideoX/latent",
-            description="Encodes frames for video to video: 8n+1 of them, sides in multiples of 16.",
+            description="Encodes the frames of a video, for video to video; its sides are multiples of 16.",
             inputs=[
                 io.Image.Input("pixels", tooltip="The frames of one video."),
                 io.Vae.Input("vae", tooltip="From CogVideoX Load VAE."),
@@ -89,10 +90,12 @@ class CogVideoXVAEEncode(io.ComfyNode):
         length, height, width = pixels.shape[:3]
         if fault := size_fault(width, height, length):
             raise ValueError(f"{fault} (scale or trim the frames before encoding)")
-        plan = _plan(vae, "encode", VideoSize(height, width, length), tiling, tile_width, tile_height)
+        size = computed_size(VideoSize(height, width, length), vae.first_stage_model.config)
+        plan = _plan(vae, "encode", size, tiling, tile_width, tile_height)
         frames = pixels[..., :3]
+        frames = torch.cat([frames, frames[-1:].expand(size.num_frames - length, -1, -1, -1)])
         z = vae.encode(frames) if plan.tiling is None else vae.encode_blended(frames, plan.tiling)
-        return io.NodeOutput({"samples": z})
+        return io.NodeOutput(with_length(z, length))
 
 
 class CogVideoXVAEDecode(io.ComfyNode):
@@ -127,4 +130,5 @@ class CogVideoXVAEDecode(io.ComfyNode):
         size = vae.first_stage_model.video_size(z.shape)
         plan = _plan(vae, "decode", size, tiling, tile_width, tile_height)
         frames = vae.decode(z) if plan.tiling is None else vae.decode_blended(z, plan.tiling)
+        frames = frames[:, : asked_frames(samples, size.num_frames)]
         return io.NodeOutput(frames.flatten(0, 1))  # [B, F, H, W, C] -> IMAGE

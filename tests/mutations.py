@@ -34,6 +34,8 @@ class Mutation(NamedTuple):
 
 
 TRANSFORMER = "tests/core/models/transformer/test_model.py"
+SHAPES = "tests/core/models/test_shapes.py"
+LENGTHS = "tests/nodes/test_lengths.py"
 CONFIG = "tests/core/models/test_config.py"
 POSITIONS = "tests/core/models/transformer/test_positions.py"
 LAYERS = "tests/core/kernels/test_layers.py"
@@ -221,6 +223,11 @@ MUTATIONS = [
     ),
     Mutation(f"{CORE}/models/transformer/adaln_table.py", "transformer.kept_rotary = {}", "pass", POSITIONS),
     Mutation(f"{CORE}/models/config.py", "prod(self.training_grid)", "1", CONFIG),
+    Mutation(f"{CORE}/models/shapes.py", "(1 - size.num_frames) % frame_group(vae)", "0", SHAPES),
+    Mutation(f"{CORE}/models/transformer/positions.py", "[:, : grid[0]]  # [1, T, H, W, D]", "", RUNS),
+    Mutation(f"{CORE}/pipeline/pipeline.py", "yield chunk[:, :, :left]", "yield chunk", RUNS),
+    Mutation(f"{TYPES}/lengths.py", "computed - _GROUP < asked <= computed", "True", LENGTHS),
+    Mutation(f"{CORE}/models/variants.py", 'or_conditioning="image",', "", RUNS),
     Mutation(f"{CORE}/models/transformer/positions.py", "odd, sin, value=-1", "odd, sin", TRANSFORMER),
     Mutation(
         f"{CORE}/models/transformer/positions.py", "(positions - positions[0]) * axis", "positions * axis", POSITIONS

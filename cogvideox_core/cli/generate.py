@@ -141,6 +141,8 @@ def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
         sampler=_given(options.sampler, defaults.sampler),
         generator=torch.Generator().manual_seed(options.seed),
         image_fit=options.fit,
+        allow_any_size=options.any_size,
+        position_table=options.position_table,
         vae_tiling=options.vae_tiling,
         cache_budget=options.cache_budget,
         teacache=options.teacache,

@@ -44,8 +44,14 @@ _OPTIONS = {
     "height": "--height",
     "width": "--width",
     "attention": "--attention",
+    "position_table": "--position-table",
 }
-_PHRASES = {"give image": "give --image", "ask for 'crop' or 'stretch'": "ask for --fit crop or --fit stretch"}
+_PHRASES = {
+    "give image": "give --image",
+    "ask for 'crop' or 'stretch'": "ask for --fit crop or --fit stretch",
+    "(allow_any_size)": "(--any-size)",
+    "(position_table)": "(--position-table interpolated or omitted)",
+}
 _SMALLER = "ask for a smaller size or fewer frames"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, BooleanOptionalAction
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
+from ..models.config import PositionTable
 from ..models.transformer.attention import AUTO, BACKENDS
 from ..models.vae.memory_plan import TILING_CHOICES
 from ..pipeline.request import Request
@@ -55,9 +56,17 @@ def _add_video(options: _Options) -> None:
     add("--video", metavar="FILE", help="video to start from")
     add("--strength", type=float, metavar="S", help="how much of --video is replaced, above 0 to 1 (default: 0.8)")
     add("--fit", choices=("refuse", "crop", "stretch"), default="refuse", help="for pictures of another aspect ratio")
-    add("--frames", type=int, metavar="N", help="number of frames, 8n+1 (default: the model's, or those of --video)")
+    add("--frames", type=int, metavar="N", help="number of frames (default: the model's, or those of --video)")
     add("--height", type=int, metavar="H", help="pixels (default: the model's)")
     add("--width", type=int, metavar="W", help="pixels (default: the model's)")
+    add("--any-size", action="store_true", help="allow more frames, and other sizes, than the model was trained for")
+    add(
+        "--position-table",
+        choices=get_args(PositionTable),
+        default=Request.position_table,
+        help="5B-I2V at another size than 720x480: its learned table interpolated, or omitted as in fine-tunes without "
+        "one",
+    )
     add("--fps", type=float, metavar="F", help="frames per second (default: the model's, or those of --video)")
 
 

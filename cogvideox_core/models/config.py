@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
+
+PositionTable = Literal["trained", "interpolated", "omitted"]
+"""What becomes of a learned position table: used at the size it was trained for only, interpolated between its cells
+for any other, or left out, as in fine-tunes that were trained without it."""
 
 
 @dataclass(frozen=True)

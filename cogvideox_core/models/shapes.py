@@ -5,7 +5,9 @@ Letters: B batch, F pixel frames, T latent frames, C channels, H W rows and colu
 
 from __future__ import annotations
 
-from .config import TransformerConfig
+from dataclasses import replace
+
+from .config import PositionTable, TransformerConfig, VAEConfig
 from .sizes import LatentSize, VideoSize
 from .variants import Variant
 
@@ -17,9 +19,19 @@ def latent_frames(num_frames: int, variant: Variant) -> int:
     return (num_frames - 1) // variant.vae.temporal_compression_ratio + 1
 
 
+def computed_size(size: VideoSize, vae: VAEConfig) -> VideoSize:
+    """The size that is computed for a video of any length: with the next 8n+1 frames. What is too much is cut off."""
+    return replace(size, num_frames=size.num_frames + (1 - size.num_frames) % frame_group(vae))
+
+
+def frame_group(vae: VAEConfig) -> int:
+    """Frames that are computed together: 8, two latent frames."""
+    return 2 * vae.temporal_compression_ratio
+
+
 def latent_size(size: VideoSize, config: TransformerConfig, variant: Variant) -> LatentSize:
-    """What the transformer works on for a video of this size."""
-    frames = latent_frames(size.num_frames, variant)
+    """What the transformer works on for a video of this size, of any length."""
+    frames = latent_frames(computed_size(size, variant.vae).num_frames, variant)
     leading = -frames % config.frame_patch
     ratio = variant.vae.spatial_compression_ratio
     return LatentSize(frames + leading, size.height // ratio, size.width // ratio, leading)
@@ -38,34 +50,59 @@ def default_size(config: TransformerConfig, variant: Variant) -> VideoSize:
 
 def size_steps(config: TransformerConfig, variant: Variant) -> tuple[int, int]:
     """What sides are multiples of, in pixels, and what frame counts grow by: 16 and 8 for every released model."""
-    return variant.vae.spatial_compression_ratio * config.patch_size, 2 * variant.vae.temporal_compression_ratio
+    return variant.vae.spatial_compression_ratio * config.patch_size, frame_group(variant.vae)
 
 
-def check_size(size: VideoSize, config: TransformerConfig, variant: Variant, *, allow_any_size: bool = False) -> None:
+def longest(config: TransformerConfig, variant: Variant) -> int:
+    """The most frames that the model was trained for."""
+    return max(variant.max_frames, config.sample_frames)
+
+
+def check_size(
+    size: VideoSize,
+    config: TransformerConfig,
+    variant: Variant,
+    *,
+    allow_any_size: bool = False,
+    position_table: PositionTable = "trained",
+) -> None:
     """Refuse a size or frame count the model cannot make a video of.
 
-    Args: allow_any_size: lift the limits of training (frame count, and fewer frames than a learned table holds); what
-        the arithmetic demands stays.
+    Args:
+        allow_any_size: lift the limits of training; what the arithmetic demands stays.
+        position_table: what becomes of a learned one: only as trained it has a size.
     Raises: ValueError that says what came, what fits and what to do.
     """
     _check_sides(size, config, variant)
-    _, group = size_steps(config, variant)
-    most = max(variant.max_frames, config.sample_frames)
-    fits = size.num_frames >= 1 and (size.num_frames - 1) % group == 0
-    if not fits or (size.num_frames > most and not allow_any_size):
-        nearest = min(max(round((size.num_frames - 1) / group), 0) * group + 1, most)
+    if size.num_frames < 1:
+        raise ValueError(f"num_frames={size.num_frames}; a video has at least 1 frame")
+    most = longest(config, variant)
+    if size.num_frames > most and not allow_any_size:
         raise ValueError(
-            f"num_frames={size.num_frames}; {variant.name} takes {group}n+1 frames up to {most}; use {nearest}"
+            f"num_frames={size.num_frames}; {variant.name} was trained for up to {most} frames; use {most}, or allow "
+            "longer videos (allow_any_size)"
         )
-    if config.use_learned_positional_embeddings and size.num_frames != config.sample_frames and not allow_any_size:
-        raise ValueError(
-            f"num_frames={size.num_frames}; {variant.name} has a learned position table for exactly "
-            f"{config.sample_frames} frames; use {config.sample_frames}"
-        )
+    if config.use_learned_positional_embeddings and position_table == "trained":
+        _check_table_size(size, config, variant)
 
 
 def size_advice(size: VideoSize, config: TransformerConfig, variant: Variant) -> str | None:
-    """A sentence when the size is possible but not one the model was trained at; None when it is."""
+    """What to know of a size that is possible but not one the model was trained at, in sentences; None if it is."""
+    advice = [_length_advice(size, config, variant), _picture_advice(size, config, variant)]
+    return ". ".join(sentence for sentence in advice if sentence) or None
+
+
+def _length_advice(size: VideoSize, config: TransformerConfig, variant: Variant) -> str | None:
+    most = longest(config, variant)
+    if size.num_frames <= most:
+        return None
+    return (
+        f"{size.num_frames} frames are more than the {most} that {variant.name} was trained for: without a LoRA for "
+        "such a length, or context windows, the video may fall apart"
+    )
+
+
+def _picture_advice(size: VideoSize, config: TransformerConfig, variant: Variant) -> str | None:
     trained = default_size(config, variant)
     short, long = sorted((size.height, size.width))
     trained_short, trained_long = sorted((trained.height, trained.width))
@@ -88,11 +125,20 @@ def _check_sides(size: VideoSize, config: TransformerConfig, variant: Variant) -
             raise ValueError(
                 f"{name}={pixels}; {variant.name} takes multiples of {multiple} up to {LARGEST_SIDE}; use {nearest}"
             )
-    if config.use_learned_positional_embeddings:
-        ratio = variant.vae.spatial_compression_ratio
-        height, width = config.sample_height * ratio, config.sample_width * ratio
-        if (size.height, size.width) != (height, width):
-            raise ValueError(
-                f"{size.width}x{size.height}; {variant.name} has a learned position table for {width}x{height} only; "
-                f"use width {width} and height {height}"
-            )
+
+
+def _check_table_size(size: VideoSize, config: TransformerConfig, variant: Variant) -> None:
+    """Refuse what a learned position table is not for."""
+    ratio = variant.vae.spatial_compression_ratio
+    height, width = config.sample_height * ratio, config.sample_width * ratio
+    if (size.height, size.width) != (height, width):
+        raise ValueError(
+            f"{size.width}x{size.height}; {variant.name} has a learned position table for {width}x{height} only; "
+            f"use width {width} and height {height}, or have the table interpolated or omitted (position_table)"
+        )
+    if computed_size(size, variant.vae).num_frames != config.sample_frames:
+        raise ValueError(
+            f"num_frames={size.num_frames}; {variant.name} has a learned position table for exactly "
+            f"{config.sample_frames} frames; use {config.sample_frames}, or have the table interpolated or omitted "
+            "(position_table)"
+        )

@@ -46,6 +46,8 @@ class Variant:
         name: how people call it; for messages and menus only.
         max_frames: most pixel frames it was trained for; legal counts are 8n + 1.
         conditioning: what it is given in addition to the prompt.
+        or_conditioning: what weights that are built like it may have been trained to be given instead, where nothing
+            says which.
         teacache: TeaCache's polynomial, highest power first (arXiv 2411.19108 and its CogVideoX release). It was fitted
             to the official weights of the five models; what is derived from one has its, for want of another.
     """
@@ -58,6 +60,7 @@ class Variant:
     max_frames: int
     source: str
     conditioning: Conditioning = "text"
+    or_conditioning: Conditioning | None = None
     teacache: tuple[float, ...] = ()
 
     @property
@@ -142,7 +145,12 @@ _DERIVED_ROWS = (
     _FUN_15,
     # NimVideo's 2B is built the same: its control video is one image on every frame.
     _derived(_2B, "CogVideoX-Fun-2B-Control", "control", 32, "alibaba-pai/CogVideoX-Fun-V1.1-2b-Control"),
-    _derived(_5B, "CogVideoX-Fun-5B-Control", "control", 32, "alibaba-pai/CogVideoX-Fun-V1.1-5b-Control"),
+    replace(
+        _derived(_5B, "CogVideoX-Fun-5B-Control", "control", 32, "alibaba-pai/CogVideoX-Fun-V1.1-5b-Control"),
+        or_conditioning="image",
+    ),
+    # What fine-tuning without the table leaves; it is built like the row before.
+    _derived(_5B, "CogVideoX-5B-I2V without its position table", "image", 32, "zai-org/CogVideoX-5b-I2V, fine-tuned"),
     replace(
         _derived(_FUN_15, "VOID", "quadmask", 48, "VOID, void_pass1.safetensors"),
         defaults=replace(_FUN_15.defaults, fps=12),
@@ -152,3 +160,30 @@ _DERIVED_ROWS = (
 
 DERIVED: dict[str, Variant] = {row.name: row for row in _DERIVED_ROWS}
 """Models that others made from them. Sources: their configurations as quoted in VideoX-Fun and in ComfyUI's nodes."""
+
+
+def rows_like(config: TransformerConfig) -> list[Variant]:
+    """The rows that are built like `config`, at any size; several where weights do not show what they were trained to
+    be given."""
+    return [row for row in (*VARIANTS.values(), *DERIVED.values()) if _build(row.transformer) == _build(config)]
+
+
+def taking(variant: Variant, conditioning: Conditioning) -> Variant | None:
+    """`variant` if it is given this, or the row it may be as well, with its schedule and VAE; None if it is neither."""
+    if conditioning == variant.conditioning:
+        return replace(variant, or_conditioning=None)
+    if conditioning != variant.or_conditioning:
+        return None
+    other = next(row for row in rows_like(variant.transformer) if row.conditioning == conditioning)
+    return replace(other, schedule=variant.schedule, vae=variant.vae)
+
+
+def _build(config: TransformerConfig) -> tuple[object, ...]:
+    """What distinguishes the variants at any size."""
+    return (
+        config.patch_size_t,
+        divmod(config.in_channels, config.out_channels),
+        config.use_rotary_positional_embeddings,
+        config.use_learned_positional_embeddings,
+        config.ofs_embed_dim is not None,
+    )

@@ -38,6 +38,12 @@ def video_pixels(video: Any, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
     return torch.stack(frames, dim=1)[None] * 2.0 - 1.0
 
 
+def lengthened(frames: Tensor, num_frames: int) -> Tensor:
+    """Frames [B, C, F, H, W] with the last one repeated until there are `num_frames`."""
+    missing = max(num_frames - frames.shape[2], 0)
+    return torch.cat([frames, frames[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2) if missing else frames
+
+
 def image_pixels(image: Any, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
     """Images as clips of one frame, [B, 3, 1, height, width] in [-1, 1].
 

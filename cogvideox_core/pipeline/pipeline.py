@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from ..models.config import PositionTable
 from ..models.noise import Generator, draw_latents
-from ..models.shapes import LatentSize, VideoSize, latent_size, size_advice
+from ..models.shapes import LatentSize, VideoSize, computed_size, latent_size, size_advice
 from ..models.transformer.attention import choose_attention
 from ..models.transformer.model import CogVideoXTransformer3D
 from ..models.vae.autoencoder import AutoencoderCausal3D
@@ -24,7 +25,16 @@ from ..sampling.loop import denoise
 from ..sampling.noise_schedule import NoiseSchedule
 from ..sampling.predictor import Conditions, TransformerPredictor
 from ..sampling.samplers import make_sampler
-from .conditioning import Fit, ImageScale, image_latent_factor, image_latents, image_pixels, pad_leading, video_pixels
+from .conditioning import (
+    Fit,
+    ImageScale,
+    image_latent_factor,
+    image_latents,
+    image_pixels,
+    lengthened,
+    pad_leading,
+    video_pixels,
+)
 from .memory import fits_in_one, free_memory
 from .offload import ComponentContexts, Offload, offload_components
 from .request import Request
@@ -130,6 +140,7 @@ class CogVideoXPipeline:
         sample_posterior: bool = True,
         zero_negative_prompt: bool = False,
         allow_any_size: bool = False,
+        position_table: PositionTable = "trained",
         vae_tiling: TilingChoice = "auto",
         cache_budget: float = 0.0,
         teacache: float = 0.0,
@@ -170,7 +181,10 @@ class CogVideoXPipeline:
         Blended tiles are decoded one after the other over all frames, so their chunks come at the end.
         """
         latents, size = self._latents(request, callback or _ignore)
-        yield from self._decode(latents, size, request, callback or _ignore)
+        left = self.check(request).num_frames
+        for chunk in self._decode(latents, size, request, callback or _ignore):
+            yield chunk[:, :, :left]  # of the last one the frames that were asked for
+            left -= chunk.shape[2]
 
     @torch.no_grad()
     def _latents(self, request: Request, callback: Callback) -> tuple[Tensor, LatentSize]:
@@ -195,7 +209,7 @@ class CogVideoXPipeline:
             predictor = TransformerPredictor(
                 self.transformer,
                 steps,
-                Conditions(prompt_embeds, negative_embeds, request.guidance, image),
+                Conditions(prompt_embeds, negative_embeds, request.guidance, image, request.table),
                 attention=self.attention,
                 approximation=request.approximation,
                 split=self._splits_guidance(request, tokens),
@@ -259,7 +273,9 @@ class CogVideoXPipeline:
             return request.latents.to(self.device, torch.float32)
         clean = None
         if request.video is not None:
-            z = self._encode(video_pixels(request.video, video_size, fit=request.image_fit), request)
+            pixels = video_pixels(request.video, video_size, fit=request.image_fit)
+            computed = computed_size(video_size, self.variant.vae)
+            z = self._encode(lengthened(pixels, computed.num_frames), request)
             clean = pad_leading(z * self.variant.vae.scaling_factor, size.leading).to(self.device, torch.float32)
         shape = size.shape(request.batch, self.transformer.config.out_channels)
         noise = draw_latents(shape, request.generator, self.device, self.dtype).float()

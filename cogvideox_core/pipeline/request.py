@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.config import TransformerConfig
+from ..models.config import PositionTable, TransformerConfig
 from ..models.noise import Generator
 from ..models.shapes import VideoSize, default_size
 from ..models.vae.memory_plan import TilingChoice
@@ -29,6 +29,7 @@ class Request:
         image, last_image: first and last frame, for an image-to-video model; PIL images or tensors in [0, 1].
         video, strength: a video to start from, and how much of it is replaced: above 0 to 1.
         height, width, num_frames: pixels and frames; None for what the model was trained at (or the video's frames).
+            Of frames that are no 8n+1 the next 8n+1 are computed, and cut to what was asked for.
         num_inference_steps: denoising steps of a whole run, 1 to 1000.
         sampler: "ddim" or "dpm".
         guidance_scale: 1 or less runs without guidance.
@@ -40,7 +41,10 @@ class Request:
         image_scale: scale of the image latents of 1.5: "diffusers", "sat" or "scaled".
         sample_posterior: draw image and video latents from the VAE's posterior, as the reference; False takes its mean.
         zero_negative_prompt: zeros in place of the encoded negative prompt, as SAT does.
-        allow_any_size: allow frame counts that the model was not trained for.
+        allow_any_size: allow more frames than the model was trained for, and sizes that a learned position table is not
+            for; the log warns.
+        position_table: "trained", "interpolated" or "omitted": what becomes of a learned table (5B-I2V) at other sizes.
+            With `allow_any_size` it is interpolated where it must be.
         vae_tiling: "exact"; "blended" tiles as in diffusers, for less memory; "auto" is exact while that fits into what
             is free.
         cache_budget, teacache, guidance_until: what may be traded for speed, see `Approximation`; off by default.
@@ -69,6 +73,7 @@ class Request:
     sample_posterior: bool = True
     zero_negative_prompt: bool = False
     allow_any_size: bool = False
+    position_table: PositionTable = "trained"
     vae_tiling: TilingChoice = "auto"
     cache_budget: float = 0.0
     teacache: float = 0.0
@@ -113,6 +118,12 @@ class Request:
             default.width if self.width is None else self.width,
             num_frames if self.num_frames is None else self.num_frames,
         )
+
+    @property
+    def table(self) -> PositionTable:
+        """What becomes of a learned position table; at its own size an interpolated one is as it was trained."""
+        interpolates = self.allow_any_size and self.position_table == "trained"
+        return "interpolated" if interpolates else self.position_table
 
     def check(self, config: TransformerConfig, variant: Variant) -> VideoSize:
         """The size of the video, if this model can make it.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from ..models.config import TransformerConfig
-from ..models.shapes import VideoSize, check_size, latent_size
+from ..models.config import PositionTable, TransformerConfig, VAEConfig
+from ..models.shapes import VideoSize, check_size, computed_size, frame_group, latent_size
 from ..models.vae.memory_plan import TilingChoice
-from ..models.variants import Variant
+from ..models.variants import Variant, taking
 from ..sampling.guidance import DynamicBy
 from ..sampling.samplers import SAMPLERS
 from .conditioning import Fit, ImageScale, check_aspect, check_pictures, frame_count, image_count
@@ -31,7 +31,8 @@ def check_request(request: Request, config: TransformerConfig, variant: Variant)
         if value is not None and not isinstance(value, Integral):
             raise ValueError(f"{name}={value!r}; it is a whole number")
     size = request.size(config, variant)
-    check_size(size, config, variant, allow_any_size=request.allow_any_size)
+    options: dict[str, Any] = {"allow_any_size": request.allow_any_size, "position_table": request.table}
+    check_size(size, config, variant, **options)
     _check_text(request, config)
     _check_pictures(request, size, config, variant)
     _check_numbers(request)
@@ -74,6 +75,7 @@ def _check_text(request: Request, config: TransformerConfig) -> None:
 
 
 def _check_pictures(request: Request, size: VideoSize, config: TransformerConfig, variant: Variant) -> None:
+    variant = _as_asked(request, variant)
     if variant.conditioning not in ("text", "image"):
         raise ValueError(
             f"{variant.name} makes a video from another one ({variant.conditioning}), which only the ComfyUI nodes "
@@ -87,8 +89,8 @@ def _check_pictures(request: Request, size: VideoSize, config: TransformerConfig
             f"an image for {variant.name}, which makes a video from a prompt alone; leave the image out or load "
             "an image-to-video model"
         )
-    if request.last_image is not None and size.num_frames == 1:
-        raise ValueError("num_frames=1 with a last image; a video from first to last image takes at least 9 frames")
+    if request.last_image is not None:
+        check_last_image(size, variant.vae)
     if request.video is not None and request.latents is not None:
         raise ValueError("video and latents are both a place to start from; give one of the two")
     if request.video is not None and frame_count(request.video) < size.num_frames:
@@ -105,6 +107,24 @@ def _check_pictures(request: Request, size: VideoSize, config: TransformerConfig
             check_aspect(picture, size, request.image_fit)
 
 
+def check_last_image(size: VideoSize, vae: VAEConfig) -> None:
+    """Raises: ValueError for a length whose last computed frame, which is the last image, would be cut off."""
+    computed, group = computed_size(size, vae).num_frames, frame_group(vae)
+    if size.num_frames == 1:
+        raise ValueError("num_frames=1 with a last image; a video from first to last image takes at least 9 frames")
+    if size.num_frames != computed:
+        shorter = f"{computed - group} or " if computed > group + 1 else ""
+        raise ValueError(
+            f"num_frames={size.num_frames} with a last image, which is the last of the {computed} frames that are "
+            f"computed and would be cut off; use {shorter}{computed}"
+        )
+
+
+def _as_asked(request: Request, variant: Variant) -> Variant:
+    """The variant that is given what the request gives, where the weights could be of several."""
+    return (request.image is not None and taking(variant, "image")) or variant
+
+
 def _check_numbers(request: Request) -> None:
     if not 1 <= request.num_inference_steps <= 1000:
         raise ValueError(f"num_inference_steps={request.num_inference_steps}; a run takes 1 to 1000 steps")
@@ -119,6 +139,7 @@ def _check_numbers(request: Request) -> None:
         ("image_scale", ImageScale),
         ("dynamic_cfg_by", DynamicBy),
         ("vae_tiling", TilingChoice),
+        ("position_table", PositionTable),
     ):
         if getattr(request, name) not in get_args(kind):
             choices = ", ".join(map(repr, get_args(kind)))

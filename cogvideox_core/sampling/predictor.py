@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..models.config import PositionTable
 from ..models.transformer.adaln_table import tabulated
 from ..models.transformer.attention import Attention
 from ..models.transformer.model import CogVideoXTransformer3D
@@ -30,12 +32,14 @@ class Conditions:
             guidance is active.
         guidance: how strongly the prompt is followed.
         image_latents: [B, C, T, H, W], concatenated to the latents as channels.
+        position_table: what becomes of a learned one.
     """
 
     prompt_embeds: Tensor
     negative_prompt_embeds: Tensor | None = None
     guidance: Guidance = Guidance()
     image_latents: Tensor | None = None
+    position_table: PositionTable = "trained"
 
 
 class TransformerPredictor:
@@ -66,6 +70,7 @@ class TransformerPredictor:
         self.split = split
         self.dtype = conditions.prompt_embeds.dtype
         self.image_latents = conditions.image_latents
+        self.position_table: PositionTable = conditions.position_table
         self.embeds = [conditions.prompt_embeds]
         if self.guidance.active:
             assert conditions.negative_prompt_embeds is not None
@@ -135,6 +140,7 @@ class TransformerPredictor:
             rows = torch.cat(batch)
             timesteps = torch.full((len(rows),), timestep, device=rows.device)
             repeated = model_input.repeat(len(batch), 1, 1, 1, 1)
-            v_pred = self.transformer(repeated, rows, timesteps, attention=self.attention).float()
+            options: dict[str, Any] = {"attention": self.attention, "position_table": self.position_table}
+            v_pred = self.transformer(repeated, rows, timesteps, **options).float()
             v_preds += v_pred.chunk(len(batch))[::-1]
         return v_preds

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.config import TransformerConfig, VAEConfig
-from ..models.variants import DERIVED, VARIANTS, Variant
+from ..models.variants import VARIANTS, Variant, rows_like
 from .config_json import check_fixed, declared_fields
 from .errors import CheckpointError
 from .recognize import expect_kind
@@ -175,26 +175,12 @@ def _check_agreement(by_config: Mapping[str, Any], by_shapes: Mapping[str, Any],
 def _rotary_by_width(known: Mapping[str, Any]) -> bool:
     """Whether positions are rotary: yes, unless a released model of this build and width (2B, 1920) has none."""
     config = TransformerConfig(**known, use_rotary_positional_embeddings=False)
-    rows = (*VARIANTS.values(), *DERIVED.values())
-    same_build = [row.transformer for row in rows if _build(row.transformer) == _build(config)]
-    return not any(row.width == config.width for row in same_build)
-
-
-def _build(config: TransformerConfig) -> tuple[Any, ...]:
-    """What distinguishes the variants at any size."""
-    return (
-        config.patch_size_t,
-        divmod(config.in_channels, config.out_channels),
-        config.use_rotary_positional_embeddings,
-        config.use_learned_positional_embeddings,
-        config.ofs_embed_dim is not None,
-    )
+    return not any(row.transformer.width == config.width for row in rows_like(config))
 
 
 def _row(config: TransformerConfig, source: str | Path) -> Variant:
-    for row in (*VARIANTS.values(), *DERIVED.values()):
-        if _build(row.transformer) == _build(config):
-            return row
+    if rows := rows_like(config):
+        return rows[0]
     raise CheckpointError(
         f"{source} {_description(config)}; supported are {', '.join(VARIANTS)} and models built like them"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..models.config import ScheduleConfig, VAEConfig
-from ..models.variants import Variant
+from ..models.variants import Conditioning, Variant, taking
 from .config_json import check_fixed, declared_fields, read_json
 from .errors import CheckpointError
 from .files import is_official_name
@@ -16,6 +16,10 @@ from .recognize import Component
 
 _SUBFOLDERS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 _PIPELINE = "model_index.json"
+_CONDITIONINGS: dict[str, Conditioning] = {
+    "CogVideoXImageToVideoPipeline": "image",
+    "CogVideoXFunControlPipeline": "control",
+}
 _FIXED_SCHEDULE = {
     "beta_schedule": "scaled_linear",
     "prediction_type": "v_prediction",
@@ -70,10 +74,14 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
 
 
 def folder_variant(row: Variant, path: str | Path) -> Variant:
-    """`row` with the values of the folder's own scheduler and VAE files; `row` itself if none differs."""
+    """`row` with the values of the folder's own scheduler and VAE files; `row` itself if none differs.
+
+    Where weights could be of several models, the folder's pipeline class decides which.
+    """
     root = pipeline_folder(path)
     if root is None:
         return row
+    row = _of_pipeline(row, root)
     every_field = tuple(field.name for field in fields(ScheduleConfig))
     schedule = _declared(row.schedule, root / "scheduler" / "scheduler_config.json", every_field, _FIXED_SCHEDULE)
     # The VAE's shape comes from its weights; a variant holds the scale of its latents only.
@@ -81,6 +89,14 @@ def folder_variant(row: Variant, path: str | Path) -> Variant:
     if (schedule, vae) == (row.schedule, row.vae):
         return row
     return replace(row, schedule=schedule, vae=vae)
+
+
+def _of_pipeline(row: Variant, root: Path) -> Variant:
+    """The row built like `row` that the pipeline in a folder's model_index.json is for; `row` where it names none."""
+    index = root / _PIPELINE
+    name = read_json(index).get("_class_name") if index.exists() else None
+    conditioning = _CONDITIONINGS.get(name) if isinstance(name, str) else None
+    return (conditioning and taking(row, conditioning)) or row
 
 
 def _declared(config: Config, path: Path, names: Sequence[str], fixed: Mapping[str, Any]) -> Config:

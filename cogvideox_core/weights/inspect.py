@@ -19,7 +19,7 @@ from . import empty_layers as layers
 from .codecs import CODECS
 from .components import find_config, open_component
 from .detect import find_variant, transformer_config, vae_config
-from .diffusers_folder import pipeline_folder
+from .diffusers_folder import folder_variant, pipeline_folder
 from .entries import OpenWeights
 from .errors import CheckpointError
 from .files import open_weights
@@ -100,7 +100,7 @@ def _built(weights: OpenWeights, path: Path, component: Component, found: Inspec
     if component == "text_encoder":
         return t5_model(t5_config(weights.shapes, declared, path))
     shape = transformer_config(weights.shapes, declared, source=path)
-    found.variant = find_variant(shape, source=path).name
+    found.variant = folder_variant(find_variant(shape, source=path), path).name
     return CogVideoXTransformer3D(shape, device="meta", operations=layers)
 
 

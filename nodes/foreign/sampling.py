@@ -14,7 +14,8 @@ from .table import FOREIGN
 _EMPTY_IMAGE_LATENTS = ("EmptyLatentImage", "EmptySD3LatentImage")  # of which the wrapper takes the size alone
 _USUAL_SIZE = {"width": 720, "height": 480}
 # What every CogVideoX model takes. This package imports no other of ours; a test holds it to the core's numbers.
-_MULTIPLE, _GROUP = 16, 8  # pixels, frames
+_MULTIPLE = 16  # pixels
+_LONGEST = 49  # frames that every model was trained for; the wrapper asks for any number
 _LATENT_FRAME = 4  # frames in one of a latent
 _TIME = 2  # the dimension of a latent that holds its frames
 
@@ -93,7 +94,7 @@ def _start(context: Context, name: str) -> dict[str, Any]:
     """positive, negative and latent_image of a sampler, with what makes them before it."""
     graph, given = context.graph, context.graph.nodes[name].inputs
     start = {"positive": given.get("positive"), "negative": given.get("negative"), "latent_image": None}
-    length = _length(context, name, given["num_frames"])
+    length = given["num_frames"]
     if image := context.source_of(given.get("image_cond_latents"), *IMAGES):
         start = _from_image(context, name, image, length)
     elif graph.source(given.get("image_cond_latents")):
@@ -135,6 +136,8 @@ def _latent(context: Context, name: str, samples: Link | None, length: Any) -> L
         return given["samples"]
     size = _size(context, samples.node) if samples else _USUAL_SIZE
     latent = {"model": given.get("model"), **size, "length": length, "batch_size": 1}
+    if isinstance(length, Link) or length > _LONGEST:
+        latent["allow_any_size"] = True
     made = graph.add("CogVideoXEmptyLatent", samples.node if samples else name, latent)
     if samples:
         given.pop("samples")
@@ -158,12 +161,3 @@ def _size(context: Context, empty: str) -> dict[str, Any]:
             pixels = nearest
         size[key] = pixels
     return size
-
-
-def _length(context: Context, name: str, frames: Any) -> Any:
-    """num_frames as 8n+1; what is linked is checked by our nodes when it is known."""
-    if isinstance(frames, Link) or frames % _GROUP == 1:
-        return frames
-    nearest = max(round((frames - 1) / _GROUP), 0) * _GROUP + 1
-    context.lose(name, f"num_frames={frames}: {nearest} is taken; our nodes make {_GROUP}n+1 frames")
-    return nearest

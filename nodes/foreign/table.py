@@ -272,7 +272,7 @@ TABLE: tuple[ForeignNode, ...] = (
             Socket("model", "model"),
             Socket("positive", "positive"),
             Socket("negative", "negative"),
-            Widget("num_frames", 49, "length of the node that makes the latent; the nearest 8n+1"),
+            Widget("num_frames", 49, "length of the node that makes the latent"),
             Widget("steps", 50, "steps"),
             Widget("cfg", 6.0, "cfg"),
             Widget("seed", 0, "seed"),

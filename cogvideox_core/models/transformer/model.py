@@ -20,11 +20,11 @@ from torch.nn import functional as F
 
 from ...kernels import layers
 from ...kernels.layers import linear_gelu
-from ..config import TransformerConfig
+from ..config import PositionTable, TransformerConfig
 from ..variants import Variant
 from .attention import AttentionFn, sdpa
 from .block_ops import Packing, gated, modulated, normed_heads, per_token
-from .positions import TRAINED_AXES, Grid, Rotary, RotaryAxes, rotary_table, sincos_table, timestep_embedding
+from .positions import TRAINED_AXES, Grid, Rotary, RotaryAxes, rotary_table, sincos_table, table_at, timestep_embedding
 
 OFS = 2.0  # the only offset CogVideoX1.5-I2V was trained with; SAT and diffusers fix the same constant
 
@@ -194,16 +194,19 @@ class PatchEmbed(nn.Module):
         if config.use_learned_positional_embeddings:
             self.register_buffer("pos_embedding", torch.zeros(1, config.position_rows, config.width, **factory))
 
-    def forward(self, latents: Tensor, prompt_embeds: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, latents: Tensor, prompt_embeds: Tensor, grid: Grid, position_table: PositionTable = "trained"
+    ) -> tuple[Tensor, Tensor]:
         """latents [B, C, T, H, W], prompt_embeds [B, L, text_embed_dim] -> video [B, N, D], text [B, L, D]."""
         text = self.text_proj(prompt_embeds)
         video = self._fold(latents, grid)
         config = self.config
         if config.use_learned_positional_embeddings:
+            if position_table == "omitted":
+                return video, text
             table = self.pos_embedding.to(device=video.device, dtype=video.dtype)
-            length = config.max_text_seq_length
-            text = text + table[:, :length]
-            video = video + table[:, length : length + video.shape[1]]
+            text = text + table[:, : config.max_text_seq_length]
+            video = video + table_at(table, grid, config)
         elif not config.use_rotary_positional_embeddings:
             video = video + sincos_table(grid, config, video.device, video.dtype)
         return video, text
@@ -275,6 +278,7 @@ class CogVideoXTransformer3D(nn.Module):
         *,
         attention: AttentionFn = sdpa,
         axes: RotaryAxes = TRAINED_AXES,
+        position_table: PositionTable = "trained",
     ) -> Tensor:
         """Predicted v.
 
@@ -284,12 +288,13 @@ class CogVideoXTransformer3D(nn.Module):
             timestep: [B], 0 to 999.
             ofs: [B] or [1]; None means 2.0 where the model has an offset, and is ignored where it has none.
             axes: changes to the rotary positions; ignored where the model has none.
+            position_table: what becomes of a learned table; ignored where the model has none.
         Returns: [B, out_channels, T, H, W] in the dtype of latents.
         Raises: ValueError if a shape does not fit the model.
         """
-        grid = self.token_grid(latents, prompt_embeds)
+        grid = self.token_grid(latents, prompt_embeds, position_table)
         temb = self.embed_time(timestep, ofs, latents)
-        video, text = self.patch_embed(latents, prompt_embeds, grid)
+        video, text = self.patch_embed(latents, prompt_embeds, grid, position_table)
         rotary = self.rotary(grid, text.shape[1], latents.device, axes)
         for index in range(len(self.transformer_blocks)):
             video, text = self.run_block(index, video, text, temb, rotary, attention)
@@ -345,7 +350,7 @@ class CogVideoXTransformer3D(nn.Module):
             temb = temb + self.ofs_embedding(timestep_embedding(ofs, self.config.ofs_embed_dim).to(latents.dtype))
         return temb
 
-    def token_grid(self, latents: Tensor, prompt_embeds: Tensor) -> Grid:
+    def token_grid(self, latents: Tensor, prompt_embeds: Tensor, position_table: PositionTable = "trained") -> Grid:
         """(T, H, W) in tokens, after checking that latents [B, C, T, H, W] and prompt_embeds [B, L, D] fit."""
         config = self.config
         if latents.ndim != 5 or latents.shape[1] != config.in_channels:
@@ -364,17 +369,18 @@ class CogVideoXTransformer3D(nn.Module):
                 f"{config.frame_patch} x {config.patch_size} x {config.patch_size}"
             )
         grid = (frames // config.frame_patch, height // config.patch_size, width // config.patch_size)
-        if config.use_learned_positional_embeddings:
-            self._check_table(grid, prompt_embeds.shape[1])
+        if config.use_learned_positional_embeddings and position_table != "omitted":
+            self._check_table(grid, prompt_embeds.shape[1], position_table)
         return grid
 
-    def _check_table(self, grid: Grid, text_length: int) -> None:
+    def _check_table(self, grid: Grid, text_length: int, position_table: PositionTable) -> None:
         config = self.config
-        if grid[1:] != config.training_grid[1:] or grid[0] > config.table_latent_frames:
+        covered = grid[1:] == config.training_grid[1:] and grid[0] <= config.table_latent_frames
+        if position_table == "trained" and not covered:
             raise ValueError(
                 f"latents of {grid[0]} x {grid[1] * config.patch_size} x {grid[2] * config.patch_size}; the learned "
                 f"position table of this model covers up to {config.table_latent_frames} frames of "
-                f"{config.sample_height} x {config.sample_width} only"
+                f"{config.sample_height} x {config.sample_width} only: have it interpolated or omitted"
             )
         if text_length != config.max_text_seq_length:
             raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..config import TransformerConfig
 
@@ -106,6 +107,19 @@ def apply_rotary(x: Tensor, rotary: Rotary) -> Tensor:
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     rotated = torch.addcmul(even * cos, odd, sin, value=-1), torch.addcmul(odd * cos, even, sin)
     return torch.stack(rotated, dim=-1).flatten(-2).to(x.dtype)
+
+
+def table_at(table: Tensor, grid: Grid, config: TransformerConfig) -> Tensor:
+    """The rows of a learned table for the video, at any grid: the first frames of it, or interpolated between its cells
+    where the grid has more frames, or other rows and columns, than the training size.
+
+    Args: table: [1, text tokens + T * H * W of the training size, D].
+    Returns: [1, T * H * W of the grid, D].
+    """
+    cells = table[:, config.max_text_seq_length :].unflatten(1, config.training_grid)[:, : grid[0]]  # [1, T, H, W, D]
+    if cells.shape[1:4] != grid:
+        cells = F.interpolate(cells.movedim(-1, 1), grid, mode="trilinear").movedim(1, -1)
+    return cells.flatten(1, 3)
 
 
 def sincos_table(

@@ -10,7 +10,8 @@ import node_helpers
 import torch
 from torch import Tensor
 
-from ....cogvideox_core.models.shapes import LatentSize, VideoSize, check_size, latent_size
+from ....cogvideox_core.models.config import PositionTable
+from ....cogvideox_core.models.shapes import LatentSize, VideoSize, check_size, computed_size, latent_size
 from ....cogvideox_core.models.variants import Conditioning
 from ....cogvideox_core.pipeline.conditioning import (
     Fit,
@@ -18,13 +19,16 @@ from ....cogvideox_core.pipeline.conditioning import (
     image_latents,
     image_pixels,
     inpaint_latents,
+    lengthened,
     mask_pixels,
     masked_video,
     quadmask_latents,
     quadmask_videos,
     video_pixels,
 )
-from .model import cogvideox_model
+from ....cogvideox_core.pipeline.request_checks import check_last_image
+from .lengths import with_length
+from .model import POSITION_TABLE, cogvideox_model
 from .vae import CogVideoXVAE, cogvideox_vae
 
 
@@ -43,14 +47,18 @@ class LatentCondition:
     Attributes:
         latents: [1, C, T, h, w], z of the VAE (masks as they are), without leading frames.
         kind: what they are.
-        scale: of image latents of CogVideoX1.5; "scaled" for everything else.
         channels: C of a video's latent.
+        num_frames: of the video that was asked for.
+        scale: of image latents of CogVideoX1.5; "scaled" for everything else.
+        position_table: what becomes of a learned one.
     """
 
     latents: Tensor
     kind: Conditioning
     channels: int
+    num_frames: int
     scale: str = "scaled"
+    position_table: PositionTable = "trained"
 
     def on(self, conditioning: list) -> list:
         """A CONDITIONING with these latents."""
@@ -58,34 +66,36 @@ class LatentCondition:
             "concat_latent_image": self.latents,
             "cogvideox_conditioning": self.kind,
             "cogvideox_image_scale": self.scale,
+            POSITION_TABLE: self.position_table,
         }
         return node_helpers.conditioning_set_values(conditioning, values)
 
-    def empty_latent(self) -> dict[str, Tensor]:
+    def empty_latent(self) -> dict[str, Any]:
         """A LATENT [1, C, T, h, w] of zeros, of the same size."""
-        return {"samples": torch.zeros_like(self.latents[:, : self.channels])}
+        return with_length(torch.zeros_like(self.latents[:, : self.channels]), self.num_frames)
 
 
-def empty_latent(model: Any, size: VideoSize, batch_size: int) -> dict[str, Tensor]:
+def empty_latent(model: Any, size: VideoSize, batch_size: int, allow_any_size: bool) -> dict[str, Any]:
     """A LATENT [B, C, T, h, w] of zeros for a MODEL. Raises: ValueError if the model cannot make that size."""
     rules = cogvideox_model(model)
-    check_size(size, rules.config, rules.variant)
+    check_size(size, rules.config, rules.variant, allow_any_size=allow_any_size)
     clip = latent_size(size, rules.config, rules.variant).without_leading()
     shape = clip.shape(batch_size, rules.config.out_channels)
-    return {"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device())}
+    return with_length(torch.zeros(shape, device=comfy.model_management.intermediate_device()), size.num_frames)
 
 
 def image_condition(vae: Any, start: Tensor, end: Tensor | None, target: Target, scale: str) -> LatentCondition:
     """For a model that continues images: the first frame, and perhaps the last, [1, H, W, C] in 0 to 1.
 
-    Raises: ValueError if the VAE is not ours, or an image does not fit.
+    Raises: ValueError if the VAE is not ours, an image does not fit, or the last one would be cut off.
     """
-    vae = cogvideox_vae(vae)
+    vae, length = cogvideox_vae(vae), target.size.num_frames
+    if end is not None:
+        _check_end(vae, target.size)
     first = _encode_image(vae, start, target)
     last = None if end is None else _encode_image(vae, end, target)
-    return LatentCondition(
-        image_latents(first, last, _clip_size(vae, target.size)), "image", vae.latent_channels, scale
-    )
+    latents = image_latents(first, last, _clip_size(vae, target.size))
+    return LatentCondition(latents, "image", vae.latent_channels, length, scale)
 
 
 def control_condition(vae: Any, video: Tensor, target: Target) -> LatentCondition:
@@ -94,9 +104,9 @@ def control_condition(vae: Any, video: Tensor, target: Target) -> LatentConditio
     Raises: ValueError if the VAE is not ours, or the frames do not fit.
     """
     vae = cogvideox_vae(vae)
-    pixels = _pixels(video, target, "control_video", single=True)
+    pixels = _pixels(vae, video, target, "control_video", single=True)
     z = control_latents(_encode_video(vae, pixels), _clip_size(vae, target.size))
-    return LatentCondition(z, "control", vae.latent_channels)
+    return LatentCondition(z, "control", vae.latent_channels, target.size.num_frames)
 
 
 def mask_condition(model: Any, vae: Any, video: Tensor, mask: Tensor, target: Target) -> LatentCondition:
@@ -108,12 +118,13 @@ def mask_condition(model: Any, vae: Any, video: Tensor, mask: Tensor, target: Ta
     if variant.conditioning not in ("inpaint", "quadmask"):
         raise ValueError(f"{variant.name} takes no mask; give a CogVideoX-Fun InP model or VOID")
     vae = cogvideox_vae(vae)
-    pixels, hidden = _pixels(video, target, "video"), mask_pixels(mask, target.size, fit=target.fit)
+    pixels = _pixels(vae, video, target, "video")
+    hidden = lengthened(mask_pixels(mask, target.size, fit=target.fit), pixels.shape[2])
     if variant.conditioning == "inpaint":
         return _inpaint_condition(vae, pixels, hidden, target.size)
     known, masked = (_encode_video(vae, shown) for shown in quadmask_videos(pixels, hidden))
     z = quadmask_latents(known, masked, _clip_size(vae, target.size))
-    return LatentCondition(z, "quadmask", vae.latent_channels)
+    return LatentCondition(z, "quadmask", vae.latent_channels, target.size.num_frames)
 
 
 def known_frames_condition(vae: Any, start: Tensor, end: Tensor | None, target: Target) -> LatentCondition:
@@ -121,14 +132,15 @@ def known_frames_condition(vae: Any, start: Tensor, end: Tensor | None, target: 
 
     Raises: ValueError if the VAE is not ours, or an image does not fit.
     """
-    size = target.size
-    pixels = torch.zeros(1, 3, size.num_frames, size.height, size.width)
-    hidden = torch.ones(1, 1, size.num_frames, size.height, size.width)
-    for frame, image in ((0, start), (size.num_frames - 1, end)):
+    vae, size = cogvideox_vae(vae), target.size
+    computed = _computed(vae, size).num_frames
+    pixels = torch.zeros(1, 3, computed, size.height, size.width)
+    hidden = torch.ones(1, 1, computed, size.height, size.width)
+    for frames, image in ((slice(0, 1), start), (slice(size.num_frames - 1, computed), end)):
         if image is not None:
-            pixels[:, :, frame] = _image_pixels(image, target)[:, :, 0]
-            hidden[:, :, frame] = 0.0
-    return _inpaint_condition(cogvideox_vae(vae), pixels, hidden, size)
+            pixels[:, :, frames] = _image_pixels(image, target)
+            hidden[:, :, frames] = 0.0
+    return _inpaint_condition(vae, pixels, hidden, size)
 
 
 def takes_known_frames(model: Any) -> bool:
@@ -139,7 +151,7 @@ def takes_known_frames(model: Any) -> bool:
 def _inpaint_condition(vae: CogVideoXVAE, pixels: Tensor, hidden: Tensor, size: VideoSize) -> LatentCondition:
     """Pixels [1, 3, F, H, W] in -1 to 1, hidden [1, 1, F, H, W]."""
     z = inpaint_latents(hidden, _encode_video(vae, masked_video(pixels, hidden)), _clip_size(vae, size))
-    return LatentCondition(z, "inpaint", vae.latent_channels)
+    return LatentCondition(z, "inpaint", vae.latent_channels, size.num_frames)
 
 
 def _image_pixels(image: Tensor, target: Target) -> Tensor:
@@ -152,12 +164,16 @@ def _encode_image(vae: CogVideoXVAE, image: Tensor, target: Target) -> Tensor:
     return _encode_video(vae, _image_pixels(image, target))
 
 
-def _pixels(video: Tensor, target: Target, name: str, *, single: bool = False) -> Tensor:
-    """[1, 3, F, H, W] in -1 to 1 of an IMAGE [F, H, W, C] in 0 to 1; `single` allows one frame for all."""
+def _pixels(vae: CogVideoXVAE, video: Tensor, target: Target, name: str, *, single: bool = False) -> Tensor:
+    """[1, 3, F, H, W] in -1 to 1, all frames that are computed, of an IMAGE [F, H, W, C] in 0 to 1.
+
+    Args: single: allow one frame for all, [1, 3, 1, H, W].
+    """
     length = target.size.num_frames
     if len(video) < length and not (single and len(video) == 1):
         raise ValueError(f"{name} has {len(video)} frames for length={length}; give as many, or a smaller length")
-    return video_pixels(video[..., :3].movedim(-1, 1), target.size, fit=target.fit)
+    pixels = video_pixels(video[..., :3].movedim(-1, 1), target.size, fit=target.fit)
+    return pixels if len(video) == 1 else lengthened(pixels, _computed(vae, target.size).num_frames)
 
 
 def _encode_video(vae: CogVideoXVAE, pixels: Tensor) -> Tensor:
@@ -167,5 +183,18 @@ def _encode_video(vae: CogVideoXVAE, pixels: Tensor) -> Tensor:
 
 def _clip_size(vae: CogVideoXVAE, size: VideoSize) -> LatentSize:
     """Latents of a clip without leading frames, which belong to the sampling."""
-    ratio = vae.first_stage_model.config.spatial_compression_ratio
-    return LatentSize(vae.downscale_ratio[0](size.num_frames), size.height // ratio, size.width // ratio, leading=0)
+    ratio, frames = vae.first_stage_model.config.spatial_compression_ratio, _computed(vae, size).num_frames
+    return LatentSize(vae.downscale_ratio[0](frames), size.height // ratio, size.width // ratio, leading=0)
+
+
+def _computed(vae: CogVideoXVAE, size: VideoSize) -> VideoSize:
+    return computed_size(size, vae.first_stage_model.config)
+
+
+def _check_end(vae: CogVideoXVAE, size: VideoSize) -> None:
+    """The core's sentence on a last image that would be cut off, with the names of the node's inputs."""
+    try:
+        check_last_image(size, vae.first_stage_model.config)
+    except ValueError as error:
+        sentence = str(error).replace("num_frames", "length").replace("a last image", "an end image")
+        raise ValueError(sentence) from None

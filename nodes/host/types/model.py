@@ -14,10 +14,10 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
-from ....cogvideox_core.models.config import TransformerConfig
+from ....cogvideox_core.models.config import PositionTable, TransformerConfig
 from ....cogvideox_core.models.shapes import VideoSize, check_size
 from ....cogvideox_core.models.transformer.model import CogVideoXTransformer3D
-from ....cogvideox_core.models.variants import Conditioning, Variant
+from ....cogvideox_core.models.variants import Conditioning, Variant, taking
 from ....cogvideox_core.pipeline.conditioning import ImageScale, image_latent_factor
 from ....cogvideox_core.sampling.noise_schedule import NoiseSchedule
 from ....cogvideox_core.videos.preview_colours import OFFICIAL_RGB, LatentRGB
@@ -48,6 +48,9 @@ _NODES: dict[Conditioning, str] = {
     "inpaint": "CogVideoX Inpaint",
     "quadmask": "CogVideoX Inpaint",
 }
+
+
+POSITION_TABLE = "cogvideox_position_table"  # of a CONDITIONING: what becomes of a learned table
 
 
 class ModelSettings(dict[str, Any]):
@@ -114,10 +117,21 @@ class CogVideoXModel(comfy.model_base.BaseModel):
                 options[NOTICES].say(sentence)
         return super().apply_model(x, t, *rest, **given)
 
-    def check_latents(self, shape: tuple[int, ...]) -> VideoSize:
+    def check_latents(self, shape: tuple[int, ...], position_table: PositionTable = "trained") -> None:
+        """Refuse latents [B, C, T, h, w] that are no video this model can make, with or without leading frames.
+
+        More frames than the model was trained for are no fault: a LoRA or context windows may be for them.
+
+        Args: position_table: what becomes of a learned one.
+        Raises: ValueError.
+        """
+        size = self.video_size(shape)
+        check_size(size, self.config, self.variant, allow_any_size=True, position_table=position_table)
+
+    def video_size(self, shape: tuple[int, ...]) -> VideoSize:
         """The size of the video of latents [B, C, T, h, w], with or without leading frames.
 
-        Raises: ValueError if they are no video this model can make.
+        Raises: ValueError if they are no latents of a video.
         """
         if len(shape) != 5 or shape[1] != self.config.out_channels:
             raise ValueError(
@@ -126,18 +140,21 @@ class CogVideoXModel(comfy.model_base.BaseModel):
             )
         vae = self.variant.vae
         frames = shape[2] - (shape[2] % self.config.frame_patch == 0 and self.config.frame_patch > 1)
+        if frames % 2 == 0:
+            raise ValueError(
+                f"a latent of {frames} frames; CogVideoX has an odd number of them, one for each four frames of the "
+                "video and one for the first; make it with CogVideoX Empty Latent, which takes any length"
+            )
         num_frames = (frames - 1) * vae.temporal_compression_ratio + 1
         ratio = vae.spatial_compression_ratio
-        size = VideoSize(shape[3] * ratio, shape[4] * ratio, num_frames)
-        check_size(size, self.config, self.variant)
-        return size
+        return VideoSize(shape[3] * ratio, shape[4] * ratio, num_frames)
 
     def check_conditioning(self, cross_attn: Tensor | None, given: Conditioning) -> None:
         """Raises: ValueError if text embeddings [B, L, D], or what is given with the prompt, do not fit this model."""
         takes = self.variant.conditioning
         if cross_attn is not None:
             self._check_text(cross_attn)
-        if given == takes:
+        if taking(self.variant, given):
             return
         if takes == "text":
             raise ValueError(
@@ -186,8 +203,9 @@ class CogVideoXModel(comfy.model_base.BaseModel):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """The transformer's arguments besides x and the timestep."""
-        self.check_latents(kwargs["noise"].shape)
-        out = {}
+        table: PositionTable = kwargs.get(POSITION_TABLE, "trained")
+        self.check_latents(kwargs["noise"].shape, table)
+        out: dict[str, Any] = {"position_table": comfy.conds.CONDConstant(table)}
         image = self.concat_cond(**kwargs)
         if image is not None:
             out["c_concat"] = comfy.conds.CONDNoiseShape(image)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +12,11 @@ import torch
 from torch import Tensor
 
 from ....cogvideox_core.models.noise import draw_latents
-from ....cogvideox_core.models.shapes import size_advice
 from ....cogvideox_core.models.variants import SamplerName
 from ....cogvideox_core.sampling.guidance import DynamicBy
-from .model import CogVideoXModel, cogvideox_model, given_beside
+from .model import POSITION_TABLE, CogVideoXModel, cogvideox_model, given_beside
 from .model_sampling import check_official, official_table
 from .sampler import OfficialSampler
-
-logger = logging.getLogger("cogvideox")
 
 
 @dataclass(frozen=True)
@@ -75,11 +71,9 @@ def official_sigmas(model: Any, steps: int, denoise: float) -> Tensor:
 
 
 def _check(rules: CogVideoXModel, samples: Tensor, conditionings: list) -> None:
-    """Raises: ValueError if they do not fit the model; what fits and is unusual is logged."""
-    size = rules.check_latents(samples.shape)
-    if advice := size_advice(size, rules.config, rules.variant):
-        logger.warning(advice)
+    """Raises: ValueError if they do not fit the model."""
     for embeds, values in conditionings:
+        rules.check_latents(samples.shape, values.get(POSITION_TABLE, "trained"))
         rules.check_conditioning(embeds, given_beside(values))
 
 

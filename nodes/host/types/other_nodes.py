@@ -50,8 +50,8 @@ class Notices:
     def __init__(self) -> None:
         self._said: set[str] = set()
 
-    def say(self, sentence: str) -> None:
-        """Log a sentence that is new in this run and not empty."""
+    def say(self, sentence: str | None) -> None:
+        """Log a sentence that is new in this run, if it is one."""
         if sentence and sentence not in self._said:
             self._said.add(sentence)
             logger.warning(sentence)

@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 
+from ....cogvideox_core.models.shapes import size_advice
 from .finite import refuse_unfinite
 from .leading_frames import pad_sampling
 from .model_sampling import check_sampling
@@ -29,6 +30,13 @@ def wrap_sampling(patcher: Any) -> None:
         patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, wrapper)
 
 
+def _size_advice(model: Any, shape: tuple[int, ...], model_options: dict[str, Any]) -> str | None:
+    """What to know of the size of latents [B, C, T, h, w] for a CogVideoXModel; context windows are for any length."""
+    if len(shape) != 5 or "context_handler" in model_options:
+        return None
+    return size_advice(model.video_size(shape), model.config, model.variant)
+
+
 def heed_other_nodes(executor: Any, *arguments: Any, **options: Any) -> Any:
     """An OUTER_SAMPLE wrapper: what other nodes put on this MODEL has its effect, or the user reads why not.
 
@@ -37,6 +45,7 @@ def heed_other_nodes(executor: Any, *arguments: Any, **options: Any) -> Any:
     guider, notices = executor.class_obj, Notices()
     patcher, model_options = guider.model_patcher, guider.model_options
     notices.say(check_sampling(patcher.get_model_object("model_sampling"), patcher.model.variant.name))
+    notices.say(_size_advice(patcher.model, arguments[0].shape, model_options))
     take_out_halves(model_options)
     model_options["transformer_options"][NOTICES] = notices  # ComfyUI copies model_options for each run
     return executor(*arguments, **options)

@@ -59,7 +59,10 @@ class HostTransformer(CogVideoXTransformer3D):
     ) -> Tensor:
         options = {**transformer_options, "total_blocks": len(self.transformer_blocks), "block_type": "double"}
         attention = HostAttention(options, text_length=context.shape[1])
-        return super().forward(x, context, timestep, attention=attention, axes=rotary_axes(options))
+        table = extra.get("position_table", "trained")
+        return super().forward(
+            x, context, timestep, attention=attention, axes=rotary_axes(options), position_table=table
+        )
 
     def run_block(
         self,

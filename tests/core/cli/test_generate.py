@@ -387,8 +387,11 @@ def refused(arguments: list[str], message: str, folder: Path, capsys: Captured) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--frames 16", "--frames 16; CogVideoX-5B takes 8n+1 frames up to 49; use 17"),
-        ("--frames 57", "--frames 57"),
+        (
+            "--frames 57",
+            "--frames 57; CogVideoX-5B was trained for up to 49 frames; use 49, or allow longer videos (--any-size)",
+        ),
+        ("--frames 0", "--frames 0; a video has at least 1 frame"),
         ("--frames -7", "--frames -7"),
         ("--height 90", "--height 90; CogVideoX-5B takes multiples of 16 up to 4096; use 96"),
         ("--width 0", "--width 0"),

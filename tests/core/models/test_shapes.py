@@ -9,6 +9,7 @@ import pytest
 from cogvideox_core.models.shapes import (
     LARGEST_SIDE,
     check_size,
+    computed_size,
     default_size,
     latent_frames,
     latent_size,
@@ -49,9 +50,8 @@ def test_sides_grow_by_16_and_frames_by_8_in_every_model() -> None:
 @pytest.mark.parametrize(
     ("size", "told"),
     [
-        (VideoSize(480, 720, 50), "num_frames=50; CogVideoX-5B takes 8n[+]1 frames up to 49; use 49"),
-        (VideoSize(480, 720, 57), "num_frames=57; CogVideoX-5B takes 8n[+]1 frames up to 49; use 49"),
-        (VideoSize(480, 720, 0), "num_frames=0; .* use 1"),
+        (VideoSize(480, 720, 50), "num_frames=50; CogVideoX-5B was trained for up to 49 frames; use 49, or allow"),
+        (VideoSize(480, 720, 0), "num_frames=0; a video has at least 1 frame"),
         (VideoSize(480, 100, 9), "width=100; CogVideoX-5B takes multiples of 16 up to 4096; use 96"),
         (VideoSize(LARGEST_SIDE + 16, 96, 9), "height=4112; .* use 4096"),
     ],
@@ -62,24 +62,48 @@ def test_what_does_not_fit_is_refused_with_what_does(size: VideoSize, told: str)
 
 
 def test_limits_of_training_may_be_lifted_but_not_those_of_arithmetic() -> None:
-    check_size(VideoSize(480, 720, 97), FIRST.transformer, FIRST, allow_any_size=True)
-    with pytest.raises(ValueError, match="num_frames=98"):
-        check_size(VideoSize(480, 720, 98), FIRST.transformer, FIRST, allow_any_size=True)
+    for frames in (97, 98, 129, 145):
+        check_size(VideoSize(480, 720, frames), FIRST.transformer, FIRST, allow_any_size=True)
+    with pytest.raises(ValueError, match="num_frames=-7"):
+        check_size(VideoSize(480, 720, -7), FIRST.transformer, FIRST, allow_any_size=True)
+    with pytest.raises(ValueError, match="width=100"):
+        check_size(VideoSize(480, 100, 97), FIRST.transformer, FIRST, allow_any_size=True)
+
+
+@pytest.mark.parametrize(("asked", "computed"), [(1, 1), (2, 9), (8, 9), (9, 9), (48, 49), (85, 89), (144, 145)])
+def test_any_length_is_computed_as_the_next_that_fits(asked: int, computed: int) -> None:
+    for variant in (FIRST, LATER):
+        config, size = variant.transformer, VideoSize(480, 720, asked)
+        assert computed_size(size, variant.vae) == VideoSize(480, 720, computed)
+        assert latent_size(size, config, variant) == latent_size(VideoSize(480, 720, computed), config, variant)
+
+
+def test_the_length_of_fun_15_may_be_asked_for() -> None:
+    fun = DERIVED["CogVideoX-Fun-V1.5-5B-InP"]
+    check_size(VideoSize(384, 672, 85), fun.transformer, fun)
+    with pytest.raises(ValueError, match="trained for up to 85 frames; use 85"):
+        check_size(VideoSize(384, 672, 86), fun.transformer, fun)
 
 
 def test_a_learned_table_has_one_size() -> None:
     check_size(VideoSize(480, 720, 49), LEARNED.transformer, LEARNED)
-    with pytest.raises(ValueError, match="for 720x480 only; use width 720 and height 480"):
-        check_size(VideoSize(720, 480, 49), LEARNED.transformer, LEARNED, allow_any_size=True)
-    with pytest.raises(ValueError, match="for exactly 49 frames; use 49"):
+    check_size(VideoSize(480, 720, 42), LEARNED.transformer, LEARNED)  # 49 are computed
+    with pytest.raises(ValueError, match="for 720x480 only; use width 720 and height 480, or have the table interpol"):
+        check_size(VideoSize(720, 480, 49), LEARNED.transformer, LEARNED)
+    with pytest.raises(ValueError, match="for exactly 49 frames; use 49, or have the table interpolated"):
         check_size(VideoSize(480, 720, 17), LEARNED.transformer, LEARNED)
-    check_size(VideoSize(480, 720, 17), LEARNED.transformer, LEARNED, allow_any_size=True)
+    for table in ("interpolated", "omitted"):
+        check_size(VideoSize(720, 480, 17), LEARNED.transformer, LEARNED, position_table=table)
+        with pytest.raises(ValueError, match="trained for up to 49"):
+            check_size(VideoSize(720, 480, 57), LEARNED.transformer, LEARNED, position_table=table)
 
 
 def test_advice_only_where_a_model_was_not_trained_at_a_size() -> None:
     assert size_advice(VideoSize(480, 720, 49), FIRST.transformer, FIRST) is None
     told = size_advice(VideoSize(720, 480, 49), FIRST.transformer, FIRST)
     assert told == "480x720 is not the size CogVideoX-5B was trained at (720x480); the picture may suffer"
+    told = size_advice(VideoSize(480, 720, 57), FIRST.transformer, FIRST)
+    assert told is not None and told.startswith("57 frames are more than the 49 that CogVideoX-5B was trained for")
     assert size_advice(VideoSize(1360, 768, 81), ANY_SHAPE.transformer, ANY_SHAPE) is None
     assert size_advice(VideoSize(768, 768, 81), ANY_SHAPE.transformer, ANY_SHAPE) is None
     assert size_advice(VideoSize(512, 768, 81), ANY_SHAPE.transformer, ANY_SHAPE) is not None

@@ -19,7 +19,8 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
-from cogvideox_core import Progress, Request, Tiling, load_pipeline
+from cogvideox_core import CogVideoXPipeline as Pipeline
+from cogvideox_core import Progress, Request, Tiling, load_pipeline, load_transformer
 from cogvideox_core.sampling.loop import denoise
 from cogvideox_core.sampling.predictor import Conditions, TransformerPredictor
 from cogvideox_core.sampling.samplers import make_sampler
@@ -353,6 +354,100 @@ def test_float16_runs_wider_on_a_cpu(checkpoint: Checkpoint, monkeypatch: pytest
     monkeypatch.setattr("cogvideox_core.pipeline.folder._SMALL", 1000)  # parameters: now it is a large model
     assert load_pipeline(folder, device="cpu").dtype == torch.bfloat16
     assert load_pipeline(folder, device="cpu", dtype="float16").dtype == torch.float16
+
+
+# --- Lengths and sizes that a model was not trained at ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["CogVideoX-5B", "CogVideoX1.5-5B-I2V"])
+def test_a_video_of_any_length_is_the_beginning_of_the_next_that_fits(runs: Callable[[str], Runs], kind: str) -> None:
+    ours = runs(kind).ours
+    whole = ours(**request(kind, num_frames=17), generator=seeded())
+    for frames in (16, 12):
+        chunks = list(ours.stream(Request(**request(kind, num_frames=frames), generator=seeded())))
+        assert torch.equal(torch.cat(chunks, dim=2), whole[:, :, :frames])
+    latents = ours(**request(kind, num_frames=12), generator=seeded(), output_type="latent")
+    assert latents.shape[2] == 5 + (kind == "CogVideoX1.5-5B-I2V")
+
+
+def test_a_given_video_of_any_length_ends_with_its_last_frame(runs: Callable[[str], Runs]) -> None:
+    ours, given = runs("CogVideoX-5B").ours, clip(12)
+    common = request("CogVideoX-5B", strength=0.5)
+    made = ours(**common, video=given, generator=seeded())
+    assert made.shape[2] == 12
+    longer = ours(**common, video=given + given[-1:] * 5, generator=seeded())
+    assert torch.equal(made, longer[:, :, :12])
+
+
+def test_a_last_image_is_not_cut_off(runs: Callable[[str], Runs]) -> None:
+    ours = runs("CogVideoX1.5-5B-I2V").ours
+    with pytest.raises(ValueError, match="num_frames=12 with a last image, .* last of the 17 .*; use 9 or 17"):
+        ours(**request("CogVideoX1.5-5B-I2V", last_image=picture(shift=2), num_frames=12))
+
+
+WITHOUT_TABLE = dict(use_learned_positional_embeddings=False)
+OTHER_SIZE = dict(height=64, width=32, num_frames=9)
+
+
+@SAMPLERS
+def test_image_to_video_without_a_table_equals_the_reference_at_every_size(
+    checkpoint: Checkpoint, sampler: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fine-tune of 5B-I2V: built like a control model, and the folder's pipeline says what it is."""
+    runs = Runs(checkpoint("CogVideoX-5B-I2V", transformer=WITHOUT_TABLE))
+    assert runs.ours.variant.conditioning == "image"
+    for size in (OTHER_SIZE, dict(height=32, width=48, num_frames=17)):
+        more = request("CogVideoX-5B-I2V", image=picture(size["width"], size["height"]), **size)
+        runs.assert_alike(IMAGE, sampler, f"without a table, {sampler}, {size}", **more)
+
+
+def test_a_bare_model_is_given_what_the_request_gives(runs: Callable[[str], Runs], checkpoint: Checkpoint) -> None:
+    folder = checkpoint("CogVideoX-5B-I2V", transformer=WITHOUT_TABLE)
+    whole = load_pipeline(folder, device="cpu")
+    transformer = load_transformer(folder / "transformer" / "diffusion_pytorch_model.safetensors", dtype="float32")
+    assert transformer.variant is not None and transformer.variant.conditioning == "control"
+    bare = Pipeline(transformer, whole.vae, whole.text_encoder, transformer.variant)
+    asked = request("CogVideoX-5B-I2V", num_frames=9)
+    assert torch.equal(bare(**asked, generator=seeded()), whole(**asked, generator=seeded()))
+    with pytest.raises(ValueError, match="makes a video from another one"):
+        bare(**request("CogVideoX-5B", num_frames=9))
+
+
+@pytest.mark.parametrize("table", ["omitted", "interpolated"])
+def test_a_learned_table_at_another_size_equals_the_reference_with_such_a_table(
+    checkpoint: Checkpoint, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = checkpoint("CogVideoX-5B-I2V", transformer=TABLE)
+    runs = Runs(folder)
+    reference = runs.loaded.components["transformer"]
+    embed, config = reference.patch_embed, runs.ours.transformer.config
+    if table == "omitted":
+        embed.use_learned_positional_embeddings = False
+        embed.use_positional_embeddings = False
+    else:
+        rows = embed.pos_embedding[0].detach()
+        text, cells = rows[:226], rows[226:].unflatten(0, config.training_grid)[:3]  # of nine frames, by cell
+        embed.pos_embedding = torch.cat([text, torch.stack([bilinear(one, 4, 2) for one in cells]).flatten(0, 2)])[None]
+        embed.sample_height, embed.sample_width = 8, 4
+    more = request("CogVideoX-5B-I2V", image=picture(32, 64), **OTHER_SIZE)
+    theirs = runs.reference(IMAGE, "ddim", **more, generator=seeded())
+    ours = runs.run_ours("ddim", **more, generator=seeded(), position_table=table)
+    for mine, reference in zip(ours, theirs, strict=True):
+        assert_parity(mine, reference, BOUND, f"run with the table {table}")
+    assert "32x64 is not the size CogVideoX-5B-I2V was trained at (48x32)" in caplog.text
+    if table == "interpolated":
+        _, allowed = runs.run_ours("ddim", **more, generator=seeded(), allow_any_size=True)
+        assert torch.equal(allowed, ours[1])
+
+
+def bilinear(picture: Tensor, height: int, width: int) -> Tensor:
+    """[H, W, D] at another size [height, width, D], by the formula: weights fall off linearly around each centre."""
+    for axis, size in ((0, height), (1, width)):
+        length = picture.shape[axis]
+        centres = ((torch.arange(size) + 0.5) * length / size - 0.5).clamp(0, length - 1)
+        weights = (1 - (centres[:, None] - torch.arange(length)).abs()).clamp(min=0)
+        picture = torch.tensordot(weights.to(picture), picture, dims=([1], [axis])).movedim(0, axis)
+    return picture
 
 
 def test_blended_tiles_are_those_of_the_vae(checkpoint: Checkpoint) -> None:

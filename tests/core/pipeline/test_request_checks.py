@@ -24,9 +24,9 @@ def refused(sentence: str, *, variant: Any = T2V, **request: Any) -> None:
 @pytest.mark.parametrize(
     ("size", "sentence"),
     [
-        ({"num_frames": 50}, r"num_frames=50; CogVideoX-5B takes 8n\+1 frames up to 49; use 49"),
-        ({"num_frames": 0}, "num_frames=0; .*; use 1"),
-        ({"num_frames": 57}, "num_frames=57; .* up to 49; use 49"),
+        ({"num_frames": 50}, "num_frames=50; CogVideoX-5B was trained for up to 49 frames; use 49, or allow longer"),
+        ({"num_frames": 0}, "num_frames=0; a video has at least 1 frame"),
+        ({"position_table": "none"}, "position_table='none'; there are 'trained', 'interpolated', 'omitted'"),
         ({"num_frames": 9.0}, "num_frames=9.0; it is a whole number"),
         ({"height": 488}, "height=488; CogVideoX-5B takes multiples of 16 up to 4096; use 48[08]|496"),
         ({"width": 0}, "width=0; .*; use 16"),

@@ -12,7 +12,7 @@ import torch
 from cogvideox_core.models.config import TransformerConfig, VAEConfig
 from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
-from cogvideox_core.models.variants import DERIVED, VARIANTS
+from cogvideox_core.models.variants import DERIVED, VARIANTS, rows_like, taking
 from cogvideox_core.weights.detect import find_variant, transformer_config, vae_config
 from cogvideox_core.weights.errors import CheckpointError
 
@@ -117,9 +117,18 @@ def test_a_derived_model_finds_its_row_by_its_shapes_alone(name: str) -> None:
     row = DERIVED[name]
     model = CogVideoXTransformer3D(row.transformer, device="meta")
     found = transformer_config(shapes_of(model))
-    assert find_variant(found) is row and found.in_channels == row.transformer.in_channels
+    assert found.in_channels == row.transformer.in_channels
+    assert find_variant(found) is rows_like(found)[0]
+    assert taking(find_variant(found), row.conditioning) == replace(row, or_conditioning=None)
     if name in DERIVED_PARAMETERS:
         assert sum(parameter.numel() for parameter in model.parameters()) == DERIVED_PARAMETERS[name]
+
+
+def test_only_one_build_is_of_two_models() -> None:
+    several = [[row.name for row in rows_like(row.transformer)] for row in (*VARIANTS.values(), *DERIVED.values())]
+    assert {tuple(names) for names in several if len(names) > 1} == {
+        ("CogVideoX-Fun-5B-Control", "CogVideoX-5B-I2V without its position table")
+    }
 
 
 def test_a_derived_model_takes_what_its_channels_are_for() -> None:
