@@ -84,30 +84,14 @@ class CogVideoXImageToVideo(io.ComfyNode):
                 io.Image.Input("end_image", optional=True, tooltip="The last frame; leave empty for a free ending."),
                 *size_inputs(),
                 _fit_input(),
-                io.Combo.Input(
-                    "image_scale",
-                    options=["diffusers", "sat", "scaled"],
-                    default="diffusers",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Scale of the image latents of CogVideoX1.5, where published codes disagree: diffusers "
-                    "(z / 0.7), SAT (z), or 0.7 z as most fine-tuning code trains. No effect on 5B-I2V.",
-                ),
+                _image_scale_input(),
                 io.Model.Input(
                     "model",
                     optional=True,
                     tooltip="For a CogVideoX-Fun InP model: the model. It gets the images as the known frames of a "
                     "masked video. The I2V models need no link.",
                 ),
-                io.Combo.Input(
-                    "position_table",
-                    options=list(get_args(PositionTable)),
-                    default="trained",
-                    optional=True,
-                    advanced=True,
-                    tooltip="5B-I2V at other sizes and lengths than 720x480 and 49 frames: its learned position table "
-                    "interpolated, or omitted as many LoRAs and fine-tunes were trained. No effect on other models.",
-                ),
+                _position_table_input(),
             ],
             outputs=_conditioning_outputs("the images"),
             search_aliases=[
@@ -262,6 +246,30 @@ def _fit_input():
         optional=True,
         tooltip="Frames of another aspect ratio than width and height: stop with an error, keep their middle, or "
         "distort them.",
+    )
+
+
+def _image_scale_input():
+    return io.Combo.Input(
+        "image_scale",
+        options=["diffusers", "sat", "scaled"],
+        default="diffusers",
+        optional=True,
+        advanced=True,
+        tooltip="Scale of the image latents of CogVideoX1.5, where published codes disagree: diffusers (z / 0.7), SAT "
+        "(z), or 0.7 z as most fine-tuning code trains. No effect on 5B-I2V.",
+    )
+
+
+def _position_table_input():
+    return io.Combo.Input(
+        "position_table",
+        options=list(get_args(PositionTable)),
+        default="trained",
+        optional=True,
+        advanced=True,
+        tooltip="5B-I2V at other sizes and lengths than 720x480 and 49 frames: its learned position table "
+        "interpolated, or omitted as many LoRAs and fine-tunes were trained. No effect on other models.",
     )
 
 

@@ -205,7 +205,12 @@ MUTATIONS = [
     Mutation(f"{CORE}/models/vae/upsample_conv.py", "[first, middle + last]", "[first, middle]", VAE),
     Mutation(f"{CORE}/models/transformer/adaln_table.py", "norm.linear = layer", "pass", MODULATION),
     Mutation(f"{CORE}/models/transformer/model.py", "OFS = 2.0", "OFS = 1.0", TRANSFORMER),
-    Mutation(f"{CORE}/models/transformer/model.py", "text = text + table[:, :length]", "pass", TRANSFORMER),
+    Mutation(
+        f"{CORE}/models/transformer/model.py",
+        "text = text + table[:, : config.max_text_seq_length]",
+        "pass",
+        TRANSFORMER,
+    ),
     Mutation(
         f"{CORE}/models/transformer/model.py",
         "permute(0, 2, 4, 6, 1, 3, 5, 7)",

@@ -61,8 +61,8 @@ def test_the_table_of_troubles_quotes_what_the_code_says():
 @pytest.mark.parametrize(
     "sentence",
     [
-        "length=50; CogVideoX takes 8n+1 frames; use 49",
-        "length=50; CogVideoX takes 8n+1 frames",
+        "num_frames=57; CogVideoX-5B was trained for up to 49 frames; use 49, or allow longer videos (allow_any_size)",
+        "length=9001; CogVideoX takes 1 to 1025 frames",
         "x.safetensors is a Wan model, not a CogVideoX transformer",
         "x.safetensors is a Wan model, not a CogVideoX VAE; ComfyUI's Load Diffusion Model opens it, for its own nodes",
     ],
@@ -75,8 +75,8 @@ def test_a_sentence_the_code_says_is_known(sentence: str):
     "sentence",
     [
         "length=50 is a bad number of frames for this model; try 49",
-        "length=50; CogVideoX takes 8n+1 frames; take 49",
-        "length=50; CogVideoX takes 8n+1",
+        "length=9001; CogVideoX takes 1 to 1025 frames; take 49",
+        "length=9001; CogVideoX takes 1 to",
         "x.safetensors is a Wan model, not a CogVideoX VAE; give another one",
         "x.safetensors is a Flan model, not a CogVideoX VAE",
         "CogVideoX takes frames",

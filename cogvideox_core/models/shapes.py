@@ -24,6 +24,12 @@ def computed_size(size: VideoSize, vae: VAEConfig) -> VideoSize:
     return replace(size, num_frames=size.num_frames + (1 - size.num_frames) % frame_group(vae))
 
 
+def nearest_computed(num_frames: int, vae: VAEConfig) -> list[int]:
+    """The lengths 8n+1 around a length, of videos with more than one frame."""
+    above = computed_size(VideoSize(0, 0, num_frames), vae).num_frames
+    return [length for length in (above - frame_group(vae), above) if length > 1]
+
+
 def frame_group(vae: VAEConfig) -> int:
     """Frames that are computed together: 8, two latent frames."""
     return 2 * vae.temporal_compression_ratio

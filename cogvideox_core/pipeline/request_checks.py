@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..models.config import PositionTable, TransformerConfig, VAEConfig
-from ..models.shapes import VideoSize, check_size, computed_size, frame_group, latent_size
+from ..models.shapes import VideoSize, check_size, latent_size, nearest_computed
 from ..models.vae.memory_plan import TilingChoice
 from ..models.variants import Variant, taking
 from ..sampling.guidance import DynamicBy
@@ -90,7 +90,7 @@ def _check_pictures(request: Request, size: VideoSize, config: TransformerConfig
             "an image-to-video model"
         )
     if request.last_image is not None:
-        check_last_image(size, variant.vae)
+        _check_last_image(size.num_frames, variant.vae)
     if request.video is not None and request.latents is not None:
         raise ValueError("video and latents are both a place to start from; give one of the two")
     if request.video is not None and frame_count(request.video) < size.num_frames:
@@ -107,16 +107,15 @@ def _check_pictures(request: Request, size: VideoSize, config: TransformerConfig
             check_aspect(picture, size, request.image_fit)
 
 
-def check_last_image(size: VideoSize, vae: VAEConfig) -> None:
-    """Raises: ValueError for a length whose last computed frame, which is the last image, would be cut off."""
-    computed, group = computed_size(size, vae).num_frames, frame_group(vae)
-    if size.num_frames == 1:
+def _check_last_image(num_frames: int, vae: VAEConfig) -> None:
+    """Refuse a length whose last computed frame, which is the last image, would be cut off."""
+    if num_frames == 1:
         raise ValueError("num_frames=1 with a last image; a video from first to last image takes at least 9 frames")
-    if size.num_frames != computed:
-        shorter = f"{computed - group} or " if computed > group + 1 else ""
+    nearest = nearest_computed(num_frames, vae)
+    if num_frames not in nearest:
         raise ValueError(
-            f"num_frames={size.num_frames} with a last image, which is the last of the {computed} frames that are "
-            f"computed and would be cut off; use {shorter}{computed}"
+            f"num_frames={num_frames} with a last image, which is the last of the {nearest[-1]} frames that are "
+            f"computed and would be cut off; use {' or '.join(map(str, nearest))}"
         )
 
 

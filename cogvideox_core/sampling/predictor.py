@@ -14,6 +14,7 @@ from ..models.config import PositionTable
 from ..models.transformer.adaln_table import tabulated
 from ..models.transformer.attention import Attention
 from ..models.transformer.model import CogVideoXTransformer3D
+from ..models.transformer.positions import Positions
 from .approximation import EXACT, ApproximateRun, Approximation, approximate
 from .finite import check_finite
 from .guidance import Guidance, guide
@@ -70,7 +71,7 @@ class TransformerPredictor:
         self.split = split
         self.dtype = conditions.prompt_embeds.dtype
         self.image_latents = conditions.image_latents
-        self.position_table: PositionTable = conditions.position_table
+        self.positions = Positions(table=conditions.position_table)
         self.embeds = [conditions.prompt_embeds]
         if self.guidance.active:
             assert conditions.negative_prompt_embeds is not None
@@ -140,7 +141,7 @@ class TransformerPredictor:
             rows = torch.cat(batch)
             timesteps = torch.full((len(rows),), timestep, device=rows.device)
             repeated = model_input.repeat(len(batch), 1, 1, 1, 1)
-            options: dict[str, Any] = {"attention": self.attention, "position_table": self.position_table}
+            options: dict[str, Any] = {"attention": self.attention, "positions": self.positions}
             v_pred = self.transformer(repeated, rows, timesteps, **options).float()
             v_preds += v_pred.chunk(len(batch))[::-1]
         return v_preds

@@ -15,7 +15,7 @@ from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline
 from torch import Tensor
 
 from cogvideox_core import load_text_encoder
-from cogvideox_core.models.transformer.positions import Axis
+from cogvideox_core.models.transformer.positions import Axis, Positions
 from tests.support.core_runs import STEPS, run_core
 from tests.support.graphs import (
     HEIGHT,
@@ -137,7 +137,7 @@ def test_scale_rope_moves_the_rotary_positions(host: Host, core: Callable, kind:
     pipeline = core(kind)
     plain = run_core(pipeline)
     whole = pipeline.transformer.forward
-    pipeline.transformer.forward = partial(whole, axes=CORE_AXES)
+    pipeline.transformer.forward = partial(whole, positions=Positions(CORE_AXES))
     try:
         expected = run_core(pipeline)
     finally:

@@ -24,7 +24,18 @@ from ..config import PositionTable, TransformerConfig
 from ..variants import Variant
 from .attention import AttentionFn, sdpa
 from .block_ops import Packing, gated, modulated, normed_heads, per_token
-from .positions import TRAINED_AXES, Grid, Rotary, RotaryAxes, rotary_table, sincos_table, table_at, timestep_embedding
+from .positions import (
+    AS_TRAINED,
+    TRAINED_AXES,
+    Grid,
+    Positions,
+    Rotary,
+    RotaryAxes,
+    rotary_table,
+    sincos_table,
+    table_at,
+    timestep_embedding,
+)
 
 OFS = 2.0  # the only offset CogVideoX1.5-I2V was trained with; SAT and diffusers fix the same constant
 
@@ -277,8 +288,7 @@ class CogVideoXTransformer3D(nn.Module):
         ofs: Tensor | None = None,
         *,
         attention: AttentionFn = sdpa,
-        axes: RotaryAxes = TRAINED_AXES,
-        position_table: PositionTable = "trained",
+        positions: Positions = AS_TRAINED,
     ) -> Tensor:
         """Predicted v.
 
@@ -287,15 +297,14 @@ class CogVideoXTransformer3D(nn.Module):
             prompt_embeds: [B, L, text_embed_dim].
             timestep: [B], 0 to 999.
             ofs: [B] or [1]; None means 2.0 where the model has an offset, and is ignored where it has none.
-            axes: changes to the rotary positions; ignored where the model has none.
-            position_table: what becomes of a learned table; ignored where the model has none.
+            positions: changes to them.
         Returns: [B, out_channels, T, H, W] in the dtype of latents.
         Raises: ValueError if a shape does not fit the model.
         """
-        grid = self.token_grid(latents, prompt_embeds, position_table)
+        grid = self.token_grid(latents, prompt_embeds, positions.table)
         temb = self.embed_time(timestep, ofs, latents)
-        video, text = self.patch_embed(latents, prompt_embeds, grid, position_table)
-        rotary = self.rotary(grid, text.shape[1], latents.device, axes)
+        video, text = self.patch_embed(latents, prompt_embeds, grid, positions.table)
+        rotary = self.rotary(grid, text.shape[1], latents.device, positions.axes)
         for index in range(len(self.transformer_blocks)):
             video, text = self.run_block(index, video, text, temb, rotary, attention)
         tokens = self.proj_out(self.norm_out(self.norm_final(video), temb))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config import TransformerConfig
+from ..config import PositionTable, TransformerConfig
 
 Grid = tuple[int, int, int]
 Rotary = tuple[Tensor, Tensor]
@@ -36,6 +36,21 @@ RotaryAxes = tuple[Axis, Axis, Axis]
 """Time, rows, columns."""
 
 TRAINED_AXES: RotaryAxes = (Axis(), Axis(), Axis())
+
+
+class Positions(NamedTuple):
+    """What is changed about positions, in a run, against those the model was trained with.
+
+    Attributes:
+        axes: the rotary ones; ignored where the model has none.
+        table: what becomes of a learned table; ignored where the model has none.
+    """
+
+    axes: RotaryAxes = TRAINED_AXES
+    table: PositionTable = "trained"
+
+
+AS_TRAINED = Positions()
 
 _THETA = 10000.0
 

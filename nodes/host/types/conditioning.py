@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from ....cogvideox_core.models.config import PositionTable
-from ....cogvideox_core.models.shapes import LatentSize, VideoSize, check_size, computed_size, latent_size
+from ....cogvideox_core.models.shapes import (
+    LatentSize,
+    VideoSize,
+    check_size,
+    computed_size,
+    latent_size,
+    nearest_computed,
+)
 from ....cogvideox_core.models.variants import Conditioning
 from ....cogvideox_core.pipeline.conditioning import (
     Fit,
@@ -26,7 +33,6 @@ from ....cogvideox_core.pipeline.conditioning import (
     quadmask_videos,
     video_pixels,
 )
-from ....cogvideox_core.pipeline.request_checks import check_last_image
 from .lengths import with_length
 from .model import POSITION_TABLE, cogvideox_model
 from .vae import CogVideoXVAE, cogvideox_vae
@@ -91,7 +97,7 @@ def image_condition(vae: Any, start: Tensor, end: Tensor | None, target: Target,
     """
     vae, length = cogvideox_vae(vae), target.size.num_frames
     if end is not None:
-        _check_end(vae, target.size)
+        _check_end(vae, length)
     first = _encode_image(vae, start, target)
     last = None if end is None else _encode_image(vae, end, target)
     latents = image_latents(first, last, _clip_size(vae, target.size))
@@ -191,10 +197,13 @@ def _computed(vae: CogVideoXVAE, size: VideoSize) -> VideoSize:
     return computed_size(size, vae.first_stage_model.config)
 
 
-def _check_end(vae: CogVideoXVAE, size: VideoSize) -> None:
-    """The core's sentence on a last image that would be cut off, with the names of the node's inputs."""
-    try:
-        check_last_image(size, vae.first_stage_model.config)
-    except ValueError as error:
-        sentence = str(error).replace("num_frames", "length").replace("a last image", "an end image")
-        raise ValueError(sentence) from None
+def _check_end(vae: CogVideoXVAE, length: int) -> None:
+    """Refuse a length whose last computed frame, which is the end image, would be cut off."""
+    if length == 1:
+        raise ValueError("length=1 with an end image; a video from start to end takes at least 9 frames")
+    nearest = nearest_computed(length, vae.first_stage_model.config)
+    if length not in nearest:
+        raise ValueError(
+            f"length={length} with an end image, which is the last of the {nearest[-1]} frames that are computed and "
+            f"would be cut off; use {' or '.join(map(str, nearest))}"
+        )

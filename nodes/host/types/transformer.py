@@ -14,7 +14,7 @@ from torch import Tensor
 from ....cogvideox_core.kernels.cpu_attention import is_default, onednn_attention
 from ....cogvideox_core.models.transformer.attention import AttentionFn, values_only
 from ....cogvideox_core.models.transformer.model import CogVideoXTransformer3D
-from ....cogvideox_core.models.transformer.positions import Rotary
+from ....cogvideox_core.models.transformer.positions import Positions, Rotary
 from .kernel_weights import with_kernel_weights
 from .other_nodes import VALUES_ONLY, rotary_axes
 
@@ -59,10 +59,8 @@ class HostTransformer(CogVideoXTransformer3D):
     ) -> Tensor:
         options = {**transformer_options, "total_blocks": len(self.transformer_blocks), "block_type": "double"}
         attention = HostAttention(options, text_length=context.shape[1])
-        table = extra.get("position_table", "trained")
-        return super().forward(
-            x, context, timestep, attention=attention, axes=rotary_axes(options), position_table=table
-        )
+        positions = Positions(rotary_axes(options), extra.get("position_table", "trained"))
+        return super().forward(x, context, timestep, attention=attention, positions=positions)
 
     def run_block(
         self,

@@ -14,7 +14,7 @@ from torch import Tensor
 from cogvideox_core.models.config import TransformerConfig
 from cogvideox_core.models.transformer.attention import sdpa, values_only
 from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
-from cogvideox_core.models.transformer.positions import Axis, rotary_table
+from cogvideox_core.models.transformer.positions import Axis, Positions, rotary_table
 from tests.support.checkpoints import OFFICIAL, random_transformer, toy_transformer_config
 from tests.support.parity import assert_parity, relative_difference
 
@@ -107,7 +107,7 @@ def test_moved_rotary_axes_equal_the_reference_with_a_table_of_those_positions(
     table = [part.repeat_interleave(2, dim=-1) for part in rotary_table(grid, pair.config, axes=axes)]
     t, frames_first = torch.tensor([500]), latents.transpose(1, 2)
     with torch.no_grad():
-        ours = pair.ours(latents, embeds, t, axes=axes)
+        ours = pair.ours(latents, embeds, t, positions=Positions(axes))
         options = dict(image_rotary_emb=table, return_dict=False)
         offset = None if pair.config.ofs_embed_dim is None else torch.full((1,), 2.0)
         expected = pair.reference(frames_first, embeds, t, ofs=offset, **options)[0].transpose(1, 2)
