@@ -33,6 +33,10 @@ if TYPE_CHECKING:  # what tests of the core alone need not have installed
 
 pytest.register_assert_rewrite("tests.support.browser")  # so that a failing Canvas.check() shows its lists
 
+os.environ.setdefault(
+    "COGVIDEOX_MEASURE", "off"
+)  # numbers that depend on which library was faster just now are no test
+
 PROBES = Path(__file__).parent / "host_probes"
 
 

@@ -1,24 +1,28 @@
 """Attention on a CPU by blocks of queries, whose products oneDNN computes.
 
-PyTorch's own kernel multiplies by MKL, piece by piece; on the AMD processor this was measured on, this one takes about
-0.6 of its time (docs/performance-cpu.md). Both compute scores and softmax in float32, so they differ by rounding only.
+PyTorch's own kernel multiplies by MKL, piece by piece. Which is the faster one is measured: this one took 0.6 of the
+time of PyTorch's on one AMD processor and 1.2 on another (docs/cpu.md). Both compute scores and softmax in float32, so
+they differ by rounding only.
 """
 
 from __future__ import annotations
 
 import math
 import platform
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .choices import Ways, fastest
 from .gradients import needs_gradients
 from .torch_symbols import constant_when_compiled, cpu_has, has_onednn_linear, onednn_linear
 
 SHORTEST = 768  # tokens; for fewer, Python between the blocks takes longer than is saved
 _ROWS, _FEWEST_ROWS = 512, 64  # queries of a block
 _SCORES = 1 << 22  # scores of a block, 16 MiB: more would not stay in a cache
+_EXAMPLE = 2048  # tokens
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -29,14 +33,25 @@ def is_available() -> bool:
 
 @constant_when_compiled
 def is_default(dtype: torch.dtype) -> bool:
-    """Whether "auto" means this attention for q, k, v of a dtype.
+    """Whether "auto" means this attention for q, k, v of a dtype: where it is the faster one.
 
-    In 16 bits PyTorch's own kernel uses Intel's AMX, which this does not. Where PyTorch cannot say whether there is
-    AMX, its own kernel is used.
+    Where nothing is measured, it is but in 16 bits with Intel's AMX, which PyTorch's own kernel uses and this does not;
+    a PyTorch that cannot say whether there is AMX counts as one that has it.
     """
     if dtype not in _DTYPES or not is_available():
         return False
-    return dtype == torch.float32 or not cpu_has("amx_tile", if_unknown=True)
+    usual = dtype == torch.float32 or not cpu_has("amx_tile", if_unknown=True)
+    operation = f"attention in {str(dtype).removeprefix('torch.')}"
+    return fastest(operation, partial(_ways, dtype), "onednn" if usual else "pytorch") == "onednn"
+
+
+def _ways(dtype: torch.dtype) -> Ways:
+    """This attention and PyTorch's own, on one head of an example."""
+    q, k, v = torch.randn(3, 1, 1, _EXAMPLE, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return {
+        "onednn": partial(onednn_attention, q, k, v),
+        "pytorch": lambda: F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2),
+    }
 
 
 def onednn_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -19,10 +19,12 @@ with four products in place of six. `_TAPS` makes the factors of the weights, `_
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from ...kernels.choices import Ways, fastest
 from ...kernels.torch_symbols import onednn_conv3d
 from .bands import Sized, empty
 
@@ -30,16 +32,33 @@ _TAPS = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 
 """Three taps of a direction to the four factors that its products take."""
 _FRAMES, _ROWS = 2, 3  # dimensions
 _WIDE = 40.0  # c c' / (c + c'): at widths of 64 and 64 both ways took the same time, at 128 this one two thirds
+_EXAMPLE = 4, 18, 48  # frames and rows with their padding, and columns
 _LARGE = 2048  # cells of a map: in smaller ones it takes longer to transform the weights than it saves
 
 
 def is_worth_it(x: Sized, out_channels: int, channels: int, cells: int) -> bool:
-    """Whether a convolution of x [...] is faster in this way; of x only dtype and device count.
+    """Whether a convolution of x [...] is faster in this way; of x only dtype and device count. Of wide layers it is
+    measured, as on shared cores the many sums cost more than the products save.
 
     Args: cells: T * H * W of the map that x is a band of.
     """
     wide = channels * out_channels > _WIDE * (channels + out_channels)
-    return x.device.type == "cpu" and x.dtype == torch.float32 and wide and cells > _LARGE
+    if not (x.device.type == "cpu" and x.dtype == torch.float32 and wide and cells > _LARGE):
+        return False
+    operation = f"convolutions of {channels} to {out_channels} channels"
+    return fastest(operation, partial(_ways, out_channels, channels), "winograd") == "winograd"
+
+
+def _ways(out_channels: int, channels: int) -> Ways:
+    """This algorithm and the direct one, on a small map."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, channels, *_EXAMPLE, generator=generator).to(memory_format=torch.channels_last_3d)
+    weight, bias = torch.randn(out_channels, channels, 3, 3, 3, generator=generator), torch.zeros(out_channels)
+    transformed = transformed_weight(weight)
+    return {
+        "winograd": partial(winograd_conv, x, weight, bias, transformed),
+        "direct": partial(onednn_conv3d, x, weight, bias),
+    }
 
 
 def working_bytes(out_channels: int, channels: int, frames: int, rows: int, columns: int) -> int:
