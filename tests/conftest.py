@@ -33,9 +33,7 @@ if TYPE_CHECKING:  # what tests of the core alone need not have installed
 
 pytest.register_assert_rewrite("tests.support.browser")  # so that a failing Canvas.check() shows its lists
 
-os.environ.setdefault(
-    "COGVIDEOX_MEASURE", "off"
-)  # numbers that depend on which library was faster just now are no test
+os.environ.setdefault("COGVIDEOX_MEASURE", "off")  # no test's numbers depend on which library was faster just now
 
 PROBES = Path(__file__).parent / "host_probes"
 

@@ -36,6 +36,7 @@ class Mutation(NamedTuple):
 TRANSFORMER = "tests/core/models/transformer/test_model.py"
 SHAPES = "tests/core/models/test_shapes.py"
 LENGTHS = "tests/nodes/test_lengths.py"
+CHOICES = "tests/core/kernels/test_choices.py"
 CONFIG = "tests/core/models/test_config.py"
 POSITIONS = "tests/core/models/transformer/test_positions.py"
 LAYERS = "tests/core/kernels/test_layers.py"
@@ -227,6 +228,8 @@ MUTATIONS = [
         f"{CORE}/models/transformer/positions.py", "def rotary_table(", "@lru_cache\ndef rotary_table(", POSITIONS
     ),
     Mutation(f"{CORE}/models/transformer/adaln_table.py", "transformer.kept_rotary = {}", "pass", POSITIONS),
+    Mutation(f"{CORE}/kernels/choices.py", "_CLEARLY * times[default]", "2 * times[default]", CHOICES),
+    Mutation(f"{CORE}/kernels/layers.py", '"onednn") == "onednn"', '"onednn") != ""', CHOICES),
     Mutation(f"{CORE}/models/config.py", "prod(self.training_grid)", "1", CONFIG),
     Mutation(f"{CORE}/models/shapes.py", "(1 - size.num_frames) % frame_group(vae)", "0", SHAPES),
     Mutation(f"{CORE}/models/transformer/positions.py", "[:, : grid[0]]  # [1, T, H, W, D]", "", RUNS),

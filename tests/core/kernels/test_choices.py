@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,11 @@ from tests.support.parity import assert_parity
 
 
 @pytest.fixture(autouse=True)
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring is on, nothing is known, and what is kept goes to a folder of this test's."""
     monkeypatch.setenv(choices.CACHE, str(tmp_path / "cache"))
     monkeypatch.delenv(choices.MEASURE, raising=False)
     monkeypatch.setattr(choices, "_chosen", {})
-    yield
 
 
 def ways(**seconds: float) -> Callable[[], choices.Ways]:
