@@ -25,12 +25,13 @@ from ..models.shapes import default_size
 from ..models.variants import VARIANTS, Variant
 from ..pipeline.folder import ModelFolder, default_device
 from ..pipeline.memory import free_memory
-from ..weights.diffusers_folder import pipeline_folder
+from ..weights.diffusers_folder import component_path, pipeline_folder
 from ..weights.dtypes import named_dtype
 from ..weights.errors import CheckpointError
 from ..weights.files import ENDINGS
 from ..weights.inspect import Inspection, inspect, report
 from ..weights.load import read_transformer
+from ..weights.places.names import locate
 from ..weights.recognize import COMPONENTS
 from ..weights.t5 import load_text_encoder
 from .short_runs import GUIDANCE, SMALL, STEPS, Job, Sampled, sample, sample_with_diffusers, try_once
@@ -135,7 +136,7 @@ def check_weights(
 
     Raises: CheckpointError for what does not open; ValueError for a device that is not there.
     """
-    path = Path(path)
+    path = locate(path)
     if device not in (None, "cpu") and default_device().type != device:
         raise ValueError(f"--device {device}; this machine, or this build of PyTorch, has no such device; use cpu")
     check = Check(path, _opened(path))
@@ -162,7 +163,7 @@ def _is_whole_folder(path: Path) -> bool:
 def _model(path: Path, found: Inspection) -> tuple[TransformerConfig, Variant]:
     """What the transformer is; for a lone VAE or text encoder, which are alike in all models, any of them."""
     if _is_whole_folder(path):
-        folder = ModelFolder.open(path)
+        folder = ModelFolder.open(path, vae=component_path(path, "vae"), needs_text_encoder=False)
         return folder.transformer.config, folder.variant
     if found.what == _TRANSFORMER:
         weights = read_transformer(path)
@@ -211,6 +212,7 @@ def _sample(check: Check, job: Job) -> None:
         return
     how = f"{job.size}, {STEPS} steps, guidance {GUIDANCE:g}, {_name(job.dtype)}"
     how += ", corner of the position table" if job.cuts_table else ""
+    how += "" if _text_encoder(check.inspections) else ", drawn embeddings for want of a text encoder"
     check.how = how
     embeds = _embeddings(check.inspections, job)
     logger.info("ours: %s on %s", how, job.device)
@@ -261,12 +263,22 @@ def _try_component(check: Check, job: Job) -> None:
 
 
 def _embeddings(inspections: list[Inspection], job: Job) -> Tensor:
-    """Embeddings [2, L, D] of a prompt and a negative prompt, from the folder's own text encoder, on the CPU."""
+    """Embeddings [2, L, D] of a prompt and a negative prompt, from the folder's own text encoder, on the CPU.
+
+    For a folder without one they are drawn.
+    """
+    text = _text_encoder(inspections)
+    if text is None:
+        shape = (2, job.config.max_text_seq_length, job.config.text_embed_dim)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(job.dtype)
     logger.info("the text encoder reads two prompts")
-    (text,) = (found for found in inspections if found.what == _TEXT_ENCODER)
     dtype = torch.bfloat16 if "float16" in text.numbers else None  # a CPU has hardly any arithmetic for float16
     encoder = load_text_encoder(job.path, dtype=dtype, max_length=job.config.max_text_seq_length)
     return encoder(_PROMPTS).to(job.dtype)
+
+
+def _text_encoder(inspections: list[Inspection]) -> Inspection | None:
+    return next((found for found in inspections if found.what == _TEXT_ENCODER), None)
 
 
 def _difference(ours: Tensor, reference: Tensor) -> float:

@@ -21,6 +21,7 @@ from ..weights.diffusers_folder import component_path
 from ..weights.dtypes import named_dtype
 from ..weights.inspect import inspect, report
 from ..weights.load import load_vae
+from ..weights.places.names import locate
 
 _SCENES = 64  # of the demo world, where no video is given
 _FRAMES, _SIDE = 49, 256  # of each video: as many frames, and pixels on the short side, as are looked at
@@ -32,7 +33,7 @@ def _add_inspect(parser: ArgumentParser) -> None:
 
 
 def _inspect(options: Namespace) -> str:
-    found = chain.from_iterable(map(inspect, options.paths))
+    found = chain.from_iterable(map(inspect, map(locate, options.paths)))
     return "\n".join(map(report, found))
 
 
@@ -58,7 +59,7 @@ def _convert(options: Namespace) -> str:
                 )
             bar.update(done - bar.n)
 
-        return str(convert(options.source, options.target, options.to, dtype=dtype, progress=progress))
+        return str(convert(locate(options.source), options.target, options.to, dtype=dtype, progress=progress))
 
 
 def _add_fit_preview(parser: ArgumentParser) -> None:
@@ -71,7 +72,7 @@ def _add_fit_preview(parser: ArgumentParser) -> None:
 
 
 def _fit_preview(options: Namespace) -> str:
-    folder = component_path(options.folder, "vae")
+    folder = component_path(locate(options.folder, "vae"), "vae")
     if not folder.is_dir():
         raise ValueError(f"{folder} is a file; give the folder with the VAE's config.json, where they are written")
     vae = load_vae(folder, dtype=torch.float32)

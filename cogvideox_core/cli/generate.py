@@ -24,12 +24,17 @@ from ..models.shapes import VideoSize
 from ..models.variants import Variant
 from ..pipeline.folder import ModelFolder
 from ..pipeline.request import Request
+from ..pipeline.sources import NO_TEXT_ENCODER
 from ..sampling.noise_schedule import NoiseSchedule
 from ..videos.video_io import check_fps, check_writable, read_image, read_video, write_video
 from ..weights.dtypes import named_dtype
 from ..weights.lora import read_lora, weight_shapes
+from ..weights.places.hub_cache import repository_of
+from ..weights.places.names import locate
 from ..weights.quantize import check_method
-from .options import add_arguments
+from .embeddings import read_embeddings
+from .known_models import list_models
+from .options import add_arguments, check_device
 from .progress_bars import ProgressBars
 
 logger = logging.getLogger("cogvideox")
@@ -37,12 +42,17 @@ logger = logging.getLogger("cogvideox")
 _SEEDS = 2**64
 
 
-def make_video(options: Namespace) -> Path:
-    """Make the video that the options ask for. Returns: the file that was written."""
+def make_video(options: Namespace) -> Path | str:
+    """Make the video that the options ask for. Returns: the file that was written; a list of names where one is asked
+    for."""
+    if options.listed:
+        return list_models(options.listed)
     output = check_writable(options.output or _free_name())
     _check_options(options)
     options.seed = _given(options.seed, secrets.randbelow(2**32))
-    folder = ModelFolder.open(options.model or _demo(options))
+    folder = ModelFolder.open(
+        options.model or _demo(options), vae=options.vae, text_encoder=NO_TEXT_ENCODER if options.embeds else options.t5
+    )
     request, fps = _request(options, folder.variant)
     size = request.check(folder.transformer.config, folder.variant)
     shapes = weight_shapes(folder.transformer.state_dict)
@@ -82,24 +92,15 @@ def _check_options(options: Namespace) -> None:
         named_dtype(options.dtype)
     check_method(options.quantize)
     if options.device is not None:
-        _check_device(options.device)
+        check_device(options.device)
     if options.seed is not None and not 0 <= options.seed < _SEEDS:
         raise ValueError(f"--seed {options.seed}; a seed is a whole number from 0 to {_SEEDS - 1}")
+    if options.embeds and (options.prompt is not None or options.negative_prompt or options.t5):
+        raise ValueError("--embeds, which takes the place of PROMPT, --negative-prompt and --t5; leave those out")
     if options.strength is not None and options.video is None:
         raise ValueError(
             f"--strength {options.strength:g} without a video to start from; give --video, or leave it out"
         )
-
-
-def _check_device(name: str) -> None:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device {name}; there is no such kind; use cpu, cuda, cuda:1 or mps") from None
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (device.index or 0) >= there.get(device.type, 0):
-        usable = ", ".join(kind for kind, number in there.items() if number)
-        raise ValueError(f"--device {name}; this machine, or this build of PyTorch, has no such device; use {usable}")
 
 
 def _demo(options: Namespace) -> Path:
@@ -111,23 +112,26 @@ def _lora(text: str) -> tuple[Path, float]:
     """FILE or FILE:STRENGTH; a colon may belong to the file's name, or to a drive."""
     path, colon, strength = text.rpartition(":")
     if not colon or "/" in strength or "\\" in strength or Path(text).exists():
-        return Path(text), 1.0
+        return locate(text, "lora"), 1.0
     try:
         number = float(strength)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"--lora {text}; a strength is a number, such as 0.8")
-    return Path(path), number
+    return locate(path, "lora"), number
 
 
 def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
     """The run that the options ask for, with the variant's defaults, and its frames per second."""
     defaults = variant.defaults
     video, video_fps = _read_clip(options, variant) if options.video else (None, defaults.fps)
+    embeds = read_embeddings(options.embeds) if options.embeds else None
     request = Request(
         prompt=options.prompt,
+        prompt_embeds=embeds and embeds.prompt,
         negative_prompt=options.negative_prompt,
+        negative_prompt_embeds=embeds and embeds.negative,
         image=read_image(options.image) if options.image else None,
         last_image=read_image(options.last_image) if options.last_image else None,
         video=video,
@@ -167,7 +171,7 @@ def _settings(options: Namespace, request: Request, variant: Variant, size: Vide
     """What the mp4 says about how it was made; files by their names alone, without their folders."""
     settings: dict[str, Any] = {
         "software": f"cogvideox-nodes {__version__}",
-        "model": Path(options.model).resolve().name if options.model else "demo",
+        "model": _shown_name(options.model) if options.model else "demo",
         "variant": variant.name,
         "prompt": options.prompt,
         "negative_prompt": options.negative_prompt,
@@ -184,13 +188,21 @@ def _settings(options: Namespace, request: Request, variant: Variant, size: Vide
     settings |= {
         name: value for name, value in asdict(request.approximation).items() if not request.approximation.exact
     }
-    pictures = {name: getattr(options, name) for name in ("image", "last_image", "video")}
+    pictures = {name: getattr(options, name) for name in ("image", "last_image", "video", "embeds")}
     settings |= {name: Path(file).name for name, file in pictures.items() if file}
+    settings |= {name: _shown_name(path) for name, path in (("vae", options.vae), ("t5", options.t5)) if path}
+    if options.embeds:
+        settings |= read_embeddings(options.embeds).texts
     if options.lora:
         settings["loras"] = {path.name: strength for path, strength in map(_lora, options.lora)}
     if options.quantize != "none":
         settings["quantize"] = options.quantize
     return settings | ({"strength": request.strength} if options.video else {})
+
+
+def _shown_name(path: str) -> str:
+    """A model's name without its folders; that of its repository for what is in Hugging Face's cache."""
+    return repository_of(Path(path)) or Path(path).resolve().name
 
 
 def _summary(settings: dict[str, Any]) -> str:

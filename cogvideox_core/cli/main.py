@@ -29,6 +29,8 @@ SUBCOMMANDS = {
     "convert": "file_commands",
     "fit-preview": "file_commands",
     "check-weights": "check_weights",
+    "models": "known_models",
+    "embed": "embeddings",
 }
 """The module of each; its COMMANDS holds, by the name, what the subcommand takes and what it does."""
 
@@ -45,12 +47,16 @@ _OPTIONS = {
     "width": "--width",
     "attention": "--attention",
     "position_table": "--position-table",
+    "vae": "--vae",
+    "text_encoder": "--t5",
 }
 _PHRASES = {
     "give image": "give --image",
     "ask for 'crop' or 'stretch'": "ask for --fit crop or --fit stretch",
     "(allow_any_size)": "(--any-size)",
     "(position_table)": "(--position-table interpolated or omitted)",
+    "with prompt_embeds needs negative_prompt_embeds": "with --embeds needs negative_prompt_embeds in its file",
+    "set zero_negative_prompt or a guidance_scale of 1": "ask for --guidance 1",
 }
 _SMALLER = "ask for a smaller size or fewer frames"
 

@@ -1,15 +1,18 @@
-"""The options of `cogvideox PROMPT`, in groups."""
+"""The options of `cogvideox PROMPT`, in groups, and what several commands check of theirs."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, BooleanOptionalAction
+from argparse import Action, ArgumentParser, BooleanOptionalAction
 from typing import Any, Protocol, get_args
+
+import torch
 
 from ..models.config import PositionTable
 from ..models.transformer.attention import AUTO, BACKENDS
 from ..models.vae.memory_plan import TILING_CHOICES
 from ..pipeline.request import Request
 from ..sampling.samplers import SAMPLERS
+from ..weights.places.listing import Kind
 from ..weights.quantize import METHODS
 
 
@@ -17,15 +20,28 @@ def add_arguments(parser: ArgumentParser) -> None:
     """All of them."""
     parser.description = "Make a video with CogVideoX."
     add = parser.add_argument
-    add("prompt", metavar="PROMPT", help="what the video shows, in English; long descriptions work best")
+    prompt = add("prompt", metavar="PROMPT", help="what the video shows, in English; long descriptions work best")
+    parser.set_defaults(listed=None)
     add(
         "-o", "--output", metavar="FILE", help="mp4 to write (default: a free name, cogvideox.mp4 or one with a number)"
     )
-    _add_model(parser.add_argument_group("model"))
+    _add_model(parser.add_argument_group("model"), prompt)
     _add_video(parser.add_argument_group("video"))
     _add_sampling(parser.add_argument_group("sampling"))
     _add_speed(parser.add_argument_group("speed, for a loss"))
     _add_machine(parser.add_argument_group("machine"))
+
+
+def check_device(name: str) -> None:
+    """Raises: ValueError for a device that does not exist, or not on this machine."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name}; there is no such kind; use cpu, cuda, cuda:1 or mps") from None
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there.get(device.type, 0):
+        usable = ", ".join(kind for kind, number in there.items() if number)
+        raise ValueError(f"--device {name}; this machine, or this build of PyTorch, has no such device; use {usable}")
 
 
 class _Options(Protocol):
@@ -34,17 +50,66 @@ class _Options(Protocol):
     def add_argument(self, *names: str, **how: Any) -> Any: ...
 
 
-def _add_model(options: _Options) -> None:
-    add = options.add_argument
+class _WithoutPrompt(Action):
+    """An option with which PROMPT may be left out."""
+
+    def __init__(self, *names: Any, prompt: Action, **how: Any) -> None:
+        super().__init__(*names, **how)
+        self._prompt = prompt
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        self._prompt.required = False
+        setattr(namespace, self.dest, values)
+
+
+class _PathOrList(_WithoutPrompt):
+    """An option for a path or a name; without a value it asks for the list of the names there are."""
+
+    def __init__(self, *names: Any, kind: Kind, **how: Any) -> None:
+        super().__init__(*names, nargs="?", **how)
+        self._kind = kind
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if values is None:
+            self._prompt.required = False
+            namespace.listed = self._kind
+        elif isinstance(self.default, list):  # can be given several times
+            setattr(namespace, self.dest, [*getattr(namespace, self.dest), values])
+        else:
+            setattr(namespace, self.dest, values)
+
+
+def _add_model(options: _Options, prompt: Action) -> None:
+    def add(name: str, kind: Kind, **how: Any) -> None:
+        options.add_argument(name, action=_PathOrList, kind=kind, prompt=prompt, **how)
+
     add(
-        "--model", metavar="PATH", help="whole CogVideoX folder in diffusers' layout (default: the built-in demo model)"
+        "--model",
+        "transformer",
+        metavar="PATH",
+        help="whole CogVideoX folder in diffusers' layout, a transformer in a file, or a name (default: the built-in "
+        "demo model). Without a value, this option and the next three list the names there are",
+    )
+    add("--vae", "vae", metavar="PATH", help="file or folder of the VAE (default: that in the model's folder)")
+    add(
+        "--t5",
+        "text_encoder",
+        metavar="PATH",
+        help="file or folder of the T5 text encoder (default: that in the model's folder)",
     )
     add(
         "--lora",
+        "lora",
         metavar="FILE[:S]",
-        action="append",
         default=[],
         help="LoRA to put on the model, at strength S (default: 1); can be given several times",
+    )
+    options.add_argument(
+        "--embeds",
+        action=_WithoutPrompt,
+        prompt=prompt,
+        metavar="FILE",
+        help="encoded prompt in place of PROMPT, for which no T5 is loaded; cogvideox embed makes one",
     )
 
 

@@ -1,7 +1,8 @@
-"""A whole model folder: opened once, checked, and loaded as a pipeline."""
+"""A whole model: a folder, or files put together; opened once, checked, and loaded as a pipeline."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,54 +27,61 @@ from ..weights.packed_weight import codec_of
 from ..weights.quantize import Method, check_method
 from ..weights.t5 import TextEncoderWeights, build_text_encoder, read_text_encoder, tokenizer_folder
 from .offload import Offload
-from .pipeline import CogVideoXPipeline
+from .pipeline import CogVideoXPipeline, PromptEncoder
+from .sources import NO_TEXT_ENCODER, Sources
 
-_SETTINGS = (
-    "transformer/config.json",
-    "vae/config.json",
-    "text_encoder/config.json",
-    "scheduler/scheduler_config.json",
-)
+logger = logging.getLogger("cogvideox")
+
 _SMALL = 100_000_000  # parameters; in float32 they take 0.4 GB
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A CogVideoX folder whose files are open and fit together; no weights are loaded yet.
+    """A CogVideoX model whose files are open and fit together; no weights are loaded yet.
 
     Attributes:
-        path: the folder, in the official layout.
-        transformer, vae, text_encoder: the configuration and the mapped tensors of each component.
+        sources: where its components are.
+        transformer, vae, text_encoder: the configuration and the mapped tensors of each component; no text encoder for
+            a model that will be given embeddings.
         variant: the released model it is built like, with what the folder's own JSON files declare.
     """
 
-    path: Path
+    sources: Sources
     transformer: TransformerWeights
     vae: VAEWeights
-    text_encoder: TextEncoderWeights
+    text_encoder: TextEncoderWeights | None
     variant: Variant
 
-    @classmethod
-    def open(cls, path: str | Path) -> ModelFolder:
-        """Open a folder: reads the headers of its files, which is quick.
+    @property
+    def path(self) -> Path:
+        """What was given as the model."""
+        return self.sources.model
 
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        vae: str | Path | None = None,
+        text_encoder: str | Path | None = None,
+        needs_text_encoder: bool = True,
+    ) -> ModelFolder:
+        """Open a model: reads the headers of its files, which is quick.
+
+        Args:
+            path, vae, text_encoder: as for `load_pipeline`.
+            needs_text_encoder: refuse a model that has none, unless `text_encoder` leaves it out.
         Raises: CheckpointError if a component is missing or another's; ValueError if components do not fit together.
         """
-        path = Path(path)
-        if path.is_file():
-            raise CheckpointError(
-                f"{path} is a single file; give a whole CogVideoX folder, with transformer, VAE and text encoder in it"
-            )
-        _check_settings(path)
-        transformer, vae, text_encoder = read_transformer(path), read_vae(path), read_text_encoder(path)
-        tokenizer_folder(text_encoder.folder)
-        width, wanted = text_encoder.config["d_model"], transformer.config.text_embed_dim
-        if width != wanted:
-            raise ValueError(
-                f"the text encoder of {path} makes embeddings {width} wide and its transformer takes {wanted}; put the "
-                "text encoder there that belongs to it"
-            )
-        return cls(path, transformer, vae, text_encoder, folder_variant(transformer.variant, path))
+        sources = Sources.find(path, vae, text_encoder)
+        _check_settings(sources)
+        transformer = read_transformer(sources.transformer)
+        sources.require("vae", *(("text_encoder",) if needs_text_encoder and text_encoder != NO_TEXT_ENCODER else ()))
+        assert sources.vae is not None
+        weights = read_vae(sources.vae)
+        _check_vae(weights, sources.vae, transformer)
+        text = None if sources.text_encoder is None else _open_text_encoder(sources, transformer)
+        return cls(sources, transformer, weights, text, folder_variant(transformer.variant, sources.model))
 
     def load(
         self,
@@ -85,7 +93,7 @@ class ModelFolder:
         compile: bool = False,
         low_memory: bool = False,
     ) -> CogVideoXPipeline:
-        """The pipeline of this folder; arguments and errors as for `load_pipeline`."""
+        """The pipeline of this model; arguments and errors as for `load_pipeline`."""
         check_method(quantize)
         device = torch.device(device) if device is not None else default_device()
         wanted = named_dtype(dtype) if dtype is not None else self._default_dtype(device)
@@ -105,22 +113,28 @@ class ModelFolder:
         )
         if compile:
             compile_blocks(transformer)
-        text_stays_mapped = stays_mapped and wanted != torch.float16  # which overflows in a T5's feed-forward
-        text_encoder = build_text_encoder(
-            self.text_encoder,
-            dtype=None if text_stays_mapped else wanted,
-            device=home,
-            max_length=self.transformer.config.max_text_seq_length,
-            widen=not text_stays_mapped,
-            quantize=quantize,
-        )
         return CogVideoXPipeline(
             transformer,
-            build_vae(self.vae, source=self.path, dtype=wanted, device=home),
-            text_encoder,
+            build_vae(self.vae, source=self.sources.vae or self.path, dtype=wanted, device=home),
+            self._load_text_encoder(wanted, home, quantize, stays_mapped),
             self.variant,
             attention=attention,
             offload=Offload(device, wanted) if low_memory else None,
+        )
+
+    def _load_text_encoder(
+        self, dtype: torch.dtype, device: torch.device, quantize: Method, stays_mapped: bool
+    ) -> PromptEncoder | None:
+        if self.text_encoder is None:
+            return None
+        stays_mapped = stays_mapped and dtype != torch.float16  # which overflows in a T5's feed-forward
+        return build_text_encoder(
+            self.text_encoder,
+            dtype=None if stays_mapped else dtype,
+            device=device,
+            max_length=self.transformer.config.max_text_seq_length,
+            widen=not stays_mapped,
+            quantize=quantize,
         )
 
     def _default_dtype(self, device: torch.device) -> torch.dtype:
@@ -136,6 +150,8 @@ class ModelFolder:
 def load_pipeline(
     path: str | Path | None = None,
     *,
+    vae: str | Path | None = None,
+    text_encoder: str | Path | None = None,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     quantize: Method = "none",
@@ -143,10 +159,14 @@ def load_pipeline(
     compile: bool = False,
     low_memory: bool = False,
 ) -> CogVideoXPipeline:
-    """Everything in a CogVideoX folder, ready to make videos.
+    """A CogVideoX model, ready to make videos.
 
     Args:
-        path: a folder in the official layout; None for the demo model.
+        path: a folder in the official layout, or a transformer in a file or folder of any form that is read, with `vae`
+            and `text_encoder` to it; or a name: one below ComfyUI's model folders, where COMFYUI_PATH says where
+            ComfyUI is, or OWNER/NAME of what Hugging Face's cache holds. None for the demo model.
+        vae, text_encoder: a file, a folder or a name; None for what is in the model's own folder. A model that has no
+            text encoder takes `prompt_embeds`; "none" leaves out the one that it has.
         dtype: of all components; None keeps the transformer's own, except float16 on a CPU, which has hardly any
             arithmetic for it: there small models run in float32 and large ones in bfloat16.
         device: None for the first CUDA device, else Apple's, else the CPU.
@@ -160,7 +180,10 @@ def load_pipeline(
         device; ImportError for an attention backend, or bitsandbytes for "llm.int8", that is not installed.
     """
     check_method(quantize)
-    folder = ModelFolder.open(DEMO_MODEL if path is None else path)
+    path = DEMO_MODEL if path is None else path
+    folder = ModelFolder.open(path, vae=vae, text_encoder=text_encoder, needs_text_encoder=False)
+    if folder.text_encoder is None and text_encoder != NO_TEXT_ENCODER:
+        logger.warning("%s has no text encoder, so it takes prompt_embeds alone; text_encoder=PATH gives it one", path)
     return folder.load(
         dtype=dtype, device=device, quantize=quantize, attention=attention, compile=compile, low_memory=low_memory
     )
@@ -173,12 +196,42 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _check_settings(folder: Path) -> None:
+def _check_settings(sources: Sources) -> None:
     """A whole model has its settings next to its weights; guessed ones would be those of the official models."""
-    present = [folder / name for name in _SETTINGS if (folder / name).parent.is_dir()]
-    missing = [file for file in present if not file.is_file()]
-    if missing and (folder / "model_index.json").is_file():
+    root = sources.root
+    if root is None or not (root / "model_index.json").is_file():
+        return
+    components = (sources.transformer, sources.vae, sources.text_encoder)
+    files = [root / "scheduler" / "scheduler_config.json"]
+    files += [folder / "config.json" for folder in components if folder is not None and folder.parent == root]
+    missing = [file for file in files if file.parent.is_dir() and not file.is_file()]
+    if missing:
         raise CheckpointError(f"{missing[0]} is missing; get that file again, or the whole folder")
+
+
+def _check_vae(vae: VAEWeights, source: Path, transformer: TransformerWeights) -> None:
+    """Refuse a VAE whose latents are not the transformer's. Raises: ValueError."""
+    made, taken = vae.config.latent_channels, transformer.config.out_channels
+    if made != taken:
+        raise ValueError(
+            f"the VAE of {source} makes latents of {made} channels and the transformer takes {taken}; give vae=PATH of "
+            "one that belongs to it"
+        )
+
+
+def _open_text_encoder(sources: Sources, transformer: TransformerWeights) -> TextEncoderWeights:
+    """The text encoder with the tokenizer that goes with it. Raises: as `ModelFolder.open`."""
+    assert sources.text_encoder is not None
+    weights = read_text_encoder(sources.text_encoder)
+    beside = [] if sources.root is None else [sources.root / "tokenizer"]
+    tokenizer = tokenizer_folder(weights.folder, weights.config["vocab_size"], beside)
+    width, wanted = weights.config["d_model"], transformer.config.text_embed_dim
+    if width != wanted:
+        raise ValueError(
+            f"the text encoder of {sources.text_encoder} makes embeddings {width} wide and its transformer takes "
+            f"{wanted}; put the text encoder there that belongs to it, or give it as text_encoder=PATH"
+        )
+    return weights._replace(tokenizer=tokenizer)
 
 
 def _has_one_dtype(weights: TransformerWeights) -> bool:

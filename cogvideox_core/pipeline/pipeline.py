@@ -244,7 +244,9 @@ class CogVideoXPipeline:
 
     def _embed(self, prompts: list[str]) -> Tensor:
         if self.text_encoder is None:
-            raise ValueError("a prompt, but no text encoder is loaded; give prompt_embeds, or load one")
+            raise ValueError(
+                "a prompt, but no text encoder is loaded; give prompt_embeds, or load the model with text_encoder=PATH"
+            )
         embeds = self.text_encoder(prompts)
         width = self.transformer.config.text_embed_dim
         if embeds.shape[-1] != width:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..weights.places.names import locate
 from .recipe import find_recipe, parse_recipe
 from .run_folder import RunExistsError, RunFolder
 
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("recipe", help="a JSON file, or the name of one in cogvideox_core/training/recipes")
     add("folder", type=Path, help="of the training run: its log, its state, and the model in the official layout")
-    add("--model", type=Path, help="model folder with the parts that the recipe does not make")
+    add("--model", help="model folder with the parts that the recipe does not make, or its name")
     add("--clips", type=Path, help="folder of videos with captions (default: rendered clips of the demo world)")
     add("--latents", type=Path, help="folder for encoded clips (default: latents/ in the folder)")
     add("--resume", action="store_true", help="continue from the last save in the folder")
@@ -54,7 +55,8 @@ def _train(options: argparse.Namespace) -> None:
     clips = WorldClips() if options.clips is None else FolderClips(options.clips)
     accelerator = Accelerator(cpu=options.cpu, mixed_precision=options.mixed_precision)
     run = RunFolder(options.folder, values, resume=options.resume, writer=accelerator.is_main_process)
-    folders = Folders(options.model, options.latents or options.folder / "latents", options.folder)
+    model = None if options.model is None else locate(options.model, "transformer")
+    folders = Folders(model, options.latents or options.folder / "latents", options.folder)
     with accelerator.main_process_first():
         objective = make_objective(recipe, clips, folders)
     if options.compile:

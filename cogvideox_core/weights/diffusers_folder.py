@@ -12,6 +12,7 @@ from ..models.variants import Conditioning, Variant, taking
 from .config_json import check_fixed, declared_fields, read_json
 from .errors import CheckpointError
 from .files import is_official_name
+from .places.hub_cache import download_command, repository_of
 from .recognize import Component
 
 _SUBFOLDERS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -46,7 +47,9 @@ def component_path(path: str | Path, component: Component) -> Path:
     if path != root and _component_folder(path).name == component:
         return path
     if not (root / component).exists():
-        raise CheckpointError(f"{root} has no folder {component}; download it again, or give that component separately")
+        name = repository_of(root)
+        again = "download it again" if name is None else f"run: {download_command(f'{name}/{component}')}"
+        raise CheckpointError(f"{root} has no folder {component}; {again}, or give that component separately")
     return root / component
 
 

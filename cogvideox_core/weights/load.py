@@ -22,6 +22,7 @@ from .diffusers_folder import component_path
 from .dtypes import named_dtype
 from .entries import OpenWeights
 from .fill import fill
+from .places.names import locate
 from .quantize import Method, check_method, check_quantizable
 from .recognize import Component
 
@@ -45,7 +46,8 @@ def read_transformer(path: str | Path) -> TransformerWeights:
     """Open a transformer without building it; nothing is copied.
 
     Args:
-        path: a whole CogVideoX folder, its transformer folder, or a weight file.
+        path: a whole CogVideoX folder, its transformer folder, or a weight file; or the name of one, see
+            `weights/places/names.py`.
     Raises: CheckpointError if there is no transformer of a known build.
     """
     weights, declared = _open(path, "transformer")
@@ -70,7 +72,8 @@ def load_transformer(
     """The transformer at `path`, ready to run; `.config` and `.variant` say what it is.
 
     Args:
-        path: a whole CogVideoX folder, its transformer folder, or a weight file.
+        path: a whole CogVideoX folder, its transformer folder, or a weight file; or the name of one, see
+            `weights/places/names.py`.
         dtype: of the weights; None keeps the file's, mapped and not copied (on the CPU).
         device: where the weights go.
         operations: namespace with Linear, Conv2d and LayerNorm; a host may bring its own.
@@ -126,6 +129,6 @@ def build_vae(
 
 def _open(path: str | Path, component: Component) -> tuple[OpenWeights, dict[str, Any] | None]:
     """A component's weights, and the config.json that came with them."""
-    path = component_path(path, component)
+    path = component_path(locate(path, component), component)
     weights = open_component(path, component)
     return weights, find_config(weights, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,8 @@ from .dtypes import named_dtype, weights_dtype
 from .errors import CheckpointError
 from .fill import fill
 from .packed_weight import PackedWeight
+from .places import comfyui, hub_cache
+from .places.names import locate
 from .quantize import Method, check_method
 from .recognize import expect_kind
 
@@ -27,6 +29,8 @@ _TIED_EMBEDDING = "encoder.embed_tokens.weight"
 _FIRST_BLOCK = "encoder.block.0.layer."
 _FIXED = {"model_type": "t5", "feed_forward_proj": "gated-gelu"}
 _SENTENCEPIECE = "spiece.model"
+T5_VOCABULARY = 32128
+"""Embeddings of every released T5 v1.1; they all have one tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,19 @@ class _ByConfig:
 
 
 class TextEncoderWeights(NamedTuple):
-    """A T5 encoder that is open: its folder, the arguments of its T5Config, and its mapped tensors by published key."""
+    """A T5 encoder that is open.
+
+    Attributes:
+        folder: its folder, or its file.
+        config: the arguments of its T5Config.
+        state_dict: its mapped tensors by published key.
+        tokenizer: the folder of its tokenizer; None to look for one where they usually are.
+    """
 
     folder: Path
     config: dict[str, Any]
     state_dict: dict[str, Tensor]
+    tokenizer: Path | None = None
 
 
 def load_text_encoder(
@@ -56,7 +68,8 @@ def load_text_encoder(
     """The T5 encoder at `path`, ready to run.
 
     Args:
-        path: a whole CogVideoX folder, or its text_encoder folder with the tokenizer folder next to it.
+        path: a whole CogVideoX folder, its text_encoder folder with the tokenizer folder next to it, or a file of T5
+            v1.1 (see `tokenizer_folder`); or the name of one, see `weights/places/names.py`.
         dtype: of the weights; None keeps the file's, mapped and not copied (on the CPU). In float16 the output
             matrices of the feed-forward layers stay in float32, as transformers keeps them: they overflow.
         device: where the weights go.
@@ -89,7 +102,7 @@ def build_text_encoder(
     Args: widen: False keeps float16 in all matrices, for weights that are cast before they are used.
     """
     wanted = None if dtype is None else named_dtype(dtype)
-    tokenizer = load_tokenizer(weights.folder, weights.config["vocab_size"])
+    tokenizer = load_tokenizer(weights.folder, weights.config["vocab_size"], weights.tokenizer)
     return TextEncoder(_load_t5(weights, wanted, device, widen, quantize), tokenizer, max_length)
 
 
@@ -99,7 +112,7 @@ def read_text_encoder(path: str | Path) -> TextEncoderWeights:
     Args: path: as for `load_text_encoder`.
     Raises: CheckpointError if the weights do not make a T5 encoder.
     """
-    folder = component_path(path, "text_encoder")
+    folder = component_path(locate(path, "text_encoder"), "text_encoder")
     weights = open_component(folder, "text_encoder")
     expect_kind(weights, "text_encoder", folder)
     config = t5_config(weights.shapes, find_config(weights, folder), folder)
@@ -173,12 +186,13 @@ def _widen_outputs(model: Any, tensors: Mapping[str, Tensor], device: torch.devi
             layer.weight = torch.nn.Parameter(wide, requires_grad=False)
 
 
-def load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
+def load_tokenizer(text_encoder: Path, vocab_size: int, folder: Path | None = None) -> Any:
     """transformers' tokenizer of a text encoder, which must be complete and have no more tokens than embeddings.
 
+    Args: folder: of the tokenizer; None for the one that `tokenizer_folder` finds.
     Raises: CheckpointError if it is missing or another's; ImportError if transformers, or what it needs, is missing.
     """
-    folder = tokenizer_folder(text_encoder)
+    folder = folder or tokenizer_folder(text_encoder, vocab_size)
     for file in folder.glob("*token*.json"):
         read_json(file)
     # As in diffusers: model_index.json names T5Tokenizer, which before transformers 5 reads SentencePiece files only.
@@ -195,19 +209,36 @@ def load_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
     return tokenizer
 
 
-def tokenizer_folder(text_encoder: Path) -> Path:
-    """The folder of a text encoder's tokenizer: `tokenizer` next to the encoder's folder, or that folder itself.
+def tokenizer_folder(text_encoder: Path, vocab_size: int | None = None, beside: Iterable[Path] = ()) -> Path:
+    """The folder of a text encoder's tokenizer.
 
-    Raises: CheckpointError if neither has the files of a tokenizer.
+    That is `tokenizer` next to the encoder's folder or in it, or that folder itself, or one of those in `beside`. For
+    T5's own vocabulary, which single files have, the tokenizer in ComfyUI's code or of a model in Hugging Face's cache
+    does too.
+    Raises: CheckpointError if none has the files of a tokenizer.
     """
     own = text_encoder if text_encoder.is_dir() else text_encoder.parent
-    folders = (own.parent / "tokenizer", own)
-    for folder in folders:
+    is_t5 = vocab_size == T5_VOCABULARY
+    next_to_it = own.parent / "tokenizer"
+    for folder in (next_to_it, own / "tokenizer", own, *beside, *(_tokenizers_of_t5() if is_t5 else ())):
         if any((folder / name).is_file() for name in (_SENTENCEPIECE, "tokenizer.json")):
             return folder
+    download = f", or run: {hub_cache.download_command('zai-org/CogVideoX-5b/tokenizer')}" if is_t5 else ""
     raise CheckpointError(
-        f"{folders[0]} holds no {_SENTENCEPIECE} or tokenizer.json; put the tokenizer folder of the model there"
+        f"{next_to_it} holds no {_SENTENCEPIECE} or tokenizer.json; put the tokenizer folder of the model there"
+        + download
     )
+
+
+def _tokenizers_of_t5() -> Iterator[Path]:
+    """Where a tokenizer for T5's own vocabulary may be on this machine."""
+    if (folder := comfyui.t5_tokenizer()) is not None:
+        yield folder
+    for name, snapshot in hub_cache.cached_repositories().items():
+        if "cogvideox" in name.casefold():
+            yield snapshot / "tokenizer"
+        elif name.startswith("google/t5-v1_1-"):
+            yield snapshot
 
 
 def _check_sentencepiece(path: Path) -> None:

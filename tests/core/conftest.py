@@ -43,6 +43,23 @@ def a_single_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty Hugging Face cache of the test's own; no ComfyUI is known."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    (tmp_path / "hub").mkdir()
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def own_comfyui(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ComfyUI of the test's own, without models, that COMFYUI_PATH names; and `own_cache`."""
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "ComfyUI"))
+    (tmp_path / "ComfyUI" / "models").mkdir(parents=True)
+    return tmp_path / "ComfyUI"
+
+
 @pytest.fixture(scope="session")
 def toy(checkpoint: Callable[..., Path]) -> Path:
     """The toy that training starts from."""

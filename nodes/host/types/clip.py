@@ -19,15 +19,13 @@ from transformers import T5TokenizerFast  # pyright: ignore[reportAttributeAcces
 
 from ....cogvideox_core.models.text_encoder import MAX_LENGTH
 from ....cogvideox_core.weights.dtypes import weights_dtype
-from ....cogvideox_core.weights.errors import CheckpointError
 from ....cogvideox_core.weights.fill import fill_host_module
 from ....cogvideox_core.weights.quantize import Method, quantize_tensors
-from ....cogvideox_core.weights.t5 import read_text_encoder, tokenizer_folder
+from ....cogvideox_core.weights.t5 import T5_VOCABULARY, TextEncoderWeights, read_text_encoder, tokenizer_folder
 from .packed_weights import fill_packed, holds_packed_weights, operations_for
 
 NAME = "t5xxl"  # ComfyUI's name for a T5 among the encoders of a CLIP
 EOS, PAD = 1, 0
-T5_VOCABULARY = 32128  # tokens of every released T5 v1.1, for which ComfyUI carries a tokenizer
 
 
 def load_clip(path: str | Path, method: Method = "none") -> comfy.sd.CLIP:
@@ -57,21 +55,18 @@ def load_clip(path: str | Path, method: Method = "none") -> comfy.sd.CLIP:
             fill_host_module(transformer, state_dict, source=path, like=like)
 
     target = comfy.supported_models_base.ClipTarget(
-        _tokenizer_class(_open_tokenizer(encoder.folder, config["vocab_size"]), config["d_model"]),
+        _tokenizer_class(_open_tokenizer(encoder), config["d_model"]),
         _encoder_class(config, dtype, take_weights),
     )
     parameters = sum(tensor.numel() for tensor in state_dict.values())
     return comfy.sd.CLIP(target, parameters=parameters, tokenizer_data={}, model_options=options)
 
 
-def _open_tokenizer(text_encoder: Path, vocab_size: int) -> Any:
+def _open_tokenizer(encoder: TextEncoderWeights) -> Any:
     """The tokenizer that belongs to the encoder, else ComfyUI's own for T5; needs only packages that ComfyUI needs."""
-    try:
-        folder = tokenizer_folder(text_encoder)
-    except CheckpointError:
-        if vocab_size != T5_VOCABULARY:
-            raise
-        folder = Path(comfy.text_encoders.sd3_clip.__file__).parent / "t5_tokenizer"
+    carried = Path(comfy.text_encoders.sd3_clip.__file__).parent / "t5_tokenizer"
+    vocab_size = encoder.config["vocab_size"]
+    folder = tokenizer_folder(encoder.folder, vocab_size, [carried] if vocab_size == T5_VOCABULARY else ())
     if (folder / "spiece.model").is_file():
         return SPieceTokenizer(str(folder / "spiece.model"), add_bos=False, add_eos=True)
     return T5TokenizerFast.from_pretrained(str(folder), local_files_only=True)

@@ -15,6 +15,7 @@ from cogvideox_core.cli import main as cli
 from cogvideox_core.cli.check_weights import BOUNDS, check_weights
 from cogvideox_core.demo import DEMO_LORAS, DEMO_MODELS
 from tests.support.checkpoints import OFFICIAL
+from tests.support.hub_cache import add_to_cache
 
 PARITY = 1e-4  # in float32 whole runs agree at least so well; the command's own bound leaves room for large models
 TRANSFORMER = Path("transformer", "diffusion_pytorch_model.safetensors")
@@ -178,3 +179,20 @@ def test_what_does_not_open_is_one_sentence(
     assert cli.main(["check-weights", str(tmp_path / path), "--device", "cpu"]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and message in said.err, said.err
+
+
+def test_a_folder_without_text_encoder_is_sampled_from_drawn_embeddings(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: Captured
+) -> None:
+    folder = Path(shutil.copytree(checkpoint("CogVideoX-5B"), tmp_path / "model"))
+    for part in ("text_encoder", "tokenizer"):
+        shutil.rmtree(folder / part)
+    said = row(capsys, folder, "--dtype", "float32", "--device", "cpu", code=0)
+    assert said["result"] == "whole and close"
+    assert said["how"].endswith("float32, drawn embeddings for want of a text encoder")
+
+
+def test_names_are_taken_as_by_the_other_commands(checkpoint: Checkpoint, own_cache: Path, capsys: Captured) -> None:
+    add_to_cache(own_cache, "zai-org/CogVideoX-5b", checkpoint("CogVideoX-5B"))
+    said = row(capsys, "zai-org/CogVideoX-5b/transformer", "--device", "cpu", code=0)
+    assert said["model"] == "CogVideoX-5B"

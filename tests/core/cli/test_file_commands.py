@@ -9,8 +9,9 @@ import pytest
 from safetensors.torch import load_file
 
 from cogvideox_core.cli import main as cli
-from cogvideox_core.demo import DEMO_MODEL
+from cogvideox_core.demo import DEMO_LORAS, DEMO_MODEL
 from cogvideox_core.videos.preview_colours import read_latent_rgb
+from tests.support.hub_cache import add_to_cache
 
 Captured = pytest.CaptureFixture[str]
 
@@ -29,6 +30,21 @@ def test_convert_writes_the_form_that_is_asked_for(tmp_path: Path, capsys: Captu
     assert cli.main(["convert", str(DEMO_MODEL / "transformer"), str(target), "--to", "int8"]) == 0
     assert capsys.readouterr().out.strip() == str(target)
     assert "transformer_blocks.0.attn1.to_q.weight_scale" in load_file(target)
+
+
+def test_names_are_inspected_and_converted(
+    own_comfyui: Path, own_cache: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    add_to_cache(own_cache, "zai-org/CogVideoX-5b", DEMO_MODEL)
+    (own_comfyui / "models" / "loras").mkdir()
+    shutil.copy(DEMO_LORAS["old-film"], own_comfyui / "models" / "loras" / "old.safetensors")
+    names = ["zai-org/CogVideoX-5b", str(own_cache / "models--zai-org--CogVideoX-5b"), "old.safetensors"]
+    assert cli.main(["inspect", *names]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("complete: no key is missing or left over") == 6 and "a LoRA of rank 8" in shown
+    target = tmp_path / "vae.safetensors"
+    assert cli.main(["convert", "zai-org/CogVideoX-5b/vae", str(target), "--to", "single"]) == 0
+    assert load_file(target).keys() == load_file(DEMO_MODEL / "vae" / "diffusion_pytorch_model.safetensors").keys()
 
 
 def test_convert_refuses_a_form_that_does_not_exist(tmp_path: Path, capsys: Captured) -> None:

@@ -26,6 +26,7 @@ from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
 from cogvideox_core.pipeline.folder import ModelFolder
 from cogvideox_core.videos.video_io import read_metadata, read_video, write_video
 from tests.provision import REPO
+from tests.support.hub_cache import add_to_cache
 
 Checkpoint = Callable[..., Path]
 Captured = pytest.CaptureFixture[str]
@@ -200,9 +201,120 @@ def test_an_attention_backend_that_does_not_run_here_is_told(tmp_path: Path, sma
     assert "--attention 'flash' runs on cuda and this is cpu; take 'sdpa' or 'auto'\n" in capsys.readouterr().err
 
 
-def test_a_single_file_is_no_whole_model(tmp_path: Path, small: Path, capsys: Captured) -> None:
-    file = small / "transformer" / "diffusion_pytorch_model.safetensors"
-    refused(["a cat", "--model", str(file)], "is a single file; give a whole CogVideoX folder", tmp_path, capsys)
+@pytest.fixture
+def official(checkpoint: Checkpoint) -> Path:
+    """A toy of the 5B model for the size of the released one."""
+    return checkpoint("CogVideoX-5B")
+
+
+@pytest.fixture
+def alone(official: Path, tmp_path: Path) -> Path:
+    """The official toy's transformer in a file, in a folder of its own."""
+    file = official / "transformer" / "diffusion_pytorch_model.safetensors"
+    return Path(shutil.copy(file, tmp_path / "alone.safetensors"))
+
+
+SIZE = ["--frames", "9", "--width", "96", "--height", "64", "--steps", "1", "--dtype", "float32", "--seed", "1"]
+
+
+def test_a_single_file_makes_the_video_with_a_vae_and_a_t5(tmp_path: Path, official: Path, alone: Path) -> None:
+    made = []
+    t5 = official / "text_encoder"
+    for parts in (
+        ["--model", str(official)],
+        ["--model", str(alone), "--vae", str(official), "--t5", str(t5)],
+        ["--model", str(alone), "--vae", str(official / "vae"), "--t5", str(t5 / "model.safetensors")],
+    ):
+        assert cli.main(["a cat", *parts, *SIZE, "-o", str(tmp_path / "out.mp4")]) == 0
+        made.append(read_video(tmp_path / "out.mp4")[0])
+    assert torch.equal(made[1], made[0]) and torch.equal(made[2], made[0])
+    metadata = read_metadata(tmp_path / "out.mp4")
+    assert (metadata["model"], metadata["vae"], metadata["t5"]) == ("alone.safetensors", "vae", "model.safetensors")
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_what_a_single_file_lacks_is_told(tmp_path: Path, small: Path, alone: Path, capsys: Captured) -> None:
+    vae = "--vae PATH (the folder vae of any CogVideoX model, or its file in ComfyUI's models/vae)"
+    t5 = "--t5 PATH (the folder text_encoder of any CogVideoX model, or a t5xxl file)"
+    asked = ["a cat", "--model", str(alone), *SIZE, "-o", str(tmp_path / "out.mp4")]
+    end = ", or a whole CogVideoX folder\n"
+    refused(asked, f"single file with a transformer, without VAE and T5; give {vae} and {t5}{end}", tmp_path, capsys)
+    refused([*asked, "--vae", str(small)], f"a transformer, without T5; give {t5}{end}", tmp_path, capsys)
+    refused([*asked, "--t5", str(small)], f"a transformer, without VAE; give {vae}{end}", tmp_path, capsys)
+    vae_as_model = [*asked, "--model", str(small / "vae" / "diffusion_pytorch_model.safetensors"), "--t5", str(alone)]
+    refused(vae_as_model, "is a CogVideoX transformer, not a T5 text encoder", tmp_path, capsys)
+
+
+def test_names_of_comfyui_and_of_hugging_face_are_models(
+    tmp_path: Path, small: Path, alone: Path, own_comfyui: Path, own_cache: Path, spy: Spy
+) -> None:
+    models = own_comfyui / "models"
+    for folder in ("diffusers", "diffusion_models", "text_encoders", "loras"):
+        (models / folder).mkdir()
+    (models / "diffusers" / "CogVideoX-5b").symlink_to(small)
+    alone.rename(models / "diffusion_models" / "cogvideox_5b.safetensors")
+    snapshot = add_to_cache(own_cache, "zai-org/CogVideoX-5b", small)
+    output = ["-o", str(tmp_path / "out.mp4")]
+    for name, path, shown in (
+        ("CogVideoX-5b", models / "diffusers" / "CogVideoX-5b", "CogVideoX-5b"),
+        ("zai-org/CogVideoX-5b", snapshot, "CogVideoX-5b"),
+        (str(own_cache / "models--zai-org--CogVideoX-5b"), snapshot, "zai-org/CogVideoX-5b"),
+        (str(snapshot), snapshot, "zai-org/CogVideoX-5b"),
+    ):
+        assert cli.main(["a cat", "--model", name, *output]) == 0
+        assert spy.loaded["path"] == path and read_metadata(tmp_path / "out.mp4")["model"] == shown
+    parts = ["--vae", "zai-org/CogVideoX-5b", "--t5", "CogVideoX-5b"]
+    assert cli.main(["a cat", "--model", "cogvideox_5b.safetensors", *parts, *output]) == 0
+    assert spy.loaded["path"] == models / "diffusion_models" / "cogvideox_5b.safetensors"
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_a_name_that_is_not_here_is_told_with_the_command(tmp_path: Path, own_cache: Path, capsys: Captured) -> None:
+    told = f"Hugging Face's cache ({own_cache}); download it with: hf download zai-org/CogVideoX-5b"
+    refused(["a cat", "--model", "zai-org/CogVideoX-5b"], told, tmp_path, capsys)
+    refused(["a cat", "--lora", "someone/orbits:0.5"], "if Hugging Face has it, download it with", tmp_path, capsys)
+    refused(["inspect", "CogVideoX-2b"], "hf download zai-org/CogVideoX-2b", tmp_path, capsys)
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_a_folder_without_a_component_asks_for_it(tmp_path: Path, small: Path, capsys: Captured) -> None:
+    model = copy_of(small, tmp_path / "model")
+    shutil.rmtree(model / "text_encoder")
+    refused(["a cat", "--model", str(model)], "model has no folder text_encoder; give --t5 PATH", tmp_path, capsys)
+    shutil.rmtree(model / "vae")
+    told = "has no folder vae and no text_encoder; give --vae PATH ("
+    refused(["a cat", "--model", str(model)], told, tmp_path, capsys)
+
+
+def test_a_folder_without_a_t5_takes_embeddings(tmp_path: Path, small: Path, capsys: Captured) -> None:
+    file = tmp_path / "cat.safetensors"
+    assert cli.main(["embed", "a cat", "--negative-prompt", "blurred", "--t5", str(small), "-o", str(file)]) == 0
+    model = copy_of(small, tmp_path / "model")
+    for part in ("text_encoder", "tokenizer"):
+        shutil.rmtree(model / part)
+    asked = ["--model", str(model), *SIZE, "--embeds", str(file)]
+    assert cli.main([*asked, "-o", str(tmp_path / "embeds.mp4")]) == 0
+    wanted = ["a cat", "--negative-prompt", "blurred", "--model", str(small), *SIZE]
+    assert cli.main([*wanted, "-o", str(tmp_path / "prompt.mp4")]) == 0
+    assert torch.equal(read_video(tmp_path / "embeds.mp4")[0], read_video(tmp_path / "prompt.mp4")[0])
+    metadata = read_metadata(tmp_path / "embeds.mp4")
+    assert (metadata["prompt"], metadata["negative_prompt"]) == ("a cat", "blurred")
+    assert metadata["embeds"] == "cat.safetensors"
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_embeddings_that_do_not_fit_are_told(tmp_path: Path, small: Path, capsys: Captured) -> None:
+    file, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    save_file({"prompt_embeds": torch.ones(1, 226, 32)}, file)
+    save_file({"prompt_embeds": torch.ones(1, 226, 64), "negative_prompt_embeds": torch.ones(1, 226, 64)}, other)
+    asked = ["--model", str(small), *SIZE, "--embeds", str(file), "-o", str(tmp_path / "out.mp4")]
+    told = "--guidance 6.0 with --embeds needs negative_prompt_embeds in its file; give them, or ask for --guidance 1"
+    refused(asked, told, tmp_path, capsys)
+    refused([*asked, "--embeds", str(other)], "of shape (1, 226, 64); this model takes (1, 226, 32)", tmp_path, capsys)
+    refused([*asked, "--embeds", str(small)], "give one of its components", tmp_path, capsys)
+    for extra in (["a cat"], ["--negative-prompt", "x"], ["--t5", str(small)]):
+        told = "--embeds, which takes the place of PROMPT, --negative-prompt and --t5; leave those out"
+        refused([*extra, *asked], told, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("command", ["inspect", "convert"])

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 
 import pytest
 
-from cogvideox_core.cli.options import add_arguments
+from cogvideox_core.cli.options import add_arguments, check_device
 from cogvideox_core.models.transformer.attention import AUTO, BACKENDS
 from cogvideox_core.pipeline.request import Request
 
@@ -33,6 +33,30 @@ def test_every_attention_backend_can_be_chosen(parser: ArgumentParser, name: str
 
 def test_several_loras_keep_their_order(parser: ArgumentParser) -> None:
     assert parser.parse_args(["a cat", "--lora", "b:0.5", "--lora", "a"]).lora == ["b:0.5", "a"]
+
+
+def test_a_prompt_is_needed_but_with_a_list_or_embeddings(parser: ArgumentParser) -> None:
+    assert parser.parse_args(["--embeds", "a.safetensors"]).prompt is None
+    for option, kind in (("--model", "transformer"), ("--vae", "vae"), ("--t5", "text_encoder"), ("--lora", "lora")):
+        asked = parser.parse_args([option, "--steps", "2"])
+        assert (asked.listed, asked.prompt, asked.steps) == (kind, None, 2)
+
+
+def test_a_prompt_may_stand_anywhere(parser: ArgumentParser) -> None:
+    for arguments in (["a cat", "--model", "m", "--lora", "l"], ["--model", "m", "a cat", "--lora", "l"]):
+        asked = parser.parse_args(arguments)
+        assert (asked.prompt, asked.model, asked.lora, asked.listed) == ("a cat", "m", ["l"], None)
+    assert parser.parse_args(["a cat"]).lora == []
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu:0"])
+def test_a_device_that_is_here_passes(name: str) -> None:
+    check_device(name)
+
+
+def test_a_device_that_is_not_here_is_told() -> None:
+    with pytest.raises(ValueError, match="--device cuda:99; this machine, or this build of PyTorch, has no such"):
+        check_device("cuda:99")
 
 
 def test_dynamic_guidance_can_be_switched_on_and_off(parser: ArgumentParser) -> None:

@@ -6,13 +6,18 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from cogvideox_core import CheckpointError, load_pipeline
+from cogvideox_core import CheckpointError, CogVideoXPipeline, load_pipeline
 from cogvideox_core.demo import DEMO_MODEL
 from cogvideox_core.pipeline.folder import ModelFolder, default_device
+from tests.support.hub_cache import add_to_cache
+from tests.support.parity import assert_parity
+from tests.support.weight_forms import Writer, comfyui, sat, true_gguf
 
 Checkpoint = Callable[..., Path]
 KIND = "CogVideoX-5B"
@@ -73,9 +78,149 @@ def test_missing_settings_are_not_guessed(checkpoint: Checkpoint, tmp_path: Path
         ModelFolder.open(path)
 
 
-def test_a_single_file_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="is a single file; give a whole CogVideoX folder"):
-        ModelFolder.open(DEMO_MODEL / "transformer" / "diffusion_pytorch_model.safetensors")
+def latents(pipeline: CogVideoXPipeline, **asked: Any) -> torch.Tensor:
+    return pipeline(**{"prompt": "a cat", **ASKED, "generator": torch.Generator().manual_seed(1), **asked})
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint: Checkpoint) -> Path:
+    """A toy whose VAE has as many norm groups as the released one: a bare file cannot say others."""
+    return checkpoint(KIND, vae=dict(block_out_channels=(32, 32, 32, 64), norm_num_groups=32))
+
+
+@pytest.fixture(scope="module")
+def parts(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The toy's components, each as a single file in a folder of its own; and its tokenizer beside the T5."""
+    folder = tmp_path_factory.mktemp("files")
+    parts = {}
+    for name in ("transformer", "vae", "text_encoder"):
+        parts[name] = folder / name / "any name.safetensors"
+        parts[name].parent.mkdir()
+        (file,) = (model / name).glob("*.safetensors")
+        shutil.copy(file, parts[name])
+    shutil.copytree(model / "tokenizer", parts["text_encoder"].parent / "tokenizer")
+    return parts
+
+
+@pytest.fixture(scope="module")
+def wanted(model: Path) -> torch.Tensor:
+    """Latents that the whole folder makes."""
+    return latents(load_pipeline(model, device="cpu"))
+
+
+def test_files_put_together_make_the_same_video(model: Path, parts: dict[str, Path], wanted: torch.Tensor) -> None:
+    """The settings are those of the released models; the size is asked for."""
+    others = {"vae": parts["vae"], "text_encoder": parts["text_encoder"]}
+    assert torch.equal(latents(load_pipeline(parts["transformer"], **others, device="cpu")), wanted)
+    folders = {"vae": model, "text_encoder": model / "text_encoder"}
+    assert torch.equal(latents(load_pipeline(parts["transformer"], **folders, device="cpu")), wanted)
+
+
+@pytest.mark.parametrize("write", [sat, comfyui, true_gguf("F16")], ids=["SAT", "ComfyUI", "gguf"])
+def test_a_transformer_in_any_form_is_a_model(
+    write: Writer, parts: dict[str, Path], wanted: torch.Tensor, tmp_path: Path
+) -> None:
+    file = write(load_file(parts["transformer"]), tmp_path)
+    given = {"vae": parts["vae"], "text_encoder": parts["text_encoder"], "device": "cpu", "dtype": "float32"}
+    assert_parity(latents(load_pipeline(file, **given)), wanted, 5e-3, file.name)
+
+
+def test_what_is_given_takes_the_place_of_what_the_folder_has(checkpoint: Checkpoint) -> None:
+    other = checkpoint(KIND, seed=7)
+    found = ModelFolder.open(checkpoint(KIND), vae=other, text_encoder=other / "text_encoder")
+    assert (found.sources.vae, found.sources.text_encoder) == (other / "vae", other / "text_encoder")
+    assert found.sources.transformer == checkpoint(KIND) / "transformer"
+    wanted = load_file(other / "vae" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(found.vae.state_dict[key], tensor) for key, tensor in wanted.items())
+
+
+def test_a_file_of_a_whole_folder_leads_to_all_of_it(checkpoint: Checkpoint) -> None:
+    file = checkpoint(KIND) / "transformer" / "diffusion_pytorch_model.safetensors"
+    assert ModelFolder.open(file).sources.vae == checkpoint(KIND) / "vae"
+
+
+def test_a_file_that_holds_a_whole_model_needs_no_other(
+    model: Path, parts: dict[str, Path], wanted: torch.Tensor, tmp_path: Path
+) -> None:
+    """As SAT's fine-tunes of everything do, and whole checkpoints for ComfyUI."""
+    prefixes = {
+        "transformer": "model.diffusion_model.",
+        "vae": "first_stage_model.",
+        "text_encoder": "conditioner.embedders.0.transformer.",
+    }
+    tensors = {}
+    for name, prefix in prefixes.items():
+        tensors |= {prefix + key: value for key, value in load_file(parts[name]).items()}
+    save_file(tensors, tmp_path / "all.safetensors")
+    shutil.copytree(model / "tokenizer", tmp_path / "tokenizer")
+    assert torch.equal(latents(load_pipeline(tmp_path / "all.safetensors", device="cpu")), wanted)
+
+
+def test_the_tokenizer_of_the_model_serves_a_text_encoder_without_one(
+    model: Path, parts: dict[str, Path], wanted: torch.Tensor, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(model, tmp_path / "models" / "model"))
+    shutil.rmtree(path / "text_encoder")
+    (tmp_path / "t5").mkdir()
+    alone = Path(shutil.copy(parts["text_encoder"], tmp_path / "t5" / "t5.safetensors"))
+    assert torch.equal(latents(load_pipeline(path, text_encoder=alone, device="cpu")), wanted)
+    shutil.rmtree(path / "tokenizer")
+    with pytest.raises(CheckpointError, match="tokenizer holds no spiece.model or tokenizer.json; put the tokenizer"):
+        load_pipeline(path, text_encoder=alone)
+
+
+def test_a_model_without_text_encoder_takes_embeddings(
+    checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = load_pipeline(checkpoint(KIND), device="cpu")
+    assert whole.text_encoder is not None
+    embeds = {"prompt": None, "prompt_embeds": whole.text_encoder(["a cat"])}
+    embeds["negative_prompt_embeds"] = whole.text_encoder([""])
+    path = Path(shutil.copytree(checkpoint(KIND), tmp_path / "model"))
+    for part in ("text_encoder", "tokenizer"):
+        shutil.rmtree(path / part)
+    pipeline = load_pipeline(path, device="cpu")
+    assert "model has no text encoder, so it takes prompt_embeds alone" in caplog.text
+    assert torch.equal(latents(pipeline, **embeds), latents(whole))
+    with pytest.raises(ValueError, match="no text encoder is loaded; give prompt_embeds, or load the model with text_"):
+        latents(pipeline)
+    with pytest.raises(CheckpointError, match=r"model has no folder text_encoder; give text_encoder=PATH \(the folder"):
+        ModelFolder.open(path)
+
+
+def test_a_text_encoder_may_be_left_out(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+    assert load_pipeline(checkpoint(KIND), text_encoder="none", device="cpu").text_encoder is None
+    assert ModelFolder.open(checkpoint(KIND), text_encoder="none").sources.text_encoder is None
+    assert "has no text encoder" not in caplog.text, "that was asked for"
+
+
+def test_a_vae_of_other_latents_is_refused(checkpoint: Checkpoint, parts: dict[str, Path]) -> None:
+    other = checkpoint(KIND, vae=dict(latent_channels=8))
+    with pytest.raises(ValueError, match="vae makes latents of 8 channels and the transformer takes 16; give vae=PATH"):
+        ModelFolder.open(parts["transformer"], vae=other, text_encoder="none")
+
+
+def test_settings_of_what_is_given_separately_are_not_asked_of_the_folder(
+    checkpoint: Checkpoint, parts: dict[str, Path], tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(checkpoint(KIND), tmp_path / "model"))
+    (path / "vae" / "config.json").unlink()
+    assert ModelFolder.open(path, vae=parts["vae"]).sources.vae == parts["vae"]
+
+
+def test_a_name_is_a_model_too(checkpoint: Checkpoint, own_cache: Path) -> None:
+    snapshot = add_to_cache(own_cache, "zai-org/CogVideoX-5b", checkpoint(KIND))
+    for name in ("zai-org/CogVideoX-5b", "THUDM/CogVideoX-5b", own_cache / "models--zai-org--CogVideoX-5b"):
+        assert ModelFolder.open(name).path == snapshot
+    assert ModelFolder.open(snapshot / "transformer", vae="CogVideoX-5b").sources.vae == snapshot / "vae"
+
+
+def test_an_unfinished_download_names_the_command(checkpoint: Checkpoint, own_cache: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(checkpoint(KIND), tmp_path / "model"))
+    shutil.rmtree(path / "vae")
+    add_to_cache(own_cache, "zai-org/CogVideoX-5b", path)
+    with pytest.raises(CheckpointError, match=r"has no folder vae; give vae=PATH .*, or run: \S+ download zai-org/Cog"):
+        ModelFolder.open("zai-org/CogVideoX-5b")
 
 
 def test_the_default_device_is_one_that_is_here() -> None:

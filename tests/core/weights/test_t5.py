@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from cogvideox_core import CheckpointError
 from cogvideox_core.models.text_encoder import TextEncoder
-from cogvideox_core.weights.t5 import load_text_encoder, read_text_encoder, tokenizer_folder
+from cogvideox_core.weights.t5 import T5_VOCABULARY, load_text_encoder, read_text_encoder, tokenizer_folder
+from tests.support.checkpoints import random_text_encoder
+from tests.support.hub_cache import add_to_cache
 
 Checkpoint = Callable[..., Path]
 
@@ -158,6 +160,45 @@ def test_a_text_encoder_without_tokenizer_is_told_so(folder: Path) -> None:
     refuse(folder, "tokenizer holds no spiece.model or tokenizer.json; put the tokenizer folder of the model there")
     with pytest.raises(CheckpointError, match="holds no spiece.model"):
         tokenizer_folder(read_text_encoder(folder).folder)
+
+
+@pytest.fixture
+def t5_file(tmp_path: Path) -> Path:
+    """A T5 in a single file, narrow but with T5's own vocabulary, and nothing beside it."""
+    (tmp_path / "text_encoders").mkdir()
+    random_text_encoder(vocab_size=T5_VOCABULARY).save_pretrained(tmp_path / "saved")
+    return (tmp_path / "saved" / "model.safetensors").rename(tmp_path / "text_encoders" / "t5xxl.safetensors")
+
+
+def test_a_single_file_takes_its_tokenizer_from_next_to_it(
+    t5_file: Path, own_cache: Path, checkpoint: Checkpoint
+) -> None:
+    tokenizer = checkpoint(KIND) / "tokenizer"
+    for place in (t5_file.parent / "tokenizer", t5_file.parents[1] / "tokenizer"):
+        shutil.copytree(tokenizer, place)
+        assert tokenizer_folder(t5_file) == place
+        assert load_text_encoder(t5_file)(["a cat"]).shape == (1, 226, 32)
+        shutil.rmtree(place)
+    (t5_file.parent / "tokenizer.json").touch()
+    assert tokenizer_folder(t5_file, beside=[tokenizer]) == t5_file.parent
+
+
+def test_t5s_own_tokenizer_is_taken_from_where_it_is(
+    t5_file: Path, own_comfyui: Path, own_cache: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Those in Hugging Face's cache and in ComfyUI's code; those of other vocabularies never."""
+    told = r"tokenizer holds no spiece.model or tokenizer.json; .* there, or run: \S+ download zai-org/CogVideoX-5b --"
+    refuse(t5_file, told)
+    for name, folder in (("google/t5-v1_1-xxl", ""), ("THUDM/CogVideoX-2b", "tokenizer")):
+        shutil.copytree(checkpoint(KIND) / "tokenizer", tmp_path / name / folder)
+        snapshot = add_to_cache(own_cache, name, tmp_path / name)
+        assert tokenizer_folder(t5_file, T5_VOCABULARY) == snapshot / folder
+        shutil.rmtree(own_cache / f"models--{name.replace('/', '--')}")
+    carried = Path(shutil.copytree(checkpoint(KIND) / "tokenizer", own_comfyui / "comfy/text_encoders/t5_tokenizer"))
+    assert tokenizer_folder(t5_file, T5_VOCABULARY) == carried
+    assert load_text_encoder(t5_file)(["a cat"]).shape == (1, 226, 32)
+    with pytest.raises(CheckpointError, match="put the tokenizer folder of the model there$"):
+        tokenizer_folder(t5_file, 256)
 
 
 def test_a_damaged_tokenizer_is_named(folder: Path) -> None:
