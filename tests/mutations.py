@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 REPO = Path(__file__).resolve().parents[1]
 CORE, TYPES, FEATURES = "cogvideox_core", "nodes/host/types", "nodes/host/features"
+PLACES = f"{CORE}/weights/places"
 
 
 class Mutation(NamedTuple):
@@ -84,6 +85,10 @@ HOST_TYPES = "tests/nodes/test_host_types.py"
 INT8 = "tests/core/weights/test_quantize.py"
 QUANTIZE = "tests/nodes/test_quantize.py"
 PREVIEW = "tests/nodes/test_preview.py"
+LISTING = "tests/core/weights/places/test_listing.py"
+HUB_CACHE = "tests/core/weights/places/test_hub_cache.py"
+NAMES = "tests/core/weights/places/test_names.py"
+FOLDER = "tests/core/pipeline/test_folder.py"
 
 MUTATIONS = [
     Mutation(f"{CORE}/kernels/int8.py", ".mul_(by_row).mul_(by_column)", ".mul_(by_column)", PRODUCTS),
@@ -181,10 +186,14 @@ MUTATIONS = [
     Mutation(f"{CORE}/weights/upload.py", "source[start:stop]", "source[: stop - start]", UPLOAD),
     Mutation(f"{CORE}/kernels/cpu_attention.py", "head_dim**-0.5", "(head_dim + 1)**-0.5", CPU_ATTENTION),
     Mutation(f"{TYPES}/transformer.py", "mask is None and not any(others)", "True", "tests/nodes/test_attention.py"),
-    Mutation(f"{TYPES}/folders.py", "< _COARSEST_TIME", "< 0", "tests/nodes/test_folders.py"),
-    Mutation(
-        f"{TYPES}/folders.py", "folder.stat().st_mtime_ns == time_ns for", "True for", "tests/nodes/test_folders.py"
-    ),
+    Mutation(f"{PLACES}/listing.py", "< _COARSEST_TIME", "< 0", LISTING),
+    Mutation(f"{PLACES}/listing.py", "folder.stat().st_mtime_ns == time_ns for", "True for", LISTING),
+    Mutation(f"{PLACES}/listing.py", "and (repository is None or _is_of_cogvideox(path, kind))", "", LISTING),
+    Mutation(f"{PLACES}/hub_cache.py", "max(commits", "min(commits", HUB_CACHE),
+    Mutation(f"{PLACES}/hub_cache.py", 'os.environ.get("HF_HUB_CACHE") or', "", HUB_CACHE),
+    Mutation(f"{PLACES}/names.py", "same or {", "{", NAMES),
+    Mutation(f"{CORE}/pipeline/folder.py", "if made != taken:", "if False:", FOLDER),
+    Mutation(f"{CORE}/pipeline/sources.py", "model.is_file() and _holds(model, component)", "False", FOLDER),
     Mutation(f"{TYPES}/quantize.py", "        made.patches = {}\n", "", QUANTIZE),
     Mutation(
         f"{FEATURES}/installation.py",

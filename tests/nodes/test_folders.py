@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from tests.support.graphs import node, saved_latent, text_to_video
 from tests.support.host import Host
+from tests.support.hub_cache import FIRST, SECOND, add_to_cache
 from tests.support.parity import assert_parity
 from tests.support.weight_forms import blocks_in_safetensors, sat, true_gguf
 
@@ -92,6 +94,43 @@ def test_extra_model_paths_are_looked_through(
     assert saved_latent(far, far.run(graph)).isfinite().all()
 
 
+def test_a_folder_with_a_transformer_alone_is_a_model(host: Host, toys: dict[str, Path], tmp_path: Path) -> None:
+    """People keep one T5 and one VAE for all models."""
+    wanted = saved_latent(host, host.run(text_to_video(KIND)))
+    folder = Path(shutil.copytree(toys[KIND], tmp_path / "without"))
+    for part in ("vae", "text_encoder", "tokenizer"):
+        shutil.rmtree(folder / part)
+    put(host, folder, "diffusers/without")
+    assert "without" in models(host)
+    assert "without" not in choices(host, "CogVideoXLoadVAE", "vae_name")
+    assert "without" not in choices(host, "CogVideoXLoadT5", "text_encoder_name")
+    graph = text_to_video(KIND)
+    graph["model"]["inputs"]["model_name"] = "without"
+    assert torch.equal(saved_latent(host, host.run(graph)), wanted)
+
+
+def test_hugging_faces_cache_may_be_a_folder_of_models(
+    pack: ModuleType, toys: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`diffusers: ~/.cache/huggingface/hub` in extra_model_paths.yaml, before which ComfyUI puts its own folder."""
+    import folder_paths
+
+    listing = importlib.import_module(f"{pack.__name__}.nodes.host.types.folders")
+    hub = tmp_path / "home" / ".cache" / "huggingface" / "hub"
+    old = add_to_cache(hub, "zai-org/CogVideoX-5b", toys[KIND], FIRST)
+    new = add_to_cache(hub, "zai-org/CogVideoX-5b", toys[KIND], SECOND)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    root = str(tmp_path / "ComfyUI" / "~" / ".cache" / "huggingface" / "hub")
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "diffusers", ([root], {"folder"}))
+    for component in ("transformer", "vae", "text_encoder"):
+        names = [name for name in listing.choices(component) if "CogVideoX-5b" in name]
+        assert sorted(names) == ["zai-org/CogVideoX-5b", "zai-org/CogVideoX-5b@11111111"]
+    assert listing.chosen("transformer", "zai-org/CogVideoX-5b") == new
+    assert listing.chosen("transformer", "zai-org\\CogVideoX-5b@11111111") == old
+    saved = f"models--zai-org--CogVideoX-5b/snapshots/{FIRST}"
+    assert listing.chosen("vae", saved) == new, "a workflow saved when names were paths, or on another machine"
+
+
 def test_links_that_lead_in_circles_end(host: Host) -> None:
     loop = host.folder / "models" / "diffusion_models" / "loop"
     loop.symlink_to(loop.parent)
@@ -135,36 +174,3 @@ def test_a_choice_that_is_gone_is_told(host: Host) -> None:
     }
     with pytest.raises(PromptRejected, match="'gone.safetensors' is not among the models; put the file"):
         host.run(graph)
-
-
-def test_folders_are_walked_again_only_when_one_has_changed(
-    pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import folder_paths
-
-    listing = importlib.import_module(f"{pack.__name__}.nodes.host.types.folders")
-    (tmp_path / "models" / "deep" / "deeper").mkdir(parents=True)
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path / "models")], {".safetensors"}))
-    walked: list[Path] = []
-    walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda root, **options: walked.append(Path(root)) or walk(root, **options))
-
-    def names() -> list[str]:
-        walked.clear()
-        return [name for name in listing.lora_choices() if not name.startswith("demo/")]
-
-    def is_long_ago() -> None:
-        for folder, _, _ in walk(tmp_path):
-            os.utime(folder, (0, 0))
-
-    is_long_ago()
-    assert names() == [] and walked == [tmp_path / "models"]
-    assert names() == [] and walked == [], "nothing has changed"
-    (tmp_path / "models" / "deep" / "deeper" / "new.safetensors").write_bytes(b"")
-    assert names() == ["deep/deeper/new.safetensors"] and walked == [tmp_path / "models"]
-    assert names() == ["deep/deeper/new.safetensors"] and walked, "a change right after may have the same time"
-    is_long_ago()
-    assert names() and walked
-    assert names() and walked == []
-    (tmp_path / "models" / "deep").rename(tmp_path / "elsewhere")
-    assert names() == [] and walked

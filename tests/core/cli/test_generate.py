@@ -270,7 +270,7 @@ def test_names_of_comfyui_and_of_hugging_face_are_models(
 
 @pytest.mark.usefixtures("nothing_loaded")
 def test_a_name_that_is_not_here_is_told_with_the_command(tmp_path: Path, own_cache: Path, capsys: Captured) -> None:
-    told = f"Hugging Face's cache ({own_cache}); download it with: hf download zai-org/CogVideoX-5b"
+    told = f"Hugging Face's cache ({own_cache}) do not have it; download it with: hf download zai-org/CogVideoX-5b"
     refused(["a cat", "--model", "zai-org/CogVideoX-5b"], told, tmp_path, capsys)
     refused(["a cat", "--lora", "someone/orbits:0.5"], "if Hugging Face has it, download it with", tmp_path, capsys)
     refused(["inspect", "CogVideoX-2b"], "hf download zai-org/CogVideoX-2b", tmp_path, capsys)

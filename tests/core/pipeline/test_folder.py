@@ -27,6 +27,7 @@ ASKED = dict(num_inference_steps=1, num_frames=9, height=64, width=96, output_ty
 def test_a_folder_knows_its_parts_before_anything_is_loaded(checkpoint: Checkpoint) -> None:
     folder = ModelFolder.open(checkpoint(KIND))
     assert folder.variant.name == KIND
+    assert folder.text_encoder is not None
     assert folder.text_encoder.config["d_model"] == folder.transformer.config.text_embed_dim
     assert folder.vae.config.latent_channels == folder.transformer.config.out_channels
 

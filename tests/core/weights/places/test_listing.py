@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,30 @@ def test_what_is_downloaded_meanwhile_appears(tmp_path: Path) -> None:
     assert names(hub) == [NAME]
     add_to_cache(hub, "zai-org/CogVideoX-2b", tmp_path / "one")
     assert names(hub) == ["zai-org/CogVideoX-2b", NAME]
+
+
+def test_folders_are_walked_again_only_when_one_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models" / "deep" / "deeper").mkdir(parents=True)
+    walked: list[Path] = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda root, **options: walked.append(Path(root)) or walk(root, **options))
+
+    def loras() -> list[str]:
+        walked.clear()
+        return list(models_in(lambda name: [tmp_path / "models"] if name == "loras" else [], "lora"))
+
+    def is_long_ago() -> None:
+        for folder, _, _ in walk(tmp_path):
+            os.utime(folder, (0, 0))
+
+    is_long_ago()
+    assert loras() == [] and walked == [tmp_path / "models"]
+    assert loras() == [] and walked == [], "nothing has changed"
+    write(tmp_path / "models" / "deep" / "deeper" / "new.safetensors")
+    assert loras() == ["deep/deeper/new.safetensors"] and walked == [tmp_path / "models"]
+    assert loras() == ["deep/deeper/new.safetensors"] and walked, "a change right after may have the same time"
+    is_long_ago()
+    assert loras() and walked
+    assert loras() and walked == []
+    (tmp_path / "models" / "deep").rename(tmp_path / "elsewhere")
+    assert loras() == [] and walked

@@ -107,12 +107,12 @@ def test_what_is_nowhere_is_told_with_what_to_do(name: str, advice: str, own_cac
     where = f"ComfyUI's model folders (COMFYUI_PATH is not set) and Hugging Face's cache ({own_cache})"
     with pytest.raises(CheckpointError) as told:
         locate(name, "transformer")
-    assert str(told.value).startswith(f"{name} does not exist: it is no path and not in {where}; ")
+    assert str(told.value).startswith(f"{name} does not exist: it is no path, and {where} do not have it; ")
     assert advice.replace("hf download", "") in re.sub("hf download|huggingface-cli download", "", str(told.value))
 
 
 def test_what_there_is_is_told_with_a_name_that_is_not(models: Path) -> None:
-    told = re.escape(f"and not in ComfyUI's model folders ({models})") + ".*; they hold .*CogVideoX-5b"
+    told = re.escape(f"no path, and ComfyUI's model folders ({models})") + ".*; they hold .*CogVideoX-5b"
     with pytest.raises(CheckpointError, match=told):
         locate("5c.safetensors", "transformer")
 
