@@ -8,10 +8,11 @@ from pathlib import Path
 
 from ..weights.errors import CheckpointError
 from ..weights.files import open_weights
+from ..weights.inspect import inspect
 from ..weights.load import read_transformer, read_vae
-from ..weights.lora import is_lora, lora_ranks
 from ..weights.places.listing import Kind
 from ..weights.places.names import known_models, places
+from ..weights.recognize import recognize
 from ..weights.t5 import read_text_encoder
 
 
@@ -40,10 +41,10 @@ def _description(kind: Kind, path: Path) -> str | None:
 
 
 def _lora(path: Path) -> str:
-    weights = open_weights(path)
-    if not is_lora(weights):
+    kind = recognize(open_weights(path))
+    if kind is None or kind.what != "a LoRA":
         raise CheckpointError(f"{path} holds no LoRA")
-    return f"rank {max(lora_ranks(weights), default=0)}"
+    return inspect(path)[0].what
 
 
 _OPTIONS: dict[Kind, str] = {"transformer": "--model", "vae": "--vae", "text_encoder": "--t5", "lora": "--lora"}

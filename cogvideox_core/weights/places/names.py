@@ -86,7 +86,7 @@ def _within(name: str, known: Found) -> Found:
 
 def _not_found(name: str, kind: Kind | None, known: Found) -> str:
     """Where was looked for a name, and what to do."""
-    sentence = f"{name} does not exist: it is no path, and {places()} do not have it"
+    sentence = f"{name} does not exist; it is no path, and {places()} do not have it"
     if published := hub_cache.published_as(name):
         return f"{sentence}; download it with: {hub_cache.download_command(published)}"
     if hub_cache.is_repository_name(name) and not Path(name.split("/")[0]).exists():

@@ -48,7 +48,7 @@ def test_models_are_listed_by_the_options_that_take_them(models: Path, own_cache
         "--t5",
         *(line.format("32 wide") for line in parts),
         "--lora",
-        "  old film.safetensors  rank 8",
+        "  old film.safetensors  a LoRA of rank 8 for 36 layers",
         "2 more are of other models, or do not open: cogvideox inspect NAME says why",
         f"Looked in ComfyUI's model folders ({models}) and Hugging Face's cache ({own_cache}).",
     ]

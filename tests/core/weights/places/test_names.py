@@ -107,7 +107,7 @@ def test_what_is_nowhere_is_told_with_what_to_do(name: str, advice: str, own_cac
     where = f"ComfyUI's model folders (COMFYUI_PATH is not set) and Hugging Face's cache ({own_cache})"
     with pytest.raises(CheckpointError) as told:
         locate(name, "transformer")
-    assert str(told.value).startswith(f"{name} does not exist: it is no path, and {where} do not have it; ")
+    assert str(told.value).startswith(f"{name} does not exist; it is no path, and {where} do not have it; ")
     assert advice.replace("hf download", "") in re.sub("hf download|huggingface-cli download", "", str(told.value))
 
 
