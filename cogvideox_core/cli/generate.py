@@ -95,6 +95,8 @@ def _check_options(options: Namespace) -> None:
         check_device(options.device)
     if options.seed is not None and not 0 <= options.seed < _SEEDS:
         raise ValueError(f"--seed {options.seed}; a seed is a whole number from 0 to {_SEEDS - 1}")
+    if options.t5 == NO_TEXT_ENCODER:
+        raise ValueError(f"--t5 {options.t5} for a prompt; give a T5, or --embeds in place of PROMPT")
     if options.embeds and (options.prompt is not None or options.negative_prompt or options.t5):
         raise ValueError("--embeds, which takes the place of PROMPT, --negative-prompt and --t5; leave those out")
     if options.strength is not None and options.video is None:

@@ -26,6 +26,7 @@ from .config_json import parse_json, read_json
 from .entries import OpenWeights
 from .errors import CheckpointError, listed
 from .files import open_weights
+from .places.names import locate
 
 logger = logging.getLogger("cogvideox")
 
@@ -153,12 +154,14 @@ def load_lora(transformer: nn.Module, path: str | Path, strength: float = 1.0, *
     """Read a LoRA and put it on a transformer, on top of those that it has.
 
     Args:
-        path: a file of PEFT or diffusers, kohya or VideoX-Fun, or SAT; or the folder of a PEFT adapter.
+        path: a file of PEFT or diffusers, kohya or VideoX-Fun, or SAT; or the folder of a PEFT adapter; or the name of
+            one, see `weights/places/names.py`.
         strength: what its deltas are multiplied by; 0 for no effect, negative for the opposite.
         divide_by_rank: where the file does not say its scale, take 1 / rank and not 1, as some published files need.
     Returns: the LoRA, with the `matched`, `unmatched` and `ignored` keys of the file.
     Raises: CheckpointError if the file holds no LoRA, or none for this transformer.
     """
+    path = locate(path, "lora")
     lora = read_lora(path, module_shapes(transformer), divide_by_rank=divide_by_rank).apply(transformer, strength)
     logger.info("LoRA %s at strength %g: %s", Path(path).name, strength, lora.report())
     return lora

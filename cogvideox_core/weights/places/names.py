@@ -6,6 +6,7 @@ In this order: a path; a name below ComfyUI's model folders; a repository's name
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import get_args
 
@@ -32,13 +33,14 @@ def locate(given: str | Path, kind: Kind | None = None) -> Path:
     if path.exists() or path.is_absolute() or str(given).startswith(_PATH_STARTS):
         return path
     name = str(given).replace("\\", "/").rstrip("/")
-    known = _known(kind)
-    found = _ending_with(name, known) or _within(name, known)
-    if len(set(found.values())) > 1:
-        raise CheckpointError(f"{name} may be {' or '.join(sorted(found))}; give the whole name")
-    meant = next(iter(found.values()), None) or hub_cache.cached(name)
+    kinds = get_args(Kind) if kind is None else (kind,)
+    known = [known_models(one) for one in kinds]
+    found = {path for names in known for path in _ending_with(name, names) or _within(name, names)}
+    if len(found) > 1:
+        raise CheckpointError(f"{name} may be {' or '.join(sorted(map(str, found)))}; give the path of one")
+    meant = next(iter(found), None) or hub_cache.cached(name)
     if meant is None:
-        raise CheckpointError(_not_found(name, kind, known))
+        raise CheckpointError(_not_found(name, kind, list(chain(*known))))
     return meant
 
 
@@ -54,37 +56,29 @@ def places() -> str:
     return f"ComfyUI's model folders ({folders}) and Hugging Face's cache ({hub_cache.cache_folder()})"
 
 
-def _known(kind: Kind | None) -> Found:
-    found: Found = {}
-    for one in get_args(Kind) if kind is None else (kind,):
-        found |= known_models(one)
-    return found
-
-
 def _roots(name: str) -> Iterable[Path]:
     folders = comfyui.model_folders(name)
     cache = hub_cache.cache_folder()
     return [*folders, cache] if name == "diffusers" and cache.is_dir() else folders
 
 
-def _ending_with(name: str, known: Found) -> Found:
-    """The one of this name, else all whose path ends in it; capitals do not count."""
+def _ending_with(name: str, known: Found) -> list[Path]:
+    """The one of this name, else all whose name ends in it; capitals do not count."""
     wanted = name.casefold()
-    same = {found: path for found, path in known.items() if found.casefold() == wanted}
-    return same or {found: path for found, path in known.items() if found.casefold().endswith(f"/{wanted}")}
+    same = [path for found, path in known.items() if found.casefold() == wanted]
+    return same or [path for found, path in known.items() if found.casefold().endswith(f"/{wanted}")]
 
 
-def _within(name: str, known: Found) -> Found:
+def _within(name: str, known: Found) -> list[Path]:
     """What a name followed by a path leads to: `CogVideoX-5b/vae` to the VAE of that folder."""
     for parent in list(PurePosixPath(name).parents)[:-1]:
-        rest = name[len(str(parent)) + 1 :]
-        inside = {f"{found}/{rest}": path / rest for found, path in _ending_with(str(parent), known).items()}
-        if there := {found: path for found, path in inside.items() if path.exists()}:
+        inside = [path / name[len(str(parent)) + 1 :] for path in _ending_with(str(parent), known)]
+        if there := [path for path in inside if path.exists()]:
             return there
-    return {}
+    return []
 
 
-def _not_found(name: str, kind: Kind | None, known: Found) -> str:
+def _not_found(name: str, kind: Kind | None, known: list[str]) -> str:
     """Where was looked for a name, and what to do."""
     sentence = f"{name} does not exist; it is no path, and {places()} do not have it"
     if published := hub_cache.published_as(name):
@@ -92,5 +86,5 @@ def _not_found(name: str, kind: Kind | None, known: Found) -> str:
     if hub_cache.is_repository_name(name) and not Path(name.split("/")[0]).exists():
         return f"{sentence}; if Hugging Face has it, download it with: {hub_cache.download_command(name)}"
     if known:
-        return f"{sentence}; they hold {listed(known)}"
+        return f"{sentence}; they have {listed(dict.fromkeys(known))}"
     return f"{sentence}; give {_WANTED.get(kind, _WANTED[None])}"

@@ -313,6 +313,7 @@ def test_embeddings_that_do_not_fit_are_told(tmp_path: Path, small: Path, capsys
     refused([*asked, "--embeds", str(other)], "of shape (1, 226, 64); this model takes (1, 226, 32)", tmp_path, capsys)
     refused([*asked, "--embeds", str(small)], "give one of its components", tmp_path, capsys)
     for extra in (["a cat"], ["--negative-prompt", "x"], ["--t5", str(small)]):
+        refused(["a cat", "--t5", "none"], "--t5 none for a prompt; give a T5, or --embeds", tmp_path, capsys)
         told = "--embeds, which takes the place of PROMPT, --negative-prompt and --t5; leave those out"
         refused([*extra, *asked], told, tmp_path, capsys)
 

@@ -207,6 +207,8 @@ def test_settings_of_what_is_given_separately_are_not_asked_of_the_folder(
     path = Path(shutil.copytree(checkpoint(KIND), tmp_path / "model"))
     (path / "vae" / "config.json").unlink()
     assert ModelFolder.open(path, vae=parts["vae"]).sources.vae == parts["vae"]
+    shutil.rmtree(path / "vae")
+    assert ModelFolder.open(path, vae=parts["vae"]).sources.vae == parts["vae"]
 
 
 def test_a_name_is_a_model_too(checkpoint: Checkpoint, own_cache: Path) -> None:

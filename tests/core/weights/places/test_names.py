@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox_core import CheckpointError, load_text_encoder, load_transformer, load_vae
+from cogvideox_core import CheckpointError, load_lora, load_text_encoder, load_transformer, load_vae
 from cogvideox_core.demo import DEMO_LORAS, DEMO_MODEL
 from cogvideox_core.weights.places.names import known_models, locate
 from tests.support.hub_cache import FIRST, add_to_cache
@@ -57,10 +57,16 @@ def test_a_name_is_one_below_comfyuis_folders_or_its_end(models: Path) -> None:
     assert locate("t5xxl.safetensors", "text_encoder") == models / "clip" / "t5" / "t5xxl.safetensors"
 
 
-def test_a_name_that_several_end_in_is_asked_for_whole(models: Path) -> None:
+def test_a_name_that_may_be_several_is_not_guessed(models: Path) -> None:
     copied(DEMO_LORAS["old-film"], models / "loras" / "cinema" / "old.safetensors")
-    with pytest.raises(CheckpointError, match="old.* may be cinema/old.safetensors or film/old.safetensors; give the"):
+    cinema, film = (re.escape(str(models / "loras" / folder / "old.safetensors")) for folder in ("cinema", "film"))
+    with pytest.raises(CheckpointError, match=f"^old.safetensors may be {cinema} or {film}; give the path of one$"):
         locate("old.safetensors", "lora")
+    copied(DEMO_LORAS["old-film"], models / "vae" / "5b.safetensors")
+    with pytest.raises(
+        CheckpointError, match="5b.safetensors may be .*unet/5b.safetensors or .*vae/5b.saf"
+    ):
+        locate("5b.safetensors")
 
 
 def test_a_kind_is_looked_for_in_its_own_folders(models: Path) -> None:
@@ -85,6 +91,7 @@ def test_a_file_of_any_repository_is_found_too(own_cache: Path, tmp_path: Path) 
 
 def test_every_loader_takes_names(models: Path, own_cache: Path) -> None:
     add_to_cache(own_cache, "someone/demo", DEMO_MODEL)
+    assert load_lora(load_transformer("CogVideoX-5b"), "old.safetensors").matched
     for name in ("CogVideoX-5b", "someone/demo"):
         config = load_transformer(name).config
         assert load_vae(name).config.latent_channels == config.out_channels
@@ -112,7 +119,7 @@ def test_what_is_nowhere_is_told_with_what_to_do(name: str, advice: str, own_cac
 
 
 def test_what_there_is_is_told_with_a_name_that_is_not(models: Path) -> None:
-    told = re.escape(f"no path, and ComfyUI's model folders ({models})") + ".*; they hold .*CogVideoX-5b"
+    told = re.escape(f"no path, and ComfyUI's model folders ({models})") + ".*; they have .*CogVideoX-5b"
     with pytest.raises(CheckpointError, match=told):
         locate("5c.safetensors", "transformer")
 
