@@ -191,7 +191,7 @@ MUTATIONS = [
     Mutation(f"{PLACES}/listing.py", "and (repository is None or _is_of_cogvideox(path, kind))", "", LISTING),
     Mutation(f"{PLACES}/hub_cache.py", "max(commits", "min(commits", HUB_CACHE),
     Mutation(f"{PLACES}/hub_cache.py", 'os.environ.get("HF_HUB_CACHE") or', "", HUB_CACHE),
-    Mutation(f"{PLACES}/names.py", "same or {", "{", NAMES),
+    Mutation(f"{PLACES}/names.py", "same or [", "[", NAMES),
     Mutation(f"{CORE}/pipeline/folder.py", "if made != taken:", "if False:", FOLDER),
     Mutation(f"{CORE}/pipeline/sources.py", "model.is_file() and _holds(model, component)", "False", FOLDER),
     Mutation(f"{TYPES}/quantize.py", "        made.patches = {}\n", "", QUANTIZE),

@@ -6,14 +6,14 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+from ..weights.components import find_config, open_component
+from ..weights.detect import find_variant, transformer_config
+from ..weights.diffusers_folder import component_path, folder_variant
 from ..weights.errors import CheckpointError
 from ..weights.files import open_weights
-from ..weights.inspect import inspect
-from ..weights.load import read_transformer, read_vae
 from ..weights.places.listing import Kind
 from ..weights.places.names import known_models, places
-from ..weights.recognize import recognize
-from ..weights.t5 import read_text_encoder
+from ..weights.recognize import Component, expect_kind, recognize
 
 
 def list_models(*kinds: Kind) -> str:
@@ -33,27 +33,32 @@ def list_models(*kinds: Kind) -> str:
 
 
 def _description(kind: Kind, path: Path) -> str | None:
-    """What is at a path, in a few words; None if it is nothing of this kind."""
+    """What is at a path, in a few words and from its headers; None if it is nothing of this kind."""
     try:
-        return _DESCRIPTIONS[kind](path)
+        return _lora(path) if kind == "lora" else _component(path, kind)
     except (CheckpointError, OSError, ImportError):  # a list goes on, whatever one of its files is
         return None
+
+
+def _component(path: Path, component: Component) -> str:
+    """The model that a transformer is of; for another component, how it is stored."""
+    path = component_path(path, component)
+    weights = open_component(path, component)
+    expect_kind(weights, component, path)
+    if component != "transformer":
+        return ", ".join(weights.form)
+    config = transformer_config(weights.shapes, find_config(weights, path), source=path)
+    return folder_variant(find_variant(config, source=path), path).name
 
 
 def _lora(path: Path) -> str:
     kind = recognize(open_weights(path))
     if kind is None or kind.what != "a LoRA":
         raise CheckpointError(f"{path} holds no LoRA")
-    return inspect(path)[0].what
+    return kind.what
 
 
 _OPTIONS: dict[Kind, str] = {"transformer": "--model", "vae": "--vae", "text_encoder": "--t5", "lora": "--lora"}
-_DESCRIPTIONS: dict[Kind, Callable[[Path], str]] = {
-    "transformer": lambda path: read_transformer(path).variant.name,
-    "vae": lambda path: f"{read_vae(path).config.latent_channels} channels",
-    "text_encoder": lambda path: f"{read_text_encoder(path).config['d_model']} wide",
-    "lora": _lora,
-}
 
 
 def _add_arguments(parser: ArgumentParser) -> None:

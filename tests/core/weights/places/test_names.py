@@ -63,9 +63,7 @@ def test_a_name_that_may_be_several_is_not_guessed(models: Path) -> None:
     with pytest.raises(CheckpointError, match=f"^old.safetensors may be {cinema} or {film}; give the path of one$"):
         locate("old.safetensors", "lora")
     copied(DEMO_LORAS["old-film"], models / "vae" / "5b.safetensors")
-    with pytest.raises(
-        CheckpointError, match="5b.safetensors may be .*unet/5b.safetensors or .*vae/5b.saf"
-    ):
+    with pytest.raises(CheckpointError, match="5b.safetensors may be .*unet/5b.safetensors or .*vae/5b.saf"):
         locate("5b.safetensors")
 
 
