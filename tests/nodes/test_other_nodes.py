@@ -30,7 +30,8 @@ HEADINGS = {
     "Stop the run with one sentence": (STOPS,),
     "Not tried": (NOT_TRIED,),
 }
-NEWER = {"LTXVSpatioTemporalGuidance", "LTXVModalityGuidance"}  # than the ComfyUI that the tests fetch
+# Newer than the ComfyUI that the tests fetch.
+NEWER = {"LTXVSpatioTemporalGuidance", "LTXVModalityGuidance", "ModelAttentionBackend", "WanAnimate2Cache"}
 
 
 class Row(NamedTuple):
@@ -91,6 +92,7 @@ ROWS: dict[str, Row] = {
     "LoraLoaderBypass": Row(WORKS, {"lora_name": "other-nodes.safetensors"}),
     "LoraLoaderBypassModelOnly": Row(WORKS, {"lora_name": "other-nodes.safetensors"}),
     "LoraLoaderModelOnly": Row(WORKS, {"lora_name": "other-nodes.safetensors"}),
+    "ModelAttentionBackend": Row(WORKS, like="plain"),
     "ModelComputeDtype": Row(WORKS, {"dtype": "bf16"}),
     "ModelMergeAdd": Row(WORKS),
     "ModelMergeSimple": Row(WORKS, {"ratio": 0.5}),
@@ -108,6 +110,7 @@ ROWS: dict[str, Row] = {
     "PerturbedAttentionGuidance": Row(NOTHING),
     "SelfAttentionGuidance": Row(NOTHING),
     "TomePatchModel": Row(NOTHING),
+    "WanAnimate2Cache": Row(NOTHING),
     "UNetCrossAttentionMultiply": Row(SILENT, {"out": 0.5}),
     "wanBlockSwap": Row(SILENT),
     # what cannot be

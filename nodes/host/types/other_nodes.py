@@ -41,6 +41,7 @@ _OF_OTHER_MODELS = {
     "a2v_cross_attn": "LTXVModalityGuidance",
     "ar_config": "ARVideoI2V",
     "audio_embeds": "WanInfiniteTalkToVideo",
+    "animate2_cache": "WanAnimate2Cache",
 }
 
 
