@@ -91,7 +91,7 @@ def write(folder: Path, rows: dict[str, dict]) -> None:
 def _page(rows: dict[str, dict]) -> Iterator[str]:
     yield "# One command on several machines"
     yield ""
-    yield "Written by `python benchmarks/machines.py`, which adds the machine it runs on. Ratios are our time divided by"
+    yield "Written by `python benchmarks/machines.py`, which adds the machine it runs on. Ratios are our time over"
     yield "diffusers', measured in turn in one process: lower is better. *Busy* is the same while a second process"
     yield "multiplies matrices on the same cores. In brackets: our time divided by what the matrices, attention and"
     yield "convolutions alone take."
