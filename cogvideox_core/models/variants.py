@@ -171,7 +171,7 @@ def rows_like(config: TransformerConfig) -> list[Variant]:
 def taking(variant: Variant, conditioning: Conditioning) -> Variant | None:
     """`variant` if it is given this, or the row it may be as well, with its schedule and VAE; None if it is neither."""
     if conditioning == variant.conditioning:
-        return replace(variant, or_conditioning=None)
+        return replace(variant, or_conditioning=None) if variant.or_conditioning else variant
     if conditioning != variant.or_conditioning:
         return None
     other = next(row for row in rows_like(variant.transformer) if row.conditioning == conditioning)
