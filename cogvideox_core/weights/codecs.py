@@ -1,18 +1,21 @@
-"""Codecs: how quantized weights are stored, as blocks of GGML, 8-bit integers, or 8-bit floats with a scale.
+"""Codecs: how quantized weights are stored, as blocks of GGML, or as numbers of 8 or 4 bits with scales.
 
 A codec decodes stored bytes to numbers and, where this pack writes the format, encodes numbers to stored bytes. Block
 formats store each row of a matrix by itself: [..., columns] becomes [..., bytes of a row], uint8.
 
-Source: ggml's `ggml-quants.c` for the bits of a block; ComfyUI's `quant_ops.py` for scales.
+Source: `ggml_blocks.py` for blocks; ComfyUI's `quant_ops.py` for scales; bitsandbytes' `functional.py` for 4 bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from .ggml_blocks import FORMATS, BlockFormat
 
 Stored = dict[str, Tensor]
 """The parts of a stored tensor: "data", and "scale" where the format has one; the numbers are data times scale."""
@@ -25,7 +28,7 @@ class Codec:
     Attributes:
         name: the format's usual name.
         decode: the stored parts to float32 numbers: from [..., bytes of a row] to [..., columns] for block formats,
-            else in the shape of "data".
+            else in the shape of "data". A part that the format needs and that is missing raises KeyError.
         encode: float32 numbers [rows, columns] to the stored parts; None where the format is only read.
         block, block_bytes: numbers in a block and the bytes that store them; 0 for formats without blocks.
     """
@@ -53,107 +56,49 @@ class Codec:
         return not self.block or (len(data_shape) > 0 and data_shape[-1] % self.block_bytes == 0)
 
 
-# --- Blocks of GGML -----------------------------------------------------------------------------------------------
-# Each function takes N blocks at once: b is [N, bytes of a block], uint8, and decodes to [N, numbers of a block].
-
-
-def _float16(b: Tensor) -> Tensor:
-    """[N, 2 n] bytes read as float16, [N, n] float32."""
-    return b.contiguous().view(torch.float16).float()
-
-
-def _nibbles(b: Tensor) -> Tensor:
-    """[N, n] bytes as [N, 2 n] numbers of 4 bits: all low halves, then all high halves."""
-    return torch.cat([b & 0x0F, b >> 4], dim=1)
-
-
-def _decode_q8_0(b: Tensor) -> Tensor:
-    return _float16(b[:, :2]) * b[:, 2:].contiguous().view(torch.int8).float()
-
-
-def _decode_q4_0(b: Tensor) -> Tensor:
-    return _float16(b[:, :2]) * (_nibbles(b[:, 2:]).float() - 8)
-
-
-def _decode_q5_0(b: Tensor) -> Tensor:
-    # The fifth bit of all 32 numbers comes first, in 4 bytes; bit i belongs to number i.
-    bits = (b[:, 2:6, None] >> torch.arange(8, dtype=torch.uint8, device=b.device)) & 1
-    return _float16(b[:, :2]) * ((_nibbles(b[:, 6:]) | (bits.flatten(1) << 4)).float() - 16)
-
-
-def _decode_q4_k(b: Tensor) -> Tensor:
-    """Eight groups of 32 numbers of 4 bits. A group is its scale times the numbers, minus its minimum.
-
-    Scales and minima have 6 bits each, times one float16 of the block. Those of groups 0 to 3 are the low 6 bits of
-    `low` and `middle`; of groups 4 to 7, `high` holds 4 bits, and the top bits of `low` and `middle` the other two.
-    """
-    scale, minimum = _float16(b[:, :2]), _float16(b[:, 2:4])
-    low, middle, high = b[:, 4:16].chunk(3, dim=1)  # 4 bytes each
-    scales = torch.cat([low & 63, (high & 15) | ((low >> 6) << 4)], dim=1)
-    minima = torch.cat([middle & 63, (high >> 4) | ((middle >> 6) << 4)], dim=1)
-    q = b[:, 16:].unflatten(1, (4, 32))  # 32 bytes hold two groups: one in the low halves, the next in the high ones
-    groups = torch.stack([q & 0x0F, q >> 4], dim=2).flatten(1, 2)  # [N, 8, 32]
-    factors = (scale * scales.float())[..., None]
-    offsets = (minimum * minima.float())[..., None]
-    return (factors * groups.float() - offsets).flatten(1)
-
-
-def _decode_q6_k(b: Tensor) -> Tensor:
-    """Sixteen groups of 16 numbers of 6 bits, -32 to 31, each group with a scale of 8 bits, times one float16.
-
-    Each half of a block is 128 numbers: 64 bytes of their low 4 bits, and 32 bytes that hold their top 2 bits.
-    """
-    low = b[:, :128].unflatten(1, (2, 64))
-    high = b[:, 128:192].unflatten(1, (2, 32))
-    scales = b[:, 192:208].contiguous().view(torch.int8).float()
-    scale = _float16(b[:, 208:])
-    nibbles = torch.cat([low & 0x0F, low >> 4], dim=2).unflatten(2, (4, 32))  # [N, 2, 4, 32]
-    shifts = torch.tensor([0, 2, 4, 6], dtype=torch.uint8, device=b.device)[:, None]
-    numbers = (nibbles | (((high[:, :, None] >> shifts) & 3) << 4)).float() - 32
-    return ((scale * scales)[..., None] * numbers.flatten(1).unflatten(1, (16, 16))).flatten(1)
-
-
-def _encode_q8_0(x: Tensor) -> Tensor:
-    scale = x.abs().amax(dim=1, keepdim=True) / 127
-    numbers = (x * torch.where(scale > 0, 1 / scale, 0)).round().clamp(-128, 127).to(torch.int8)
-    return torch.cat([scale.half().view(torch.uint8), numbers.view(torch.uint8)], dim=1)
-
-
-def _encode_q4_0(x: Tensor) -> Tensor:
-    """The number furthest from zero becomes -8, the end of the range that has no opposite."""
-    furthest = x.gather(1, x.abs().argmax(dim=1, keepdim=True))
-    scale = furthest / -8
-    numbers = (x * torch.where(scale != 0, 1 / scale, 0) + 8.5).floor().clamp(0, 15).to(torch.uint8)
-    return torch.cat([scale.half().view(torch.uint8), numbers[:, :16] | (numbers[:, 16:] << 4)], dim=1)
-
-
-def _blocks(
-    name: str,
-    block: int,
-    block_bytes: int,
-    decode: Callable[[Tensor], Tensor],
-    encode: Callable[[Tensor], Tensor] | None = None,
-) -> Codec:
+def _blocks(name: str, layout: BlockFormat) -> Codec:
     """A codec for rows of blocks, made of functions for blocks."""
+    encode = layout.encode
 
     def decode_rows(stored: Stored) -> Tensor:
         data = stored["data"]
-        return decode(data.reshape(-1, block_bytes)).reshape(*data.shape[:-1], -1)
+        return layout.decode(data.reshape(-1, layout.nbytes)).reshape(*data.shape[:-1], -1)
 
     def encode_rows(x: Tensor) -> Stored:
         assert encode is not None
-        return {"data": encode(x.reshape(-1, block)).reshape(*x.shape[:-1], -1)}
+        return {"data": encode(x.reshape(-1, layout.numbers)).reshape(*x.shape[:-1], -1)}
 
-    return Codec(name, decode_rows, encode_rows if encode else None, block, block_bytes)
+    return Codec(name, decode_rows, encode_rows if encode else None, layout.numbers, layout.nbytes)
 
 
 # --- Numbers with a scale ---------------------------------------------------------------------------------------------
 
 
+def _decode_fp8(stored: Stored) -> Tensor:
+    """Older files have fp8 without scales."""
+    return _decode_scaled(stored) if "scale" in stored else stored["data"].float()
+
+
 def _decode_scaled(stored: Stored) -> Tensor:
-    numbers = stored["data"].float()
-    scale = stored.get("scale")
-    return numbers if scale is None else numbers * scale.float()
+    """One scale for all numbers, [], or one that repeats along the dimensions where it has 1, such as [rows, 1]."""
+    return stored["data"].float() * stored["scale"].float()
+
+
+def _decode_groups(stored: Stored) -> Tensor:
+    """Data [rows, columns] with a scale [rows, groups] for each so many columns."""
+    return _times_groups(stored["data"].float(), stored["scale"])
+
+
+def _decode_4_bits(stored: Stored, values: tuple[float, ...]) -> Tensor:
+    """Data [rows, columns / 2], of each byte the high half first, with scales [rows, groups]."""
+    data = stored["data"]
+    numbers = torch.stack([data >> 4, data & 15], dim=-1).flatten(-2)
+    return _times_groups(torch.tensor(values, device=data.device)[numbers.int()], stored["scale"])
+
+
+def _times_groups(numbers: Tensor, scale: Tensor) -> Tensor:
+    """Numbers [rows, columns] times the scales [rows, groups] of their groups; [rows, columns]."""
+    return (numbers.unflatten(-1, (scale.shape[-1], -1)) * scale.float()[..., None]).flatten(-2)
 
 
 def _encode_int8(x: Tensor) -> Stored:
@@ -169,15 +114,28 @@ def _encode_fp8(x: Tensor) -> Stored:
     return {"data": (x / scale).to(torch.float8_e4m3fn), "scale": scale}
 
 
-CODECS: dict[str, Codec] = {
+_FP4_MAGNITUDES = tuple(twelfths / 12 for twelfths in (0, 0.0625, 8, 12, 4, 6, 2, 3))
+FOUR_BITS: dict[str, tuple[float, ...]] = {
+    "nf4": (
+        *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
+        *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725),
+        *(0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+    ),
+    "fp4": (*_FP4_MAGNITUDES, *(-value for value in _FP4_MAGNITUDES)),
+}
+"""What the 16 numbers of bitsandbytes' formats stand for, before the scale: quantiles of a normal distribution, and
+floats with 2 bits for the exponent and one behind it."""
+
+GGML: dict[str, Codec] = {name: _blocks(name, layout) for name, layout in FORMATS.items()}
+"""The codecs of GGML's blocks, by name."""
+
+CODECS: dict[str, Codec] = GGML | {
     codec.name: codec
     for codec in (
-        _blocks("Q4_0", 32, 18, _decode_q4_0, _encode_q4_0),
-        _blocks("Q5_0", 32, 22, _decode_q5_0),
-        _blocks("Q8_0", 32, 34, _decode_q8_0, _encode_q8_0),
-        _blocks("Q4_K", 256, 144, _decode_q4_k),
-        _blocks("Q6_K", 256, 210, _decode_q6_k),
         Codec("int8", _decode_scaled, _encode_int8),
-        Codec("fp8", _decode_scaled, _encode_fp8),
+        Codec("fp8", _decode_fp8, _encode_fp8),
+        Codec("int8 in groups", _decode_groups),
+        Codec("fp8 in groups", _decode_groups),
+        *(Codec(name, partial(_decode_4_bits, values=FOUR_BITS[name]), block=2, block_bytes=1) for name in FOUR_BITS),
     )
 }

@@ -10,6 +10,7 @@ from .diffusers_folder import read_config
 from .entries import OpenWeights
 from .files import open_weights
 from .key_names import with_diffusers_names
+from .library_entries import check_method
 from .packed_entries import with_packed_weights
 from .recognize import Component
 
@@ -21,7 +22,9 @@ def open_component(path: str | Path, component: Component) -> OpenWeights:
 
     Raises: CheckpointError as `open_weights`, or for a number format that is not read.
     """
-    weights = with_diffusers_names(with_packed_weights(open_weights(path)), component)
+    weights = open_weights(path)
+    check_method(find_config(weights, path), path)
+    weights = with_diffusers_names(with_packed_weights(weights), component)
     return weights.with_entries({key: entry for key, entry in weights.entries.items() if key != _V_PREDICTION_MARKER})
 
 

@@ -18,7 +18,8 @@ class TensorEntry(NamedTuple):
     Attributes:
         shape, dtype: those of the tensor that `read` gives.
         read: gives the tensor.
-        codec: the name in CODECS of a quantized tensor's format; None for ordinary numbers.
+        codec: the name in CODECS of a quantized tensor's format; None for ordinary numbers. As long as the dtype is
+            uint8, the entry is the format's "data", of which `with_packed_weights` makes a PackedWeight.
     """
 
     shape: Shape

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .codecs import CODECS
 from .entries import TensorEntry
 from .errors import CheckpointError, listed, shown
-from .packed_weight import PackedWeight
+from .ggml_blocks import FORMATS
 
 OWN_METADATA = "cogvideox."
 """Prefix of the metadata that this pack writes."""
@@ -22,7 +21,7 @@ _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 class GGUFFile:
     """Tensors of one file. The header is read at once; a tensor's pages are read when it is used.
 
-    Attributes: entries, metadata: as of every reader; quantized tensors say float16, and a model casts them.
+    Attributes: entries, metadata: as of every reader; a quantized tensor's entry is the bytes of its blocks.
     Raises: CheckpointError if the file is damaged or in a number format that is not read; ImportError without gguf.
     """
 
@@ -37,16 +36,14 @@ class GGUFFile:
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error}); check that it is a file you may read") from error
         except Exception as error:  # the reader passes on whatever a damaged file causes
-            raise CheckpointError(
-                f"{path} is no whole GGUF file ({shown(str(error)) or type(error).__name__}); download or copy it again"
-            ) from error
+            raise CheckpointError(f"{path} {_fault(error)}") from error
         if not reader.tensors:
             raise CheckpointError(f"{path} is a GGUF file without tensors; download or copy it again")
         strange = [f"{part.name} ({part.tensor_type.name})" for part in reader.tensors if not _is_read(part)]
         if strange:
             raise CheckpointError(
                 f"{path} holds number formats that are not read: {listed(strange)}; give one of "
-                f"{', '.join([*_PLAIN, *(name for name, codec in CODECS.items() if codec.block)])}"
+                f"{listed([*_PLAIN, *FORMATS], 8)}"
             )
         self.metadata = {
             key.removeprefix(OWN_METADATA): str(field.contents())
@@ -56,9 +53,16 @@ class GGUFFile:
         self.entries = {part.name: _entry(part, path) for part in reader.tensors}
 
 
+def _fault(error: Exception) -> str:
+    """Why gguf could not read a file, in words for whoever downloaded it."""
+    reason = shown(str(error)) or type(error).__name__
+    if "GGMLQuantizationType" in reason:
+        return "holds a number format that this release of gguf does not know; run: pip install -U gguf"
+    return f"is no whole GGUF file ({reason}); download or copy it again"
+
+
 def _is_read(part: Any) -> bool:
-    name = part.tensor_type.name
-    return name in _PLAIN or (name in CODECS and CODECS[name].block > 0)
+    return part.tensor_type.name in (*_PLAIN, *FORMATS)
 
 
 def _entry(part: Any, path: Path) -> TensorEntry:
@@ -67,15 +71,11 @@ def _entry(part: Any, path: Path) -> TensorEntry:
     kind = part.tensor_type.name
     if kind in _PLAIN:
         return TensorEntry(shape, _PLAIN[kind], lambda: _bytes(part).view(_PLAIN[kind]).reshape(shape))
-    codec = CODECS[kind]
-    if shape[-1] % codec.block:
+    blocks, rest = divmod(shape[-1], FORMATS[kind].numbers)
+    if rest:
         raise CheckpointError(f"{path} has {shown(part.name)} of {shape[-1]} columns in {kind}; download it again")
-    stored = codec.stored_shape(shape)
-
-    def read() -> Tensor:
-        return PackedWeight(kind, {"data": _bytes(part).reshape(stored)}, torch.float16)
-
-    return TensorEntry(shape, torch.float16, read, kind)
+    stored = (*shape[:-1], blocks * FORMATS[kind].nbytes)
+    return TensorEntry(stored, torch.uint8, lambda: _bytes(part).reshape(stored), kind)
 
 
 def _bytes(part: Any) -> Tensor:

@@ -16,7 +16,7 @@ from ..models.text_encoder import t5_model
 from ..models.transformer.model import CogVideoXTransformer3D
 from ..models.vae.autoencoder import AutoencoderCausal3D
 from . import empty_layers as layers
-from .codecs import CODECS
+from .codecs import GGML
 from .components import find_config, open_component
 from .detect import find_variant, transformer_config, vae_config
 from .diffusers_folder import folder_variant, pipeline_folder
@@ -148,7 +148,7 @@ def report(found: Inspection) -> str:
 
 
 def _name(name: str) -> str:
-    return f"{name} blocks" if name in CODECS and CODECS[name].block else name
+    return f"{name} blocks" if name in GGML else name
 
 
 def _size(nbytes: int) -> str:

@@ -74,8 +74,8 @@ _KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "weights quantized by bitsandbytes",
-        r"\.(absmax|quant_map|quant_state\.\w+|SCB)$",
-        f"theirs is a form {_NOT_YET}, give the 16-bit weights",
+        r"\A(?![\s\S]*\.quant_state\.\w+$)[\s\S]*\.(absmax|quant_map)$",
+        "it lacks their quant_state, without which nothing is known of them, download it again",
     ),
     Kind("an LTX-Video model", r"(^|\.)transformer_blocks\.\d+\.(attn2\.|scale_shift_table)", _ELSEWHERE),
     # CogVideoX's VAE has no attention, and names its stages where others number them.

@@ -67,9 +67,11 @@ def _named_tensors(content: Any, depth: int = 3) -> dict[str, Tensor]:
 
 def _refusal(error: Exception) -> str:
     """Why PyTorch refused a pickle, in our words: its own text says how to run the code all the same."""
-    code = re.search(r"(?:GLOBAL|Unsupported (?:global|operand|class))\W+([\w.]+)", str(error))
+    code = re.search(r"(?:GLOBAL|Unsupported (?:global|operand|class))\W+(?:GLOBAL )?([\w.]+)", str(error))
     if code is None:
         return "is a pickle that holds no PyTorch checkpoint"
+    if code[1].startswith("torchao."):
+        return "is a pickle of torchao's tensors, which would run its code to be read"
     return f"is a pickle that would run code ({shown(code[1])}) to be read, which is not done"
 
 

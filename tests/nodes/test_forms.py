@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cogvideox_core import CogVideoXPipeline, load_transformer, load_vae
+from cogvideox_core import CogVideoXPipeline, load_pipeline, load_transformer, load_vae
 from tests import provision
 from tests.support.checkpoints import make_checkpoint, random_text_encoder, random_vae, toy_vae_config
 from tests.support.graphs import (
@@ -26,7 +27,17 @@ from tests.support.graphs import (
 )
 from tests.support.host import Host
 from tests.support.parity import assert_parity, snr_db
-from tests.support.weight_forms import QUANTIZED, RENAMED, gguf_t5_name, k_blocks, sat_vae, true_gguf
+from tests.support.weight_forms import (
+    IN_INT8_ROWS,
+    QUANTIZED,
+    RENAMED,
+    dequantized,
+    gguf_t5_name,
+    k_blocks,
+    sat_vae,
+    t5_q5_k_m,
+    true_gguf,
+)
 
 KIND = "CogVideoX-5B"
 STEPS = 2
@@ -37,7 +48,23 @@ def state(toys: dict[str, Path]) -> dict[str, torch.Tensor]:
     return load_file(toys[KIND] / "transformer" / "diffusion_pytorch_model.safetensors")
 
 
-K_QUANTS = ("Q4_K", "Q6_K")
+def sampled(pipeline: CogVideoXPipeline) -> torch.Tensor:
+    """What the core samples where the host runs `text_to_video`, in the VAE's own scale."""
+    latents = pipeline(
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        height=HEIGHT,
+        width=WIDTH,
+        num_frames=LENGTH,
+        num_inference_steps=STEPS,
+        sampler="ddim",
+        generator=torch.Generator().manual_seed(7),
+        output_type="latent",
+    )
+    return latents / pipeline.variant.vae.scaling_factor
+
+
+K_QUANTS = ("Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ2_XS")
 
 
 @pytest.mark.parametrize("form", [*RENAMED, *QUANTIZED, *K_QUANTS])
@@ -55,19 +82,8 @@ def test_a_transformer_of_every_form_samples_as_in_the_core(
 
     whole = core(KIND)
     pipeline = CogVideoXPipeline(load_transformer(file, dtype="float32"), whole.vae, whole.text_encoder, whole.variant)
-    wanted = pipeline(
-        PROMPT,
-        negative_prompt=NEGATIVE,
-        height=HEIGHT,
-        width=WIDTH,
-        num_frames=LENGTH,
-        num_inference_steps=STEPS,
-        sampler="ddim",
-        generator=torch.Generator().manual_seed(7),
-        output_type="latent",
-    )
-    wanted = wanted / whole.variant.vae.scaling_factor
-    if form == "int8":  # ComfyUI rounds activations to 8 bits as well
+    wanted = sampled(pipeline)
+    if form in IN_INT8_ROWS:  # ComfyUI rounds activations to 8 bits as well
         assert snr_db(found, wanted) > 25
     else:
         assert_parity(found, wanted, 5e-5, f"{form} in the host")
@@ -116,6 +132,7 @@ T5_FORMS: dict[str, tuple[Callable[[dict, Path], Path], torch.dtype, float]] = {
     "bf16": (_t5_file(torch.bfloat16), torch.bfloat16, 4e-2),
     "fp8": (_t5_file(torch.float8_e4m3fn), torch.float8_e4m3fn, 5e-2),
     "gguf": (true_gguf("F16", gguf_t5_name, arch="t5encoder"), torch.float16, 5e-3),
+    "gguf in Q5_K_M": (t5_q5_k_m, torch.float32, 5e-3),
 }
 
 
@@ -125,7 +142,7 @@ def test_a_t5_in_one_file_encodes_as_transformers_does(form: str, host: Host, to
     from transformers import T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue] -- it comes when asked for
 
     write, dtype, bound = T5_FORMS[form]
-    model = random_text_encoder(vocab_size=32_128)
+    model = random_text_encoder(256 if "_K" in form else 32, vocab_size=32_128)  # rows of whole blocks
     state = {key: tensor for key, tensor in model.state_dict().items() if key != "encoder.embed_tokens.weight"}
     file = write(state, tmp_path)
     host.add_model("text_encoders", file, f"t5 {form}{file.suffix}")
@@ -134,12 +151,32 @@ def test_a_t5_in_one_file_encodes_as_transformers_does(form: str, host: Host, to
     graph["t5"]["inputs"]["text_encoder_name"] = f"t5 {form}{file.suffix}"
     found = saved_tensor(host.run(graph), "probe")
 
-    for parameter in model.parameters():
-        parameter.copy_(parameter.to(dtype).float())
+    numbers = dequantized(file) if file.suffix == ".gguf" else {}
+    for key, parameter in model.named_parameters():
+        parameter.copy_(numbers.get(gguf_t5_name(key), parameter.to(dtype)).float())
     tokenizer = T5TokenizerFast.from_pretrained(provision.comfyui() / "comfy" / "text_encoders" / "t5_tokenizer")
     tokens = tokenizer(PROMPT, padding="max_length", max_length=226, return_tensors="pt").input_ids
     with torch.no_grad():
         assert_parity(found, model(tokens).last_hidden_state, bound, f"T5, {form}")
+
+
+def test_a_folder_that_libraries_quantized_samples_as_in_the_core(host: Host, tmp_path: Path) -> None:
+    """The transformer in nf4 and T5 in int8, both by bitsandbytes."""
+    folder = make_checkpoint(tmp_path / KIND, KIND)
+    files = (
+        folder / "transformer" / "diffusion_pytorch_model.safetensors",
+        folder / "text_encoder" / "model.safetensors",
+    )
+    for file, form in zip(files, ("nf4 of bitsandbytes, nested", "int8 of bitsandbytes"), strict=True):
+        QUANTIZED[form][0](load_file(file), tmp_path).rename(file)
+        config = json.loads((file.parent / "config.json").read_text())
+        (file.parent / "config.json").write_text(
+            json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes"}})
+        )
+    host.add_model("diffusers", folder, "in few bits")
+    found = saved_latent(host, host.run(text_to_video("in few bits", steps=STEPS)))
+    pipeline = load_pipeline(folder, dtype="float32", device="cpu")
+    assert_parity(found, sampled(pipeline), 5e-3, "a quantized folder in the host")
 
 
 def test_sharded_folders_sample_as_whole_ones_do(host: Host, toys: dict, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """CogVideoX weights in the forms people have them in, written from diffusers' state dicts.
 
 Each writer is the reverse of what the core reads, made from the published descriptions alone and with none of its code:
-SAT's key names, ComfyUI's, scaled 8-bit floats and integers, "GGUF" blocks in .safetensors, and true .gguf files.
+SAT's key names, ComfyUI's, scaled 8-bit floats and integers, "GGUF" blocks in .safetensors, true .gguf files, and the
+files of bitsandbytes, torchao and quanto.
 """
 
 from __future__ import annotations
@@ -131,7 +132,11 @@ def sat_vae(state: State, folder: Path) -> Path:
 
 def is_quantizable(key: str) -> bool:
     """The matrices of attention and feed-forward: what quantized files hold in few bits."""
-    return bool(re.search(r"\.(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2)\.weight$", key))
+    of_transformer, of_t5 = (
+        r"to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2",
+        r"SelfAttention\.[qkvo]|DenseReluDense\.w\w+",
+    )
+    return bool(re.search(rf"\.({of_transformer}|{of_t5})\.weight$", key))
 
 
 def fp8(state: State, folder: Path) -> Path:
@@ -191,51 +196,172 @@ def blocks_in_safetensors(name: str) -> Writer:
     return write
 
 
+def _write_gguf(path: Path, arch: str, tensors: dict[str, tuple[np.ndarray, gguf.GGMLQuantizationType | None]]) -> Path:
+    """A .gguf file of arrays, each plain or the blocks of a type."""
+    writer = gguf.GGUFWriter(path, arch)
+    for key, (array, kind) in tensors.items():
+        writer.add_tensor(key, np.ascontiguousarray(array), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def true_gguf(name: str, rename: Callable[[str], str] = lambda key: key, arch: str = "cogvideox") -> Writer:
     """A .gguf file: large matrices in blocks or 16 bits, the rest in float32."""
 
     def write(state: State, folder: Path) -> Path:
-        writer = gguf.GGUFWriter(folder / f"{name}.gguf", arch)
-        kind = gguf.GGMLQuantizationType[name]
+        kind, tensors = gguf.GGMLQuantizationType[name], {}
         for key, tensor in state.items():
             numbers = tensor.float().numpy()
-            if is_quantizable(key) or key.endswith(("wi_0.weight", "SelfAttention.q.weight", "shared.weight")):
-                writer.add_tensor(rename(key), gguf.quants.quantize(numbers, kind), raw_dtype=kind)
-            else:
-                writer.add_tensor(rename(key), np.ascontiguousarray(numbers))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return folder / f"{name}.gguf"
+            is_small = is_quantizable(key) or key == "shared.weight"
+            tensors[rename(key)] = (gguf.quants.quantize(numbers, kind), kind) if is_small else (numbers, None)
+        return _write_gguf(folder / f"{name}.gguf", arch, tensors)
 
     return write
 
 
+# Where a block has its 16-bit scales, if that is not its first two bytes.
+_BLOCK_SCALES = {
+    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
+    **{"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,), "TQ1_0": (52,), "TQ2_0": (64,)},
+}
+
+
+def random_blocks(name: str, rows: int, count: int, largest: float = 1e-4, seed: int = 0) -> np.ndarray:
+    """Rows of so many blocks of random bits, [rows, bytes], with scales up to `largest`: most types are only read by
+    the package gguf. Types whose scales have 8 bits get small ones too."""
+    draw = np.random.default_rng(seed)
+    nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]][1]
+    blocks = draw.integers(0, 256, (rows, count, nbytes), dtype=np.uint8)
+
+    def scales() -> np.ndarray:
+        return draw.uniform(-largest, largest, (rows, count, 1)).astype(np.float16).view(np.uint8)
+
+    if name == "MXFP4":  # exponents
+        blocks[..., 0] = draw.integers(90, 110, (rows, count))
+    elif name == "NVFP4":  # floats without a sign
+        blocks[..., :4] = draw.integers(0, 0x7F, (rows, count, 4))
+    elif name == "IQ1_M":  # a float16 in four pieces
+        pieces = np.stack([(half := scales()) & 15, half >> 4], axis=-1).reshape(rows, count, 4)
+        blocks[..., 49::2] = (blocks[..., 49::2] & 15) | (pieces << 4)
+    else:
+        for start in _BLOCK_SCALES.get(name, (0,)):
+            blocks[..., start : start + 2] = scales()
+    return blocks.reshape(rows, -1)
+
+
 def k_blocks(name: str) -> Writer:
-    """A .gguf file whose rows of 256 numbers and more are in K-quants, which the gguf package only reads: random bits
-    with small scales."""
-    scales = {"Q4_K": (0, 2), "Q6_K": (208,)}[name]  # where a block has its 16-bit scales
+    """A .gguf file whose matrices are in blocks that the gguf package only reads, where their rows are whole blocks."""
 
     def write(state: State, folder: Path) -> Path:
-        writer = gguf.GGUFWriter(folder / f"{name}.gguf", "cogvideox")
-        kind = gguf.GGMLQuantizationType[name]
-        block, nbytes = gguf.GGML_QUANT_SIZES[kind]
-        draw = np.random.default_rng(0)
+        kind, tensors = gguf.GGMLQuantizationType[name], {}
+        block = gguf.GGML_QUANT_SIZES[kind][0]
         for key, tensor in state.items():
-            if not is_quantizable(key) or tensor.shape[1] % block:
-                writer.add_tensor(key, np.ascontiguousarray(tensor.float().numpy()))
-                continue
-            blocks = draw.integers(0, 256, (tensor.shape[0], tensor.shape[1] // block, nbytes), dtype=np.uint8)
-            for start in scales:
-                small = draw.uniform(1e-5, 1e-4, blocks.shape[:2]).astype(np.float16)
-                blocks[..., start : start + 2] = small[..., None].view(np.uint8)
-            writer.add_tensor(key, blocks.reshape(tensor.shape[0], -1), raw_dtype=kind)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return folder / f"{name}.gguf"
+            tensors[key] = (tensor.float().numpy(), None)
+            if is_quantizable(key) and tensor.shape[1] % block == 0:
+                tensors[key] = (random_blocks(name, tensor.shape[0], tensor.shape[1] // block), kind)
+        return _write_gguf(folder / f"{name}.gguf", "cogvideox", tensors)
+
+    return write
+
+
+def t5_q5_k_m(state: State, folder: Path) -> Path:
+    """A T5 as llama.cpp mixes its type Q5_K_M: Q6_K for values and the embedding, Q5_K for other matrices, Q5_1 where
+    rows are no whole blocks of 256, float16 for the position bias, and float32 for norms."""
+    tensors = {}
+    for key, tensor in state.items():
+        numbers = tensor.float().numpy()
+        name = "Q6_K" if key.endswith(("SelfAttention.v.weight", "shared.weight")) else "Q5_K"
+        if "relative_attention_bias" in key:
+            tensors[gguf_t5_name(key)] = (numbers.astype(np.float16), None)
+        elif numbers.ndim == 2 and numbers.shape[1] % 256 == 0:
+            blocks = random_blocks(name, numbers.shape[0], numbers.shape[1] // 256, seed=len(tensors))
+            tensors[gguf_t5_name(key)] = (blocks, gguf.GGMLQuantizationType[name])
+        elif numbers.ndim == 2:
+            fallback = gguf.GGMLQuantizationType.Q5_1
+            tensors[gguf_t5_name(key)] = (gguf.quants.quantize(numbers, fallback), fallback)
+        else:
+            tensors[gguf_t5_name(key)] = (numbers, None)
+    return _write_gguf(folder / "t5-Q5_K_M.gguf", "t5encoder", tensors)
+
+
+def dequantized(path: Path) -> State:
+    """All tensors of a .gguf file as the gguf package decodes them, by the names they have there."""
+    return {
+        part.name: torch.from_numpy(np.array(gguf.quants.dequantize(part.data, part.tensor_type)))
+        for part in gguf.GGUFReader(path).tensors
+    }
+
+
+# --- Other libraries --------------------------------------------------------------------------------------------------
+
+
+def bitsandbytes_4_bits(quant_type: str, nested: bool = False, blocksize: int = 64) -> Writer:
+    """bitsandbytes' own numbers and notes, as diffusers saves them; `nested` quantizes the scales too."""
+
+    def write(state: State, folder: Path) -> Path:
+        from bitsandbytes.functional import quantize_4bit
+
+        tensors = dict(state)
+        for key in filter(is_quantizable, state):
+            options = dict(blocksize=blocksize, compress_statistics=nested, quant_type=quant_type)
+            tensors[key], note = quantize_4bit(state[key].float(), **options)
+            tensors |= {f"{key}.{name}": part for name, part in note.as_dict(packed=True).items()}
+        return _save(tensors, folder / f"bitsandbytes_{quant_type}.safetensors")
+
+    return write
+
+
+def bitsandbytes_int8(state: State, folder: Path) -> Path:
+    """LLM.int8, as diffusers saves it."""
+    from bitsandbytes.functional import int8_vectorwise_quant
+
+    tensors = dict(state)
+    for key in filter(is_quantizable, state):
+        tensors[key], tensors[key.replace(".weight", ".SCB")], _ = int8_vectorwise_quant(state[key].half())
+        tensors[key.replace(".weight", ".weight_format")] = torch.tensor(0, dtype=torch.uint8)
+    return _save(tensors, folder / "bitsandbytes_int8.safetensors")
+
+
+def torchao(kind: str, columns: int | None = None) -> Writer:
+    """torchao's `Int8Tensor` or `Float8Tensor`, with a scale for each row or for so many columns of it."""
+    largest, dtype = (127, torch.int8) if kind == "Int8Tensor" else (448, torch.float8_e4m3fn)
+
+    def write(state: State, folder: Path) -> Path:
+        tensors, notes = dict(state), {key: json.dumps({"_type": "Tensor"}) for key in state}
+        for key in filter(is_quantizable, state):
+            group = columns or state[key].shape[1]
+            numbers = tensors.pop(key).float().unflatten(1, (-1, group))
+            scale = numbers.abs().amax(dim=2) / largest
+            data = numbers / scale[..., None]
+            parts = {"qdata": (data.round() if largest == 127 else data).to(dtype).flatten(1), "scale": scale}
+            if kind == "Int8Tensor":
+                parts["zero_point"] = torch.zeros_like(scale, dtype=torch.int8)
+            tensors |= {key.replace(".weight", f"._weight_{name}"): part for name, part in parts.items()}
+            note = {"_type": kind, "_data": {"block_size": [1, group]}, "_tensor_data_names": sorted(parts)}
+            notes[key] = json.dumps(note)
+        notes["tensor_names"] = json.dumps([*state])
+        return _save(tensors, folder / f"torchao_{kind}.safetensors", notes)
+
+    return write
+
+
+def quanto(dtype: torch.dtype) -> Writer:
+    """optimum-quanto's int8 or float8: a scale for each row, in the dtype of the weight, and two for activations."""
+    largest = 127 if dtype == torch.int8 else 448
+
+    def write(state: State, folder: Path) -> Path:
+        tensors = dict(state)
+        for key in filter(is_quantizable, state):
+            weight = tensors.pop(key).float()
+            scale = weight.abs().amax(dim=1, keepdim=True) / largest
+            data = (weight / scale).round() if dtype == torch.int8 else weight / scale
+            tensors |= {f"{key}._data": data.to(dtype), f"{key}._scale": scale}
+            module = key.removesuffix(".weight")
+            tensors |= {f"{module}.input_scale": torch.ones(()), f"{module}.output_scale": torch.ones(())}
+        return _save(tensors, folder / "quanto.safetensors")
 
     return write
 
@@ -280,15 +406,27 @@ QUANTIZED: dict[str, tuple[Writer, float]] = {
     "Q8_0.gguf": (true_gguf("Q8_0"), 40),
     "Q5_0.gguf": (true_gguf("Q5_0"), 21),
     "Q4_0.gguf": (true_gguf("Q4_0"), 15),
+    "Q4_1.gguf": (true_gguf("Q4_1"), 16),
+    "Q5_1.gguf": (true_gguf("Q5_1"), 22),
     "F16.gguf": (true_gguf("F16"), 60),
     "BF16.gguf": (true_gguf("BF16"), 42),
+    "nf4 of bitsandbytes": (bitsandbytes_4_bits("nf4"), 15),
+    "nf4 of bitsandbytes, nested": (bitsandbytes_4_bits("nf4", nested=True), 15),
+    "int8 of bitsandbytes": (bitsandbytes_int8, 38),
+    "int8 of torchao": (torchao("Int8Tensor"), 38),
+    "int8 of torchao, in groups": (torchao("Int8Tensor", 32), 38),
+    "fp8 of torchao": (torchao("Float8Tensor"), 26),
+    "int8 of quanto": (quanto(torch.int8), 38),
+    "fp8 of quanto": (quanto(torch.float8_e4m3fn), 26),
 }
+IN_INT8_ROWS = ("int8", "int8 of bitsandbytes", "int8 of torchao", "int8 of quanto")
+"""Forms with a scale for each row, in which ComfyUI rounds activations to 8 bits as well."""
 
 
 def _note(name: str) -> Tensor:
     return torch.tensor(list(json.dumps({"format": name}).encode()), dtype=torch.uint8)
 
 
-def _save(tensors: State, path: Path) -> Path:
-    save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, path)
+def _save(tensors: State, path: Path, metadata: dict[str, str] | None = None) -> Path:
+    save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, path, metadata)
     return path

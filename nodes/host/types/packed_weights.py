@@ -1,4 +1,4 @@
-"""Quantized weights on ComfyUI's layers: in its own formats where it has them, and GGML's blocks as one more.
+"""Quantized weights on ComfyUI's layers: in its own formats where it has them, and all of the core's as one more.
 
 ComfyUI keeps a quantized weight in its `QuantizedTensor`, which streams, moves between devices and takes LoRAs. A class
 that ComfyUI calls a layout says how such a tensor is stored; `BlockLayout` is ours, and decodes with the core's codecs.
@@ -19,7 +19,7 @@ import comfy.quant_ops
 import torch
 from torch import Tensor, nn
 
-from ....cogvideox_core.weights.codecs import CODECS
+from ....cogvideox_core.weights.codecs import CODECS, FOUR_BITS, GGML, Stored
 from ....cogvideox_core.weights.dtypes import weights_dtype
 from ....cogvideox_core.weights.fill import check_fit
 from ....cogvideox_core.weights.packed_weight import PackedWeight, is_quantizable
@@ -97,22 +97,29 @@ def fill_packed(
 
 def _host_parts(key: str, tensor: PackedWeight) -> dict[str, Tensor]:
     """What ComfyUI's layers take for a quantized matrix."""
-    data = tensor.stored["data"]
-    if tensor.codec not in _NATIVE:
-        params = _block_layout().Params(None, tensor.dtype, tuple(tensor.shape), tensor.codec)
+    assert tensor.stored.keys() <= {"data", "scale"}, "a part that no layout here would carry"
+    data, scale = tensor.stored["data"], tensor.stored.get("scale")
+    if not _is_native(tensor):
+        params = _block_layout().Params(scale, tensor.dtype, tuple(tensor.shape), tensor.codec)
         quantized: Any = comfy.quant_ops.QuantizedTensor
         return {key: quantized(data, _BLOCKS, params)}
-    name = str(data.dtype).removeprefix("torch.") if tensor.codec == "fp8" else _NATIVE[tensor.codec]
+    name = _dtype_name(data) if tensor.codec == "fp8" else _NATIVE[tensor.codec]
     note: dict[str, Any] = {"format": name}
     if tensor.codec == "fp8" or not is_quantizable(key):
         note["full_precision_matrix_mult"] = True  # 8-bit activations would cost more than the weights did
-    scale = tensor.stored.get("scale", torch.ones((), device=data.device)).float()
+    scale = torch.ones((), device=data.device) if scale is None else scale
     module = key.removesuffix(".weight")
     return {
         key: data,
-        f"{module}.weight_scale": scale,
+        f"{module}.weight_scale": scale.float(),
         f"{module}.comfy_quant": _as_note(note),
     }
+
+
+def _is_native(tensor: PackedWeight) -> bool:
+    """Whether ComfyUI computes in a format by itself. Its fp8 has one scale for a whole matrix."""
+    scale = tensor.stored.get("scale")
+    return tensor.codec in _NATIVE and (tensor.codec != "fp8" or scale is None or scale.ndim == 0)
 
 
 def _as_note(note: Mapping[str, Any]) -> Tensor:
@@ -120,7 +127,7 @@ def _as_note(note: Mapping[str, Any]) -> Tensor:
 
 
 def is_block_tensor(tensor: Any) -> bool:
-    """Whether a layer's weight is stored in GGML's blocks."""
+    """Whether a layer's weight is in our layout."""
     return isinstance(tensor, comfy.quant_ops.QuantizedTensor) and getattr(tensor, "_layout_cls", None) == _BLOCKS
 
 
@@ -138,11 +145,32 @@ def stored_blocks(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             saved[f"{module}.weight_scale"] = tensor.float().reshape(-1, 1) / 127
             saved[f"{module}.comfy_quant"] = _as_note({"format": _NATIVE["int8"]})
         elif is_block_tensor(tensor):
-            blocks: Any = tensor
-            saved[f"{key.removesuffix('.weight')}.{blocks._params.codec}_qweight"] = blocks._qdata
+            saved |= _stored_parts(key, tensor)
         else:
             saved[key] = tensor
     return saved
+
+
+def _stored_parts(key: str, tensor: Any) -> dict[str, Tensor]:
+    """The tensors of a file for a weight in our layout, under the names that the core reads."""
+    data, scale, codec = tensor._qdata, tensor._params.scale, tensor._params.codec
+    module = key.removesuffix(".weight")
+    if codec in GGML:
+        return {f"{module}.{codec}_qweight": data}
+    if codec not in FOUR_BITS:
+        return {key: data, f"{module}.weight_scale": scale}
+    rows, columns = tensor.shape
+    note = {"quant_type": codec, "blocksize": columns // scale.shape[1], "dtype": _dtype_name(tensor)}
+    return {  # as bitsandbytes saves it
+        key: data.reshape(-1, 1),
+        f"{key}.absmax": scale.reshape(-1),
+        f"{key}.quant_map": torch.tensor(FOUR_BITS[codec]),
+        f"{key}.quant_state.bitsandbytes__{codec}": _as_note(note | {"shape": [rows, columns]}),
+    }
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 @lru_cache(maxsize=1)
@@ -158,33 +186,37 @@ def _block_layout() -> Any:
 
     @dataclass(frozen=True)
     class BlockParams(BaseLayoutParams):
-        """`scale` is None: the scales are inside the blocks."""
+        """`scale` is None where the scales are inside the blocks."""
 
         codec: str = ""
 
         def _tensor_fields(self) -> list[str]:
-            return []
+            return [] if self.scale is None else ["scale"]
+
+        def stored(self, data: Tensor) -> Stored:
+            """The parts that the codec decodes, of any shapes [...]."""
+            return {"data": data} if self.scale is None else {"data": data, "scale": self.scale}
 
     class BlockLayout(QuantizedLayout):
-        """Rows of blocks, as `codecs` describes them."""
+        """What a codec stores, as `codecs` describes it."""
 
         Params = BlockParams
 
         @classmethod
         def quantize(cls, tensor: Tensor, **options: Any) -> Any:
-            raise NotImplementedError("blocks are read and not written here; convert the file instead")
+            raise NotImplementedError("these formats are read and not written here; convert the file instead")
 
         @classmethod
         def dequantize(cls, qdata: Tensor, params: Any) -> Tensor:
-            return CODECS[params.codec].decode({"data": qdata}).to(params.orig_dtype)
+            return CODECS[params.codec].decode(params.stored(qdata)).to(params.orig_dtype)
 
         @classmethod
         def get_plain_tensors(cls, qtensor: Any) -> tuple[Tensor, ...]:
-            return (qtensor._qdata,)
+            return tuple(qtensor._params.stored(qtensor._qdata).values())
 
         @classmethod
         def state_dict_tensors(cls, qdata: Tensor, params: Any) -> dict[str, Tensor]:
-            return {f".{params.codec}_qweight": qdata}
+            return {f".{name}": part for name, part in params.stored(qdata).items()}
 
     register_layout_class(_BLOCKS, BlockLayout)
     return BlockLayout

@@ -1,41 +1,20 @@
-"""Codecs: ggml's own reader and writer are the oracles for blocks; what is encoded is nearly what it was."""
+"""Codecs: ggml's and bitsandbytes' own writers are the oracles; what is encoded is nearly what it was."""
 
 from __future__ import annotations
 
 import gguf
-import numpy as np
 import pytest
 import torch
 
-from cogvideox_core.weights.codecs import CODECS
+from cogvideox_core.weights.codecs import CODECS, FOUR_BITS, GGML
 from cogvideox_core.weights.packed_weight import quantize, writable_codecs
 from tests.support.parity import snr_db
 
-BLOCKS = [name for name, codec in CODECS.items() if codec.block]
 # Output SNR that the number of bits allows for normally distributed weights; measured 1 to 3 dB above.
 LEAST_DB = {"Q4_0": 19, "Q8_0": 44, "int8": 40, "fp8": 30}
-SCALES = {"Q4_K": slice(0, 4), "Q6_K": slice(208, 210)}  # where a block's half-precision scales lie; else at 0:2
 
 
-def random_blocks(name: str, rows: int, blocks: int) -> np.ndarray:
-    """Rows of random blocks with finite scales."""
-    codec, draw = CODECS[name], np.random.default_rng(0)
-    raw = draw.integers(0, 256, (rows * blocks, codec.block_bytes), dtype=np.uint8)
-    place = SCALES.get(name, slice(0, 2))
-    scales = draw.uniform(-1, 1, (len(raw), (place.stop - place.start) // 2)).astype(np.float16)
-    raw[:, place] = scales.view(np.uint8)
-    return raw.reshape(rows, -1)
-
-
-@pytest.mark.parametrize("name", BLOCKS)
-def test_blocks_are_decoded_as_ggml_decodes_them(name: str) -> None:
-    raw = random_blocks(name, 5, 3)
-    wanted = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[name])
-    decoded = CODECS[name].decode({"data": torch.from_numpy(raw)})
-    assert torch.equal(decoded, torch.from_numpy(wanted))
-
-
-@pytest.mark.parametrize("name", [name for name in BLOCKS if CODECS[name].encode])
+@pytest.mark.parametrize("name", [name for name, codec in GGML.items() if codec.encode])
 def test_blocks_are_encoded_as_ggml_encodes_them(name: str) -> None:
     x = torch.randn(7, 96, generator=torch.Generator().manual_seed(1))
     x[2, 32:64] = 0
@@ -51,3 +30,35 @@ def test_what_is_encoded_is_nearly_what_it_was(name: str) -> None:
     small = quantize(x, name)
     assert snr_db(small.dequantize(), x) > LEAST_DB[name]
     assert quantize(torch.zeros(4, 64), name).dequantize().abs().max() == 0
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("name", FOUR_BITS)
+def test_4_bits_are_decoded_as_bitsandbytes_decodes_them(name: str, nested: bool) -> None:
+    functional = pytest.importorskip("bitsandbytes.functional")
+    x = torch.randn(24, 192, generator=torch.Generator().manual_seed(3))
+    try:
+        data, note = functional.quantize_4bit(x, quant_type=name, compress_statistics=nested)
+    except RuntimeError as error:
+        pytest.skip(f"this bitsandbytes has no {name} on the CPU: {error}")
+    wanted = functional.dequantize_4bit(data, note)
+    assert torch.equal(torch.tensor(FOUR_BITS[name]), note.code.cpu())
+    if nested:
+        note.absmax = functional.dequantize_blockwise(note.absmax, note.state2) + note.offset
+    stored = {"data": data.reshape(24, 96), "scale": note.absmax.reshape(24, 3)}
+    assert torch.equal(CODECS[name].decode(stored), wanted)
+
+
+@pytest.mark.parametrize("name", ["int8 in groups", "fp8 in groups"])
+def test_a_group_of_columns_has_its_own_scale(name: str) -> None:
+    data = torch.arange(-6, 6).reshape(2, 6).to(torch.int8 if name.startswith("int8") else torch.float8_e4m3fn)
+    scale = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    wanted = data.float() * scale.repeat_interleave(2, dim=1)
+    assert torch.equal(CODECS[name].decode({"data": data, "scale": scale}), wanted)
+
+
+@pytest.mark.parametrize("name", [name for name in CODECS if name not in (*GGML, "fp8")])
+def test_a_scale_that_was_lost_is_no_scale_of_one(name: str) -> None:
+    data = torch.ones(2, 64, dtype=torch.uint8 if name in FOUR_BITS else torch.int8)
+    with pytest.raises(KeyError, match="scale"):
+        CODECS[name].decode({"data": data})

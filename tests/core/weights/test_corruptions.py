@@ -19,7 +19,7 @@ from cogvideox_core.weights.errors import CheckpointError
 from cogvideox_core.weights.load import load_transformer, load_vae
 from tests.support.checkpoints import random_transformer, toy_transformer_config
 from tests.support.weight_files import resident_mib
-from tests.support.weight_forms import QUANTIZED, RENAMED, Writer
+from tests.support.weight_forms import QUANTIZED, RENAMED, Writer, k_blocks
 
 SEEDS = range(4)
 KINDS = ("CogVideoX-2B", "CogVideoX-5B-I2V", "CogVideoX1.5-5B-I2V", "CogVideoX-5B")
@@ -301,6 +301,8 @@ FORMS: dict[str, Writer] = {
     "comfyui": RENAMED["comfyui"],
     "sat": RENAMED["sat"],
     **{name: QUANTIZED[name][0] for name in ("fp8", "fp8_scaled", "int8", "Q4_0 in safetensors", "Q5_0.gguf")},
+    **{f"{name}.gguf": k_blocks(name) for name in ("Q5_K", "IQ3_S")},
+    **{name: write for name, (write, _) in QUANTIZED.items() if " of " in name},
 }
 STATES: dict[str, Callable[[dict[str, Tensor], str], object]] = {
     "lost": lambda state, key: state.pop(key),
