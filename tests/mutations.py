@@ -76,6 +76,9 @@ DIFFUSION = "tests/core/training/test_diffusion_objective.py"
 TRAINING = "tests/core/training/test_training_loop.py"
 FORMS = "tests/core/weights/test_key_names.py"
 CODECS = "tests/core/weights/test_codecs.py"
+BLOCKS = "tests/core/weights/test_ggml_blocks.py"
+LIBRARIES = "tests/core/weights/test_library_entries.py"
+PACKED_NODES = "tests/nodes/test_packed_weights.py"
 LORA = "tests/core/weights/test_lora.py"
 SAFETENSORS = "tests/core/weights/test_safetensors_file.py"
 VIDEO_FILES = "tests/core/videos/test_video_io.py"
@@ -105,9 +108,22 @@ MUTATIONS = [
         "tensor.float().reshape(-1, 1)",
         QUANTIZE,
     ),
-    Mutation(f"{CORE}/weights/codecs.py", "torch.cat([b & 0x0F, b >> 4]", "torch.cat([b >> 4, b & 0x0F]", CODECS),
-    Mutation(f"{CORE}/weights/codecs.py", "bits.flatten(1) << 4", "bits.flatten(1) << 3", CODECS),
-    Mutation(f"{CORE}/weights/codecs.py", "factors * groups.float() - offsets", "factors * groups.float()", CODECS),
+    Mutation(f"{CORE}/weights/ggml_blocks.py", "return _fields(b, 4).flatten(1)", "return _in_turn(b, 4)", BLOCKS),
+    Mutation(f"{CORE}/weights/ggml_blocks.py", "(_in_turn(b[:, :4], 1) << 4)", "(_in_turn(b[:, :4], 1) << 3)", BLOCKS),
+    Mutation(f"{CORE}/weights/ggml_blocks.py", "else groups - minima[..., None]", "else groups", BLOCKS),
+    Mutation(f"{CORE}/weights/ggml_blocks.py", "+ 4 * top - 4", "- 4 * top", BLOCKS),
+    Mutation(f"{CORE}/weights/ggml_blocks.py", "[low & 63, (high & 15)", "[low & 63, (high >> 4)", BLOCKS),
+    Mutation(f"{CORE}/weights/ggml_blocks.py", "(sevens | (parity << 7))", "(sevens)", BLOCKS),
+    Mutation(f"{CORE}/weights/ggml_blocks.py", "-0.125, 0.125", "0.125, -0.125", BLOCKS),
+    Mutation(
+        f"{CORE}/weights/codecs.py", "torch.stack([data >> 4, data & 15]", "torch.stack([data & 15, data >> 4]", CODECS
+    ),
+    Mutation(f"{CORE}/weights/library_entries.py", "largest.read().float() / 127", "largest.read().float()", LIBRARIES),
+    Mutation(f"{CORE}/weights/library_entries.py", "+ note.nested_offset", "", LIBRARIES),
+    Mutation(f"{CORE}/weights/library_entries.py", "if group < note.blocksize:", "if False:", LIBRARIES),
+    Mutation(f"{CORE}/weights/library_entries.py", "zero_point.read().any()", "False", LIBRARIES),
+    Mutation(f"{TYPES}/packed_weights.py", "params.stored(qdata)).to(", "dict(data=qdata)).to(", PACKED_NODES),
+    Mutation(f"{TYPES}/packed_weights.py", "scale is None or scale.ndim == 0)", "True)", PACKED_NODES),
     Mutation(
         f"{CORE}/weights/key_names.py", "RowBlocks((0, 1, 2, 6, 7, 8), 12)", "RowBlocks((0, 1, 2, 3, 4, 5), 12)", FORMS
     ),

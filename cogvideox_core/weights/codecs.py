@@ -93,7 +93,7 @@ def _decode_4_bits(stored: Stored, values: tuple[float, ...]) -> Tensor:
     """Data [rows, columns / 2], of each byte the high half first, with scales [rows, groups]."""
     data = stored["data"]
     numbers = torch.stack([data >> 4, data & 15], dim=-1).flatten(-2)
-    return _times_groups(torch.tensor(values, device=data.device)[numbers.int()], stored["scale"])
+    return _times_groups(torch.tensor(values, dtype=torch.float32, device=data.device)[numbers.int()], stored["scale"])
 
 
 def _times_groups(numbers: Tensor, scale: Tensor) -> Tensor:
@@ -129,13 +129,12 @@ floats with 2 bits for the exponent and one behind it."""
 GGML: dict[str, Codec] = {name: _blocks(name, layout) for name, layout in FORMATS.items()}
 """The codecs of GGML's blocks, by name."""
 
-CODECS: dict[str, Codec] = GGML | {
-    codec.name: codec
-    for codec in (
-        Codec("int8", _decode_scaled, _encode_int8),
-        Codec("fp8", _decode_fp8, _encode_fp8),
-        Codec("int8 in groups", _decode_groups),
-        Codec("fp8 in groups", _decode_groups),
-        *(Codec(name, partial(_decode_4_bits, values=FOUR_BITS[name]), block=2, block_bytes=1) for name in FOUR_BITS),
-    )
-}
+_WITH_SCALES = (
+    Codec("int8", _decode_scaled, _encode_int8),
+    Codec("fp8", _decode_fp8, _encode_fp8),
+    Codec("int8 in groups", _decode_groups),
+    Codec("fp8 in groups", _decode_groups),
+    Codec("nf4", partial(_decode_4_bits, values=FOUR_BITS["nf4"]), block=2, block_bytes=1),
+    Codec("fp4", partial(_decode_4_bits, values=FOUR_BITS["fp4"]), block=2, block_bytes=1),
+)
+CODECS: dict[str, Codec] = GGML | {codec.name: codec for codec in _WITH_SCALES}

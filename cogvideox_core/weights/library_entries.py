@@ -109,34 +109,39 @@ def _read_4_bits(weights: OpenWeights, module: str) -> dict[str, TensorEntry]:
     A scale that serves parts of several rows is repeated, so that each row has its own.
     """
     note = _note_of_4_bits(weights, module)
-    numbers, group = note.rows * note.columns, math.gcd(note.columns, note.blocksize)
-    data = _part(weights, module, "weight")  # of any dtype, see bnb_4bit_quant_storage
-    if note.columns % 2 or math.prod(data.shape) * data.dtype.itemsize * 2 != numbers:
-        raise CheckpointError(
-            f"{weights.path} holds {shown(module)}.weight of shape {list(data.shape)}, which are no "
-            f"{note.rows} x {note.columns} numbers of 4 bits; download it again"
-        )
-    count = -(-numbers // note.blocksize)
-    parts = {"absmax": count}
-    if note.nested_blocksize:
-        parts |= {"nested_quant_map": 256, "nested_absmax": -(-count // note.nested_blocksize)}
-    scales = [_values(weights, module, f"weight.{name}", size) for name, size in parts.items()]
-    halves, groups = (note.rows, note.columns // 2), (note.rows, note.columns // group)
-
-    def read_data() -> Tensor:
-        return data.read().reshape(-1).view(torch.uint8).reshape(halves)
+    data, scales = _halves(weights, module, note), _scales(weights, module, note)
+    group = math.gcd(note.columns, note.blocksize)
+    groups = (note.rows, note.columns // group)
 
     def read_scale() -> Tensor:
-        flat = _flat_scales(note, *(part.read() for part in scales))
+        flat = _unnested(note, *(part.read() for part in scales))
         if group < note.blocksize:
             flat = flat.repeat_interleave(note.blocksize // group)[: math.prod(groups)]
         return flat.reshape(groups)
 
-    return _common_parts(
-        module,
-        TensorEntry(halves, torch.uint8, read_data, note.quant_type),
-        TensorEntry(groups, torch.float32, read_scale),
+    return _common_parts(module, data, TensorEntry(groups, torch.float32, read_scale))
+
+
+def _halves(weights: OpenWeights, module: str, note: _FourBits) -> TensorEntry:
+    """The bytes of a weight, [rows, columns / 2]. They may be stored as numbers of any dtype."""
+    entry, shape = _part(weights, module, "weight"), (note.rows, note.columns // 2)
+    if note.columns % 2 or math.prod(entry.shape) * entry.dtype.itemsize != math.prod(shape):
+        raise CheckpointError(
+            f"{weights.path} holds {shown(module)}.weight of shape {list(entry.shape)}, which are no "
+            f"{note.rows} x {note.columns} numbers of 4 bits; download it again"
+        )
+    return TensorEntry(
+        shape, torch.uint8, lambda: entry.read().reshape(-1).view(torch.uint8).reshape(shape), note.quant_type
     )
+
+
+def _scales(weights: OpenWeights, module: str, note: _FourBits) -> list[TensorEntry]:
+    """What `_unnested` takes: the scales, and if they are indices, the values and the scales of these."""
+    count = -(-note.rows * note.columns // note.blocksize)
+    sizes = {"absmax": count}
+    if note.nested_blocksize:
+        sizes |= {"nested_quant_map": 256, "nested_absmax": -(-count // note.nested_blocksize)}
+    return [_values(weights, module, f"weight.{name}", size) for name, size in sizes.items()]
 
 
 def _values(weights: OpenWeights, module: str, name: str, count: int) -> TensorEntry:
@@ -149,7 +154,7 @@ def _values(weights: OpenWeights, module: str, name: str, count: int) -> TensorE
     return part
 
 
-def _flat_scales(note: _FourBits, absmax: Tensor, *nested: Tensor) -> Tensor:
+def _unnested(note: _FourBits, absmax: Tensor, *nested: Tensor) -> Tensor:
     """The scales [n]: as they are, or 8-bit indices of values, with a scale for each so many and one offset."""
     if not nested:
         return absmax.float()
@@ -160,15 +165,17 @@ def _flat_scales(note: _FourBits, absmax: Tensor, *nested: Tensor) -> Tensor:
 def _note_of_4_bits(weights: OpenWeights, module: str) -> _FourBits:
     names = (f"{module}.weight.quant_state.bitsandbytes__{quant_type}" for quant_type in ("nf4", "fp4"))
     key = next(name for name in names if name in weights)
-    note = _object(bytes(weights[key].flatten().tolist()), weights, key)
+    note = _object(bytes(weights[key].reshape(-1).view(torch.uint8).tolist()), weights, key)
     try:
         rows, columns = map(int, note["shape"])
         nested = int(note.get("nested_blocksize") or 0), float(note.get("nested_offset") or 0)
         found = _FourBits(note["quant_type"], int(note["blocksize"]), rows, columns, *nested)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{weights.path} holds a {shown(key)} without its sizes; download it again") from error
-    if min(found.blocksize, rows, columns) < 1 or found.nested_blocksize < 0 or found.quant_type not in key:
-        raise CheckpointError(f"{weights.path} holds a {shown(key)} of wrong sizes; download it again")
+    is_nested = _part(weights, module, "weight.absmax").dtype == torch.uint8
+    is_right = min(found.blocksize, rows, columns) > 0 and (found.nested_blocksize > 0) == is_nested
+    if not is_right or found.quant_type not in key:
+        raise CheckpointError(f"{weights.path} holds a {shown(key)} that is not of these numbers; download it again")
     return found
 
 
