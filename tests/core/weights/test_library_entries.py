@@ -296,9 +296,7 @@ def test_a_wrong_note_of_4_bits_is_told(damage: str, tmp_path: Path) -> None:
     note = json.loads(bytes(tensors[key].tolist()))
     STATES[damage](note)
     save_file(tensors | {key: torch.tensor(list(json.dumps(note).encode()), dtype=torch.uint8)}, path)
-    with pytest.raises(
-        CheckpointError, match=rf"holds a {key} (that is not of these numbers|without its sizes)"
-    ):
+    with pytest.raises(CheckpointError, match=rf"holds a {key} (that is not of these numbers|without its sizes)"):
         load_transformer(path)
     save_file(tensors | {key: tensors[key][:9].contiguous()}, path)
     with pytest.raises(CheckpointError, match=rf"holds a {key} that is no JSON object; download it again"):
