@@ -169,6 +169,20 @@ def test_a_quantized_folder_runs_and_becomes_a_plain_one(form: str, tmp_path: Pa
     assert_parity(ours, output(load_transformer(prefixed("")(theirs.state_dict(), tmp_path))), 1e-5, form)
 
 
+def test_a_convolution_may_be_quantized_too(tmp_path: Path) -> None:
+    """quanto's own function quantizes every layer that it knows."""
+    name = "patch_embed.proj.weight"
+    tensors = state_of(KIND)
+    scale = tensors[name].abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+    data = (tensors[name] / scale).round()
+    expected = prefixed("")({**tensors, name: data * scale}, tmp_path)
+    reference = output(load_transformer(expected, dtype="float32"))
+    tensors |= {f"{name}._data": data.to(torch.int8), f"{name}._scale": scale}
+    del tensors[name]
+    found = load_transformer(prefixed("")(tensors, tmp_path), dtype="float32")
+    assert_parity(output(found), reference, 1e-6, "a quantized convolution")
+
+
 def test_a_shard_may_hold_the_scales_of_another(tmp_path: Path) -> None:
     folder = folder_of(TORCHAO, tmp_path, FOLDERS[TORCHAO])
     whole, path = dense(folder), folder / "diffusion_pytorch_model.safetensors"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cogvideox_core.weights.entries import TensorEntry
 from cogvideox_core.weights.files import open_weights
+from cogvideox_core.weights.packed_entries import with_packed_weights
 from cogvideox_core.weights.packed_weight import PackedWeight, quantize
 from cogvideox_core.weights.writing import atomic_write, entry_bytes, write_gguf, write_safetensors
 
@@ -53,7 +54,7 @@ def test_gguf_reads_what_is_written(tmp_path: Path) -> None:
     found = {part.name: part for part in gguf.GGUFReader(tmp_path / "a.gguf").tensors}
     numbers = gguf.quants.dequantize(found["blocks"].data, gguf.GGMLQuantizationType.Q8_0)
     assert torch.equal(torch.from_numpy(numbers), packed.dequantize(torch.float32))
-    opened = open_weights(tmp_path / "a.gguf")
+    opened = with_packed_weights(open_weights(tmp_path / "a.gguf"))
     assert isinstance(opened["blocks"], PackedWeight) and opened.metadata["config"] == '{"num_layers": 2}'
     assert torch.equal(opened["half"], entries["half"].read())
 
