@@ -296,6 +296,10 @@ MUTATIONS = [
     Mutation(
         f"{CORE}/models/vae/tiling.py", "end * (1 - ramp) + start * ramp", "end * ramp + start * (1 - ramp)", TILES
     ),
+    Mutation(f"{CORE}/models/vae/tiling.py", "last = max(size - length, 0)", "last = (size - 1) // 5 * 5", TILES),
+    Mutation(
+        f"{CORE}/models/vae/tiling.py", "covered - start, following", "length // 6 * (start > 0), following", TILES
+    ),
     Mutation(
         f"{CORE}/sampling/noise_schedule.py", "shift + (1 - shift) * alphas", "1 + (shift - 1) * alphas", SCHEDULE
     ),

@@ -1,12 +1,15 @@
-"""Blended spatial tiling as diffusers does it: less memory, and a picture that is close but not the same.
+"""Blended spatial tiling as diffusers does it, with whole tiles up to the edges: less memory, and a picture that is
+close but not the same.
 
 Each tile has its own GroupNorm statistics, which is why the result differs from the untiled one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,27 +46,29 @@ class Tiling:
         return cls(rows * ratio, columns * ratio, *overlaps)
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One side of the tile grid: where tiles start and how long they are on the input, and what of each result is
-    blended with its neighbour and kept."""
+class _Tile(NamedTuple):
+    """One tile along one side of the picture, in latents: where it starts and ends, how much of its start the tile
+    before it covers too, and how much of it comes before the start of the next one."""
 
-    stride: int
-    length: int
-    blend: int
+    start: int
+    stop: int
+    overlap: int
     keep: int
 
-    @classmethod
-    def between(cls, length_in: int, length_out: int, overlap: float) -> _Side:
-        """Raises: ValueError where strides on both sides of the VAE would not match, which gives a wrong size."""
-        stride, blend = int(length_in * (1 - overlap) + _ROUNDING), int(length_out * overlap + _ROUNDING)
-        keep = length_out - blend
-        if stride < 1 or stride * length_out != keep * length_in:
-            raise ValueError(
-                f"tiles of {max(length_in, length_out)} pixels with {overlap:.3f} of them overlapping; tile and "
-                "overlap must both be whole latents (multiples of 8 pixels): 240 and 1/6, say"
-            )
-        return cls(stride, length_in, blend, keep)
+
+def _tiles_along(size: int, length: int, overlap: int) -> Iterator[_Tile]:
+    """The tiles of a side of `size` latents, one after the other.
+
+    The last one ends with the picture and is as long as the others, so that its norms see as much of it; it overlaps
+    the one before by more.
+    """
+    last = max(size - length, 0)
+    starts = [*range(0, last, length - overlap), last]
+    covered = 0
+    for start, following in pairwise([*starts, size]):
+        stop = min(start + length, size)
+        yield _Tile(start, stop, covered - start, following - start)
+        covered = stop
 
 
 def apply_tiled(
@@ -75,37 +80,54 @@ def apply_tiled(
         function: maps a tile of all frames; shrinks or grows rows and columns by `ratio`.
         to_pixels: True for decoding (x is latent), False for encoding (x is pixels).
     Raises: ValueError for tiles that are not made of whole latents.
-    Source: diffusers `AutoencoderKLCogVideoX.tiled_encode`, `tiled_decode`.
+    Source: diffusers `AutoencoderKLCogVideoX.tiled_encode`, `tiled_decode`; but there the last tiles are what is left.
     """
-    rows_side, columns_side = (
-        _Side.between(*((pixels // ratio, pixels) if to_pixels else (pixels, pixels // ratio)), overlap)
-        for pixels, overlap in (
-            (tiling.tile_height, tiling.overlap_height),
-            (tiling.tile_width, tiling.overlap_width),
+    scale_in, scale_out = (1, ratio) if to_pixels else (ratio, 1)
+    down, across = (
+        list(_tiles_along(size // scale_in, *_in_latents(pixels, overlap, ratio)))
+        for size, pixels, overlap in (
+            (x.shape[3], tiling.tile_height, tiling.overlap_height),
+            (x.shape[4], tiling.tile_width, tiling.overlap_width),
         )
     )
     above: list[Tensor] = []
     strips = []
-    for top in range(0, x.shape[3], rows_side.stride):
+    for vertical in down:
+        rows = x[:, :, :, vertical.start * scale_in : vertical.stop * scale_in]
         row: list[Tensor] = []
-        for left in range(0, x.shape[4], columns_side.stride):
-            tile = function(x[:, :, :, top : top + rows_side.length, left : left + columns_side.length])
+        for horizontal in across:
+            tile = function(rows[..., horizontal.start * scale_in : horizontal.stop * scale_in])
             if above:
-                _blend(above[len(row)], tile, rows_side.blend, dim=3)
+                _blend(above[len(row)], tile, vertical.overlap * scale_out, dim=3)
             if row:
-                _blend(row[-1], tile, columns_side.blend, dim=4)
+                _blend(row[-1], tile, horizontal.overlap * scale_out, dim=4)
             row.append(tile)
-        strips.append(torch.cat([tile[..., : rows_side.keep, : columns_side.keep] for tile in row], dim=4))
+        kept = (
+            tile[..., : vertical.keep * scale_out, : horizontal.keep * scale_out]
+            for tile, horizontal in zip(row, across, strict=True)
+        )
+        strips.append(torch.cat(list(kept), dim=4))
         above = row
     return torch.cat(strips, dim=3)
 
 
+def _in_latents(pixels: int, overlap: float, ratio: int) -> tuple[int, int]:
+    """Length and overlap of the tiles along one side. Raises: ValueError if they are not whole latents."""
+    length, shared = pixels / ratio, pixels / ratio * overlap
+    if not (length.is_integer() and abs(shared - round(shared)) < _ROUNDING and 0 <= round(shared) < length):
+        raise ValueError(
+            f"tiles of {pixels} pixels with {overlap:.3f} of them overlapping; tile and overlap must both be whole "
+            f"latents (multiples of {ratio} pixels): 240 and 1/6, say"
+        )
+    return int(length), round(shared)
+
+
 def _blend(before: Tensor, tile: Tensor, extent: int, *, dim: int) -> None:
-    """Fade in place from the end of `before` into the start of `tile` along `dim`."""
-    extent = min(before.shape[dim], tile.shape[dim], extent)
+    """Fade in place from the last `extent` rows or columns (`dim`) of `before` into the first ones of `tile`."""
     shape = [1] * tile.ndim
     shape[dim] = extent
-    ramp = (torch.arange(extent, device=tile.device, dtype=tile.dtype) / max(extent, 1)).view(shape)
+    ramp = torch.arange(extent, device=tile.device) / max(extent, 1)  # 16 bits do not count so far
+    ramp = ramp.to(tile.dtype).view(shape)
     end = before.narrow(dim, before.shape[dim] - extent, extent)
     start = tile.narrow(dim, 0, extent)
     start.copy_(end * (1 - ramp) + start * ramp)
