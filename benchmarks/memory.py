@@ -157,7 +157,7 @@ def decode_choice(name: str, card: int) -> str:
 
 def document() -> str:
     """The whole page."""
-    lines = [*_head(), *_cards(), *_parts(), *_measured(), *_hints()]
+    lines = [*_head(), *_cards(), *_parts(), *_measured(), *_other_cards(), *_hints()]
     return "\n".join(line if line.startswith("|") else _wrapped(line) for line in lines) + "\n"
 
 
@@ -245,12 +245,35 @@ def _measured() -> list[str]:
     ]
 
 
+def _other_cards() -> list[str]:
+    bf16, wide = (_gib(factor * needs("CogVideoX-5B").weights["bf16"]) for factor in (1, 2))
+    return [
+        "## Older cards, and cards of others",
+        "",
+        "None of these has been tried.",
+        "",
+        "NVIDIA cards below compute capability 8.0 (T4, V100, RTX 20, GTX 16 and 10) have no arithmetic for bfloat16, "
+        "and nothing is computed in an emulated one there. 2B computes in fp16, as it was trained. 5B and 1.5 overflow "
+        "in fp16, so they compute in fp32: a step takes twice the memory of the table, and several times as long as in "
+        f"16 bits. Where {wide} GiB of weights in fp32 do not fit, ComfyUI keeps them in bf16 ({bf16} GiB) and casts "
+        "each layer when it computes; on the command line, `--low-memory` does. The VAE computes in fp32 too, in twice "
+        "the memory. INT8 keeps its size: its products run from RTX 20 on, and GTX 10 and V100 decode the weights.",
+        "",
+        "On cards of AMD, Intel, Apple and Huawei (Ascend), PyTorch's own operations compute: kernels that were made "
+        "for NVIDIA's cards are not used. `--device` takes every device that PyTorch has: `xpu`, `mps`, `npu`, "
+        "`cuda:1`. bfloat16 is used where the device has arithmetic for it.",
+        "",
+    ]
+
+
 def _hints() -> list[str]:
     return [
         "## If memory is still too small",
         "",
         "- Make `width` and `height` smaller first, then `length`: a step's memory grows with all three, its time with "
         "the square of the tokens.",
+        "- Set `device` of CogVideoX Load T5 to cpu (`--t5-device cpu`): encoding a prompt takes longer, but then T5 "
+        "takes nothing of the card, and the model need not leave it when a prompt changes.",
         "- Load a .gguf with 4 bits, or fp8: [files.md](files.md) lists what opens.",
         "- Set `tiling` of CogVideoX VAE Decode to blended, with smaller tiles.",
         "- Start ComfyUI with `--reserve-vram 1` if other programs use the card too.",

@@ -7,12 +7,20 @@ from typing import Literal
 import torch
 from comfy_api.latest import io
 
+from ..cogvideox_core.kernels.devices import accelerators
 from .host.types.clip import load_clip
 from .host.types.folders import choices, chosen, fault_of
 from .host.types.model import load_model
 from .host.types.vae import load_vae
 
 _WEIGHT_DTYPES = {"default": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def _text_encoder_devices() -> dict[str, torch.device | None]:
+    """What the text encoder may be put on: ComfyUI's choice, the CPU, or one of several cards."""
+    there = {"default": None, "cpu": torch.device("cpu")}
+    cards = accelerators()
+    return there | ({str(card): card for card in cards} if len(cards) > 1 else {})
 
 
 class CogVideoXLoadModel(io.ComfyNode):
@@ -113,6 +121,15 @@ class CogVideoXLoadT5(io.ComfyNode):
                     advanced=True,
                     tooltip="int8: the large matrices in half the memory of 16 bits. Quantized files stay as they are.",
                 ),
+                io.Combo.Input(
+                    "device",
+                    options=list(_text_encoder_devices()),
+                    default="default",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Where prompts are encoded. default: where ComfyUI decides. cpu: slower, and the card "
+                    "keeps its memory for the model. Of several cards each is a choice, too.",
+                ),
             ],
             outputs=[io.Clip.Output(tooltip="The text encoder, for CogVideoX T5 Encode and CLIP Text Encode.")],
             search_aliases=["text encoder", "t5xxl", "load clip", "CLIPLoader"],
@@ -123,5 +140,8 @@ class CogVideoXLoadT5(io.ComfyNode):
         return fault_of("text_encoder", text_encoder_name) or True
 
     @classmethod
-    def execute(cls, text_encoder_name: str, quantize: Literal["none", "int8"] = "none") -> io.NodeOutput:
-        return io.NodeOutput(load_clip(chosen("text_encoder", text_encoder_name), quantize))
+    def execute(
+        cls, text_encoder_name: str, quantize: Literal["none", "int8"] = "none", device: str = "default"
+    ) -> io.NodeOutput:
+        path = chosen("text_encoder", text_encoder_name)
+        return io.NodeOutput(load_clip(path, quantize, _text_encoder_devices()[device]))

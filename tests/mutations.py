@@ -58,6 +58,8 @@ VAE = "tests/core/models/vae/test_autoencoder.py"
 CAUSAL_CONV = "tests/core/models/vae/test_causal_conv.py"
 FEATURE_MAPS = "tests/core/models/vae/test_feature_maps.py"
 MEMORY_PLAN = "tests/core/models/vae/test_memory_plan.py"
+DEVICES = "tests/core/kernels/test_devices.py"
+DTYPES = "tests/core/pipeline/test_dtype_choice.py"
 TILES = "tests/core/models/vae/test_tiling.py"
 WINOGRAD = "tests/core/models/vae/test_winograd.py"
 VAE_MEMORY = "tests/core/models/vae/test_memory.py"
@@ -296,6 +298,18 @@ MUTATIONS = [
     Mutation(
         f"{CORE}/models/vae/tiling.py", "end * (1 - ramp) + start * ramp", "end * ramp + start * (1 - ramp)", TILES
     ),
+    Mutation(f"{CORE}/kernels/devices.py", "and torch.version.hip is None", "", DEVICES),
+    Mutation(f"{CORE}/kernels/devices.py", "_AMPERE = (8, 0)", "_AMPERE = (7, 0)", DEVICES),
+    Mutation(f"{CORE}/kernels/devices.py", "return capability[0] != _RDNA", "return True", DEVICES),
+    Mutation(f"{CORE}/kernels/int8.py", "if not is_nvidia(device) or", "if device.type != 'cuda' or", PRODUCTS),
+    Mutation(
+        f"{CORE}/models/transformer/attention.py",
+        "is_nvidia(device)\n        and torch.cuda",
+        "device.type == 'cuda'\n        and torch.cuda",
+        ATTENTION,
+    ),
+    Mutation(f"{CORE}/pipeline/dtype_choice.py", "if trained == torch.float16 != stored", "if False", DTYPES),
+    Mutation(f"{CORE}/pipeline/dtype_choice.py", "if fault is None:", "if True:", DTYPES),
     Mutation(f"{CORE}/models/vae/tiling.py", "last = max(size - length, 0)", "last = (size - 1) // 5 * 5", TILES),
     Mutation(
         f"{CORE}/models/vae/tiling.py", "covered - start, following", "length // 6 * (start > 0), following", TILES

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..kernels.devices import default_device, named_device
 from ..models.config import TransformerConfig
 from ..models.shapes import default_size
 from ..models.variants import VARIANTS, Variant
-from ..pipeline.folder import ModelFolder, default_device
+from ..pipeline.dtype_choice import check_dtype, own_dtype
+from ..pipeline.folder import ModelFolder
 from ..pipeline.memory import free_memory
 from ..weights.diffusers_folder import component_path, pipeline_folder
 from ..weights.dtypes import named_dtype
@@ -109,7 +111,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "are whole and, where diffusers ran, close to it; 1 if not; 2 if they do not open. A large model takes minutes."
     )
     parser.add_argument("path", metavar="FOLDER", help="whole CogVideoX folder in diffusers' layout, or a weight file")
-    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), help="default: the best one the model fits on")
+    parser.add_argument(
+        "--device", metavar="D", help="cpu, cuda, cuda:1, mps, xpu, ... (default: the best one the model fits on)"
+    )
     parser.add_argument("--dtype", metavar="D", help="default: float32 where there is memory for it, else 16 bits")
     parser.add_argument(
         "--trained-size", action="store_true", help="the size and length the model was trained at; work for a GPU"
@@ -137,8 +141,7 @@ def check_weights(
     Raises: CheckpointError for what does not open; ValueError for a device that is not there.
     """
     path = locate(path)
-    if device not in (None, "cpu") and default_device().type != device:
-        raise ValueError(f"--device {device}; this machine, or this build of PyTorch, has no such device; use cpu")
+    where = None if device is None else named_device(device)
     check = Check(path, _opened(path))
     torn = [found for found in check.inspections if found.missing or found.unexpected]
     if torn:
@@ -147,7 +150,7 @@ def check_weights(
         return check
     config, variant = _model(path, check.inspections[0])
     size = default_size(config, variant) if trained_size else SMALL
-    check.device, check.dtype = _device_and_dtype(check.inspections, variant, device, dtype)
+    check.device, check.dtype = _device_and_dtype(check.inspections, variant, where, dtype)
     job = Job(path, config, variant, size, check.device, check.dtype)
     try:
         _sample(check, job) if _is_whole_folder(path) else _try_component(check, job)
@@ -186,11 +189,11 @@ def _opened(path: Path) -> list[Inspection]:
 
 
 def _device_and_dtype(
-    inspections: list[Inspection], variant: Variant, device: str | None, dtype: torch.dtype | None
+    inspections: list[Inspection], variant: Variant, device: torch.device | None, dtype: torch.dtype | None
 ) -> tuple[torch.device, torch.dtype]:
     """Float32 where it fits, since it tells mistakes from rounding; else what the model was released in."""
     parameters = sum(found.parameters for found in inspections if found.what != _TEXT_ENCODER)
-    chosen = default_device() if device is None else torch.device(device)
+    chosen, released = device or default_device(), named_dtype(variant.defaults.dtype)
 
     def fits(where: torch.device, width: int) -> bool:
         free = free_memory(where)
@@ -198,11 +201,11 @@ def _device_and_dtype(
 
     if device is None and chosen.type == "cuda" and not fits(chosen, 2):
         chosen = torch.device("cpu")
-    if dtype is None:
-        dtype = torch.float32 if fits(chosen, 4) else named_dtype(variant.defaults.dtype)
-        if dtype == torch.float16 and chosen.type == "cpu":
-            dtype = torch.bfloat16  # a CPU has hardly any arithmetic for float16
-    return chosen, dtype
+    if dtype is not None:
+        check_dtype(dtype, released, chosen)
+    elif fits(chosen, 4):
+        dtype = torch.float32
+    return chosen, dtype or own_dtype(released, released, chosen, parameters)
 
 
 def _sample(check: Check, job: Job) -> None:

@@ -13,13 +13,14 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..demo import DEMO_MODEL
+from ..kernels.devices import named_device
+from ..pipeline.dtype_choice import text_encoder_dtype
 from ..weights.dtypes import named_dtype
 from ..weights.entries import TensorEntry
 from ..weights.errors import CheckpointError, listed
 from ..weights.files import open_weights
-from ..weights.t5 import load_text_encoder
+from ..weights.t5 import build_text_encoder, read_text_encoder
 from ..weights.writing import write_safetensors
-from .options import check_device
 
 _PROMPT, _NEGATIVE = "prompt", "negative_prompt"
 
@@ -57,7 +58,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("-o", "--output", metavar="FILE", required=True, help=".safetensors file to write")
     add("--negative-prompt", metavar="TEXT", default="", help="what it should not show")
     add("--t5", metavar="PATH", default=DEMO_MODEL, help="T5 text encoder or whole model (default: the demo model's)")
-    add("--device", metavar="D", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    add("--device", metavar="D", default="cpu", help="cpu, cuda, cuda:1, mps, xpu, ... (default: cpu)")
     add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights)")
 
 
@@ -67,10 +68,13 @@ def _embed(options: Namespace) -> Path:
         raise ValueError(f"{target} for encoded prompts; name a file that ends in .safetensors")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {target.parent} for {target.name}; make it first")
-    check_device(options.device)
+    device = named_device(options.device)
     dtype = None if options.dtype is None else named_dtype(options.dtype)
     texts = {_PROMPT: options.prompt, _NEGATIVE: options.negative_prompt}
-    encoder = load_text_encoder(options.t5, dtype=dtype, device=options.device)
+    weights = read_text_encoder(options.t5)
+    if device.type != "cpu":
+        dtype = text_encoder_dtype(weights, dtype, device)
+    encoder = build_text_encoder(weights, dtype=dtype, device=device)
     embeds = {f"{name}_embeds": encoder([text]).cpu() for name, text in texts.items()}
     write_safetensors(target, {name: _entry(tensor) for name, tensor in embeds.items()}, texts)
     return target

@@ -20,6 +20,7 @@ import torch
 
 from .. import __version__
 from ..demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
+from ..kernels.devices import named_device
 from ..models.shapes import VideoSize
 from ..models.variants import Variant
 from ..pipeline.folder import ModelFolder
@@ -34,7 +35,7 @@ from ..weights.places.names import locate
 from ..weights.quantize import check_method
 from .embeddings import read_embeddings
 from .known_models import list_models
-from .options import add_arguments, check_device
+from .options import add_arguments
 from .progress_bars import ProgressBars
 
 logger = logging.getLogger("cogvideox")
@@ -64,6 +65,7 @@ def make_video(options: Namespace) -> Path | str:
     pipeline = folder.load(
         dtype=options.dtype,
         device=options.device,
+        text_encoder_device=options.text_encoder_device,
         quantize=options.quantize,
         attention=options.attention,
         compile=options.compile,
@@ -91,8 +93,9 @@ def _check_options(options: Namespace) -> None:
     if options.dtype is not None:
         named_dtype(options.dtype)
     check_method(options.quantize)
-    if options.device is not None:
-        check_device(options.device)
+    for argument in ("device", "text_encoder_device"):
+        if (name := getattr(options, argument)) is not None:
+            named_device(name, argument)
     if options.seed is not None and not 0 <= options.seed < _SEEDS:
         raise ValueError(f"--seed {options.seed}; a seed is a whole number from 0 to {_SEEDS - 1}")
     if options.t5 == NO_TEXT_ENCODER:

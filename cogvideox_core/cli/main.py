@@ -49,6 +49,9 @@ _OPTIONS = {
     "position_table": "--position-table",
     "vae": "--vae",
     "text_encoder": "--t5",
+    "device": "--device",
+    "text_encoder_device": "--t5-device",
+    "dtype": "--dtype",
 }
 _PHRASES = {
     "give image": "give --image",

@@ -1,11 +1,9 @@
-"""The options of `cogvideox PROMPT`, in groups, and what several commands check of theirs."""
+"""The options of `cogvideox PROMPT`, in groups."""
 
 from __future__ import annotations
 
 from argparse import Action, ArgumentParser, BooleanOptionalAction
 from typing import Any, Protocol, get_args
-
-import torch
 
 from ..models.config import PositionTable
 from ..models.transformer.attention import AUTO, BACKENDS
@@ -30,18 +28,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     _add_sampling(parser.add_argument_group("sampling"))
     _add_speed(parser.add_argument_group("speed, for a loss"))
     _add_machine(parser.add_argument_group("machine"))
-
-
-def check_device(name: str) -> None:
-    """Raises: ValueError for a device that does not exist, or not on this machine."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device {name}; there is no such kind; use cpu, cuda, cuda:1 or mps") from None
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (device.index or 0) >= there.get(device.type, 0):
-        usable = ", ".join(kind for kind, number in there.items() if number)
-        raise ValueError(f"--device {name}; this machine, or this build of PyTorch, has no such device; use {usable}")
 
 
 class _Options(Protocol):
@@ -177,8 +163,14 @@ def _add_speed(options: _Options) -> None:
 
 def _add_machine(options: _Options) -> None:
     add = options.add_argument
-    add("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights)")
+    add("--device", metavar="D", help="cpu, cuda, cuda:1, mps, xpu, ... (default: the best there is)")
+    add(
+        "--t5-device",
+        metavar="D",
+        dest="text_encoder_device",
+        help="where prompts are encoded: cpu, cuda:1, ... (default: as --device)",
+    )
+    add("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: that of the weights, where D has it)")
     add(
         "--quantize",
         choices=tuple(METHODS),

@@ -212,9 +212,11 @@ def _measured(device: torch.device) -> Iterator[list[Any]]:
 
 
 def _peak(device: torch.device) -> int | None:
-    """Most bytes so far: of PyTorch on a GPU, of the process on a CPU."""
+    """Most bytes so far: of PyTorch on a CUDA device, of the process on a CPU; None where nobody counts."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if device.type != "cpu":
+        return None
     try:
         import resource
     except ImportError:  # Windows

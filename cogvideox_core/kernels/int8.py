@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .availability import available
+from .devices import is_nvidia
 from .gradients import needs_gradients
-from .torch_symbols import constant_when_compiled, cpu_has, int_matmul
+from .torch_symbols import constant_when_compiled, cpu_has, int_matmul, works
 
 _ROWS = 1024  # tokens at a time on a CPU, so that what is between two operations stays in cache
 _LEAST = 1e-30  # a scale for a token of zeros
@@ -29,16 +30,20 @@ def can_multiply_int8(x: Tensor, weight: Tensor) -> bool:
         return False
     rows, columns = weight.shape
     fits = x.device.type == "cpu" or (x.numel() // columns > 16 and rows % 8 == columns % 8 == 0)
-    return fits and _device_multiplies(x.device)
+    return fits and multiplies_int8(x.device)
 
 
 @constant_when_compiled
-def _device_multiplies(device: torch.device) -> bool:
+def multiplies_int8(device: torch.device) -> bool:
+    """Whether a device multiplies 8-bit integers faster than it multiplies what they are decoded to, and does it right.
+
+    AMD's cards and those of others are not tried: the products here were made for NVIDIA's.
+    """
     if device.type == "cpu":
         return torch.backends.mkldnn.is_available() and cpu_has("vnni", if_unknown=False)
-    if device.type == "cuda" and torch.version.hip is None:
-        return torch.cuda.get_device_capability(device) >= _TURING
-    return False
+    if not is_nvidia(device) or torch.cuda.get_device_capability(device) < _TURING:
+        return False
+    return works("int_matmul", device, torch.int8) or _kernels(device) is not None
 
 
 @torch.library.custom_op("cogvideox::int8_linear", mutates_args=())

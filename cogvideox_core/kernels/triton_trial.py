@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .availability import on_its_device
+from .devices import dtype_fault
 
 _ROWS, _COLUMNS, _HELD = 3, 12, 16  # a kernel holds a power of two of columns
 _DTYPES = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # and the error their rounding allows
@@ -18,6 +19,8 @@ _DTYPES = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # an
 def check(device: torch.device) -> None:
     """Raises: ArithmeticError if the kernel gives wrong numbers; whatever Triton raises if it does not run."""
     for dtype, bound in _DTYPES.items():
+        if dtype_fault(device, dtype):
+            continue  # no model computes in it there
         x = torch.linspace(-2, 2, _ROWS * _COLUMNS, device=device, dtype=torch.float32).view(_ROWS, _COLUMNS).to(dtype)
         error = float((_normed_and_swapped(x).float() - _expected(x.float())).abs().max())
         if not error < bound:  # NaN is no less than anything

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..kernels.devices import copies_aside
 from ..weights.packed_weight import PackedWeight
 
 logger = logging.getLogger("cogvideox")
@@ -79,7 +80,7 @@ class TensorGroup:
             block[: self.nbytes].copy_(self.pinned, non_blocking=True)
             return
         for part, (tensor, _) in zip(self.parts, self._plain_tensors(), strict=True):
-            part.view(block).copy_(tensor.detach(), non_blocking=True)
+            part.view(block).copy_(tensor.detach(), non_blocking=copies_aside(block.device))
 
     def tensors_in(self, block: Tensor) -> list[Tensor]:
         """The module's tensors as views of a block [bytes]; nothing is copied."""
@@ -140,8 +141,8 @@ def pin_groups(groups: list[TensorGroup]) -> None:
 class BlockBuffers:
     """Two buffers on the device through which the blocks of a model pass.
 
-    A block is prefetched, taken, computed with and released. On CUDA, copies run on a stream of their own: they wait
-    until the block that was in the buffer is computed, and the computation waits until its block has arrived.
+    A block is prefetched, taken, computed with and released. On CUDA and ROCm, copies run on a stream of their own:
+    they wait until the block that was in the buffer is computed, and the computation waits until its block has arrived.
     """
 
     @torch.inference_mode(False)
@@ -152,7 +153,7 @@ class BlockBuffers:
         self._content: list[int | None] = [None, None]  # the block in each buffer
         self._last_used = 1
         self._views: dict[tuple[int, int], list[Tensor]] = {}  # by buffer and block
-        self._stream = _CopyStream(device) if device.type == "cuda" else None
+        self._stream = _CopyStream(device) if copies_aside(device) else None
 
     def prefetch(self, index: int) -> None:
         """Begin to copy a block into the buffer that is not computed with, unless it is there already."""

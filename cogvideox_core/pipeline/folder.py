@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..demo import DEMO_MODEL
+from ..kernels.devices import default_device, named_device
 from ..models.transformer.attention import choose_attention
 from ..models.transformer.compilation import check_compiler, compile_blocks
 from ..models.variants import Variant
@@ -24,15 +25,14 @@ from ..weights.load import (
     read_vae,
 )
 from ..weights.packed_weight import codec_of
-from ..weights.quantize import Method, check_method
+from ..weights.quantize import Method, check_method, check_method_on
 from ..weights.t5 import TextEncoderWeights, build_text_encoder, read_text_encoder, tokenizer_folder
+from .dtype_choice import check_dtype, own_dtype, text_encoder_dtype
 from .offload import Offload
 from .pipeline import CogVideoXPipeline, PromptEncoder
 from .sources import NO_TEXT_ENCODER, Sources
 
 logger = logging.getLogger("cogvideox")
-
-_SMALL = 100_000_000  # parameters; in float32 they take 0.4 GB
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class ModelFolder:
         *,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        text_encoder_device: torch.device | str | None = None,
         quantize: Method = "none",
         attention: str = "auto",
         compile: bool = False,
@@ -95,9 +96,14 @@ class ModelFolder:
     ) -> CogVideoXPipeline:
         """The pipeline of this model; arguments and errors as for `load_pipeline`."""
         check_method(quantize)
-        device = torch.device(device) if device is not None else default_device()
-        wanted = named_dtype(dtype) if dtype is not None else self._default_dtype(device)
+        device = named_device(device) if device is not None else default_device()
+        wanted = self._checked_dtype(dtype, device) if dtype is not None else self._default_dtype(device)
+        text = Offload(device, wanted)
+        if text_encoder_device is not None and self.text_encoder is not None:
+            other = named_device(text_encoder_device, "text_encoder_device")
+            text = Offload(other, text_encoder_dtype(self.text_encoder, dtype, other))
         choose_attention(attention, device, wanted)
+        check_method_on(quantize, device)
         if compile:
             check_compiler(device)
         home = torch.device("cpu") if low_memory else device
@@ -116,10 +122,10 @@ class ModelFolder:
         return CogVideoXPipeline(
             transformer,
             build_vae(self.vae, source=self.sources.vae or self.path, dtype=wanted, device=home),
-            self._load_text_encoder(wanted, home, quantize, stays_mapped),
+            self._load_text_encoder(text.dtype, home if low_memory else text.device, quantize, stays_mapped),
             self.variant,
             attention=attention,
-            offload=Offload(device, wanted) if low_memory else None,
+            offload=Offload(device, wanted, text) if low_memory else None,
         )
 
     def _load_text_encoder(
@@ -138,13 +144,24 @@ class ModelFolder:
         )
 
     def _default_dtype(self, device: torch.device) -> torch.dtype:
-        """The transformer's own dtype; on a CPU, which hardly computes in float16, float32 or bfloat16 in its place."""
+        """The transformer's own dtype, where the device has arithmetic for it; see `own_dtype`."""
         tensors = self.transformer.state_dict
-        dtype = weights_dtype(tensors, None, self.path)
-        if dtype != torch.float16 or device.type != "cpu":
-            return dtype
         parameters = sum(tensor.numel() for tensor in tensors.values())
-        return torch.float32 if parameters <= _SMALL else torch.bfloat16
+        return own_dtype(weights_dtype(tensors, None, self.path), self._trained_dtype, device, parameters)
+
+    def _checked_dtype(self, dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
+        """The dtype that was asked for. Raises: ValueError if the device does not compute in it."""
+        wanted = named_dtype(dtype)
+        check_dtype(wanted, self._trained_dtype, device)
+        if wanted == torch.float16 != self._trained_dtype and device.type != "cpu":
+            logger.warning(
+                "%s was trained in bfloat16 and may overflow in float16; if it does, take float32", self.variant.name
+            )
+        return wanted
+
+    @property
+    def _trained_dtype(self) -> torch.dtype:
+        return named_dtype(self.variant.defaults.dtype)
 
 
 def load_pipeline(
@@ -154,6 +171,7 @@ def load_pipeline(
     text_encoder: str | Path | None = None,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
+    text_encoder_device: torch.device | str | None = None,
     quantize: Method = "none",
     attention: str = "auto",
     compile: bool = False,
@@ -167,9 +185,11 @@ def load_pipeline(
             ComfyUI is, or OWNER/NAME of what Hugging Face's cache holds. None for the demo model.
         vae, text_encoder: a file, a folder or a name; None for what is in the model's own folder. A model that has no
             text encoder takes `prompt_embeds`; "none" leaves out the one that it has.
-        dtype: of all components; None keeps the transformer's own, except float16 on a CPU, which has hardly any
-            arithmetic for it: there small models run in float32 and large ones in bfloat16.
-        device: None for the first CUDA device, else Apple's, else the CPU.
+        dtype: of all components; None keeps the transformer's own where the device has arithmetic for it. A CPU has
+            hardly any for float16: there small models run in float32 and large ones in bfloat16. NVIDIA cards before
+            compute capability 8.0 have none for bfloat16, which is float32 there, or float16 for a 2B.
+        device: "cuda", "cuda:1", "xpu", or another that PyTorch has here; None for the accelerator, else the CPU.
+        text_encoder_device: where prompts are encoded, in the text encoder's own dtype; None for `device`.
         quantize: "int8" or "llm.int8" for transformer and text encoder in 8 bits (docs/int8.md).
         attention: "auto", or a name in `models.transformer.attention.BACKENDS`; "sage" is approximate.
         compile: compile the transformer's blocks with torch.compile: a wait at first, then faster steps.
@@ -185,15 +205,14 @@ def load_pipeline(
     if folder.text_encoder is None and text_encoder != NO_TEXT_ENCODER:
         logger.warning("%s has no text encoder, so it takes prompt_embeds alone; text_encoder=PATH gives it one", path)
     return folder.load(
-        dtype=dtype, device=device, quantize=quantize, attention=attention, compile=compile, low_memory=low_memory
+        dtype=dtype,
+        device=device,
+        text_encoder_device=text_encoder_device,
+        quantize=quantize,
+        attention=attention,
+        compile=compile,
+        low_memory=low_memory,
     )
-
-
-def default_device() -> torch.device:
-    """The first CUDA device, else Apple's, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _check_settings(sources: Sources) -> None:

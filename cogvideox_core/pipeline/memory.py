@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..kernels.devices import free_bytes
 from ..models.config import TransformerConfig
 
 _WIDTHS_PER_TOKEN = 12
@@ -15,11 +16,10 @@ memory; kernels that fuse operations need less."""
 
 def free_memory(device: torch.device) -> int | None:
     """Free bytes of a device, with PyTorch's own reserve on a GPU; None where the system does not say."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type != "cpu":
+        return free_bytes(device)
     table = Path("/proc/meminfo")
-    if device.type != "cpu" or not table.exists():
+    if not table.exists():
         return None
     fields = dict(line.split(":", 1) for line in table.read_text().splitlines())
     return int(fields["MemAvailable"].split()[0]) * 1024
@@ -31,11 +31,11 @@ def forward_nbytes(config: TransformerConfig, tokens: int, batch: int, dtype: to
 
 
 def fits_in_one(config: TransformerConfig, tokens: int, batch: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a forward of `batch` rows (both halves of guidance) fits into the free memory of a CUDA device.
+    """Whether a forward of `batch` rows (both halves of guidance) fits into the free memory of an accelerator.
 
-    On other devices memory can be swapped, or its size is unknown: there it counts as fitting.
+    On a CPU memory can be swapped, and of some devices its size is unknown: there it counts as fitting.
     """
-    if device.type != "cuda":
+    if device.type == "cpu":
         return True
     free = free_memory(device)
     return free is None or forward_nbytes(config, tokens, batch, dtype) <= free

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from ..kernels.devices import copies_aside, give_back_memory
 from ..models.text_encoder import TextEncoder
 from ..models.transformer.model import CogVideoXTransformer3D, ExpertLayerNorm, FinalLayerNorm
 from .block_buffers import BlockBuffers, TensorGroup, pin_groups, same_tensors
@@ -28,10 +29,11 @@ CPU = torch.device("cpu")
 
 
 class Offload(NamedTuple):
-    """Where offloaded components compute, and in which dtype."""
+    """Where offloaded components compute, and in which dtype; `text`: the same of the text encoder, if it differs."""
 
     device: torch.device
     dtype: torch.dtype
+    text: Offload | None = None
 
 
 class ComponentContexts(NamedTuple):
@@ -52,14 +54,15 @@ def offload_components(
 
     Raises: ValueError if a component is not in CPU memory, or has weights of a class that cannot be streamed.
     """
-    device, dtype = offload
+    device, dtype, _ = offload
     norms = [module for module in transformer.modules() if isinstance(module, ExpertLayerNorm | FinalLayerNorm)]
     text: Context = nullcontext
     if isinstance(text_encoder, TextEncoder):
         # Not pinned: it is used once per run, and pinning would take as much memory as its weights. For float16 some of
         # its weights are wider (see `load_text_encoder`), so each keeps its own dtype.
-        own = None if dtype == torch.float16 else dtype
-        text = OffloadedModule(text_encoder.model, device, own, blocks=text_encoder.model.encoder.block).on_device
+        place = offload.text or offload
+        own = None if place.dtype == torch.float16 else place.dtype
+        text = OffloadedModule(text_encoder.model, place.device, own, blocks=text_encoder.model.encoder.block).on_device
     blocks, resting = transformer.transformer_blocks, [norm.linear for norm in norms]
     return ComponentContexts(
         text,
@@ -92,7 +95,7 @@ class OffloadedModule:
         self.device = device
         self.dtype = dtype
         self._module, self._blocks, self._resting = module, list(blocks), list(resting)
-        self._pin = pin and device.type == "cuda"
+        self._pin = pin and copies_aside(device)
         self._block_groups: list[TensorGroup] = []
         self._group_tensors()
 
@@ -126,8 +129,7 @@ class OffloadedModule:
             for group in (outside, *resting, *self._block_groups):
                 group.assign(group.own)
             buffers.close()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            give_back_memory(self.device)
 
 
 def _submodules(modules: Iterable[nn.Module]) -> set[nn.Module]:

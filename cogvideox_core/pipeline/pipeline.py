@@ -25,6 +25,7 @@ from ..sampling.loop import denoise
 from ..sampling.noise_schedule import NoiseSchedule
 from ..sampling.predictor import Conditions, TransformerPredictor
 from ..sampling.samplers import make_sampler
+from ..weights.dtypes import named_dtype
 from .conditioning import (
     Fit,
     ImageScale,
@@ -35,6 +36,7 @@ from .conditioning import (
     pad_leading,
     video_pixels,
 )
+from .dtype_choice import check_dtype
 from .memory import fits_in_one, free_memory
 from .offload import ComponentContexts, Offload, offload_components
 from .request import Request
@@ -78,7 +80,8 @@ class CogVideoXPipeline:
         offload: where to compute with components that are all in CPU memory: they go there one at a time, the text
             encoder and the transformer block by block, and both halves of guidance are computed in turn. None computes
             where the components are.
-    Raises: ValueError or ImportError for a backend that is not installed, or components that cannot be streamed.
+    Raises: ValueError or ImportError for a backend that is not installed, components that cannot be streamed, or a
+        dtype that their device does not compute in.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class CogVideoXPipeline:
         self._contexts = ComponentContexts()
         if offload:
             self._contexts = offload_components(transformer, vae, text_encoder, offload)
+        check_dtype(self.dtype, named_dtype(variant.defaults.dtype), self.device)
         self.attention = choose_attention(attention, self.device, self.dtype)
 
     @property

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..kernels.devices import copies_aside
 from .dtypes import weights_dtype
 from .errors import CheckpointError, listed
 from .quantize import Method, quantize_model, will_quantize
@@ -75,7 +76,7 @@ def fill_host_module(
 
 def _mover(device: torch.device) -> Callable[[Tensor, torch.dtype | None], Tensor]:
     """A function that returns a tensor on the device, in a dtype (None: its own)."""
-    if device.type == "cuda":
+    if copies_aside(device):
         return Uploads(device).copy
     return lambda tensor, dtype: tensor.to(device=device, dtype=dtype)
 

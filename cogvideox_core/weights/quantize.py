@@ -86,6 +86,28 @@ def check_method(method: str) -> None:
         _bitsandbytes_classes()
 
 
+def check_method_on(method: str, device: torch.device) -> None:
+    """Try a method's product on a device, with something small, if it is a package's.
+
+    Raises: ValueError if it does not run there.
+    """
+    if method != "llm.int8":
+        return
+    try:
+        layer = _to_llm_int8("transformer_blocks.0.attn1.to_q.weight", nn.Linear(64, 64), torch.float16, device)
+        layer.to(device)(torch.ones(32, 64, device=device, dtype=torch.float16))
+    except torch.OutOfMemoryError:
+        raise  # says nothing about the package
+    except Exception as error:  # one without a library for this device raises anything
+        raise ValueError(
+            f"quantize={method!r} does not run on {device} ({_in_short(error)}); take int8, or none"
+        ) from error
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
+
+
 def will_quantize(key: str, tensor: Tensor, method: Method) -> bool:
     """Whether `quantize_model` quantizes the weight [rows, columns] of that key."""
     chosen = is_quantizable(key) or (method == "int8" and _MODULATION.fullmatch(key) is not None)
@@ -184,6 +206,11 @@ def _bitsandbytes_classes() -> tuple[type, type]:
     except ImportError as error:
         raise ImportError(
             "llm.int8 needs the package bitsandbytes; install it (pip install bitsandbytes), or take int8"
+        ) from error
+    except Exception as error:  # one without a library for this system raises anything
+        raise ImportError(
+            f"llm.int8 needs the package bitsandbytes, which does not work here ({_in_short(error)}); install it "
+            "again, or take int8"
         ) from error
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_WITHOUT_CAST_NOTICE)
     return Linear8bitLt, Int8Params

@@ -24,7 +24,7 @@ from .places.names import locate
 from .quantize import Method, check_method
 from .recognize import expect_kind
 
-_EMBEDDING = "shared.weight"
+EMBEDDING = "shared.weight"
 _TIED_EMBEDDING = "encoder.embed_tokens.weight"
 _FIRST_BLOCK = "encoder.block.0.layer."
 _FIXED = {"model_type": "t5", "feed_forward_proj": "gated-gelu"}
@@ -116,10 +116,10 @@ def read_text_encoder(path: str | Path) -> TextEncoderWeights:
     weights = open_component(folder, "text_encoder")
     expect_kind(weights, "text_encoder", folder)
     config = t5_config(weights.shapes, find_config(weights, folder), folder)
-    embedding = weights[_EMBEDDING if _EMBEDDING in weights else _TIED_EMBEDDING]
+    embedding = weights[EMBEDDING if EMBEDDING in weights else _TIED_EMBEDDING]
     tensors = {key: weights[key] for key in weights if key.startswith("encoder.")}  # a whole T5 has a decoder too
     tensors.pop(_TIED_EMBEDDING, None)
-    return TextEncoderWeights(folder, config, {_EMBEDDING: embedding, **tensors})
+    return TextEncoderWeights(folder, config, {EMBEDDING: embedding, **tensors})
 
 
 def t5_config(
@@ -130,7 +130,7 @@ def t5_config(
     Raises: CheckpointError if the shapes are not those of a T5 v1.1 encoder, or the config.json has other values.
     """
     check_fixed(declared, _FIXED, source)
-    vocab_size, d_model = _matrix(shapes, _EMBEDDING if _EMBEDDING in shapes else _TIED_EMBEDDING, source)
+    vocab_size, d_model = _matrix(shapes, EMBEDDING if EMBEDDING in shapes else _TIED_EMBEDDING, source)
     buckets, heads = _matrix(shapes, _FIRST_BLOCK + "0.SelfAttention.relative_attention_bias.weight", source)
     inner, _ = _matrix(shapes, _FIRST_BLOCK + "0.SelfAttention.q.weight", source)
     d_ff, _ = _matrix(shapes, _FIRST_BLOCK + "1.DenseReluDense.wi_0.weight", source)
@@ -165,8 +165,8 @@ def _load_t5(
     quantize: Method,
 ) -> Any:
     """transformers' encoder with the mapped weights; with `widen`, float16 leaves the output matrices in float32."""
-    embedding = encoder.state_dict[_EMBEDDING]
-    dtype = weights_dtype({_EMBEDDING: embedding}, dtype, encoder.folder)
+    embedding = encoder.state_dict[EMBEDDING]
+    dtype = weights_dtype({EMBEDDING: embedding}, dtype, encoder.folder)
     model = t5_model(encoder.config)
     tensors = {**encoder.state_dict, _TIED_EMBEDDING: embedding}
     fill(model, tensors, dtype=dtype, device=device, source=encoder.folder, quantize=quantize)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..kernels.devices import copies_aside
 from .packed_weight import PackedWeight
 
 _BYTES = 1 << 26  # of a buffer
@@ -27,7 +28,7 @@ class Uploads:
 
     def __init__(self, device: torch.device, nbytes: int = _BYTES) -> None:
         self.device = device
-        self._on_gpu = device.type == "cuda"
+        self._on_gpu = copies_aside(device)
         self._buffers = [torch.empty(nbytes, dtype=torch.uint8, pin_memory=self._on_gpu) for _ in range(2)]
         self._sent: list[Any] = [None, None]  # for each buffer, the event after its transfer
         self._current = 0  # which of the two buffers is being filled

@@ -65,6 +65,34 @@ def test_weights_in_float16_do_not_make_a_model_compute_in_what_it_overflows_in(
     assert model.get_dtype_inference() == (torch.float16 if kind == "CogVideoX-2B" else torch.bfloat16)
 
 
+@pytest.mark.parametrize(("kind", "taken"), [("CogVideoX-2B", torch.float16), ("CogVideoX-5B", torch.float32)])
+@pytest.mark.parametrize("asked", [None, torch.bfloat16])
+def test_a_card_below_8_0_computes_in_float32_or_float16(
+    host_model: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, taken: torch.dtype, asked: Any
+) -> None:
+    """A T4: ComfyUI keeps weights in bfloat16 where memory is short (manual_cast), and casts them to compute."""
+    import comfy.model_management as mm
+
+    monkeypatch.setattr(mm, "should_use_fp16", lambda *args, **options: True)
+    monkeypatch.setattr(mm, "should_use_bf16", lambda *args, manual_cast=False, **options: manual_cast)
+    model = host_model.load_model(make_checkpoint(tmp_path / kind, kind, dtype=torch.bfloat16), asked).model
+    assert model.get_dtype_inference() == taken
+
+
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_a_clip_is_where_it_is_asked_to_be(host_clip: ModuleType, folder: Path, device: torch.device | None) -> None:
+    import comfy.model_management as mm
+
+    clip = host_clip.load_clip(folder, device=device)
+    assert clip.patcher.load_device == (device or mm.text_encoder_device())
+    assert clip.patcher.offload_device == (device or mm.text_encoder_offload_device())
+
+
+def test_a_clip_on_a_card_rests_on_the_processor(host_clip: ModuleType, folder: Path) -> None:
+    clip = host_clip.load_clip(folder, device=torch.device("meta"))
+    assert (clip.patcher.load_device.type, clip.patcher.offload_device.type) == ("meta", "cpu")
+
+
 def test_a_host_that_streams_weights_by_itself_loads_the_same_model(
     host_model: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:

@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...kernels import cpu_attention
+from ...kernels.devices import is_nvidia
 
 logger = logging.getLogger("cogvideox")
 
 AttentionFn = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 AUTO = "auto"
-_HOPPER = 9  # major compute capability; there cuDNN's kernel is the fastest exact one at 64 channels a head
+_HOPPER = 9  # major compute capability of NVIDIA's; there cuDNN's kernel is the fastest exact one at 64 channels a head
 _CUDNN_FIRST = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -61,6 +62,7 @@ class Backend:
         load: gives the function, or raises ImportError if its package is missing.
         package: what to install for it; empty where PyTorch brings it.
         kinds: types of device it runs on; empty for all.
+        nvidia: whether it runs on NVIDIA's cards alone; PyTorch calls AMD's "cuda", too.
         dtypes: those it takes; empty for all.
         off_by: root mean square of the error, relative to `sdpa`, from which its result counts as wrong.
         exact: whether it differs from `sdpa` by rounding only; "auto" chooses only among those.
@@ -70,6 +72,7 @@ class Backend:
     load: Callable[[], AttentionFn]
     package: str = ""
     kinds: tuple[str, ...] = ()
+    nvidia: bool = False
     dtypes: tuple[torch.dtype, ...] = ()
     off_by: float = 0.03
     exact: bool = True
@@ -107,7 +110,7 @@ BACKENDS: dict[str, Backend] = {
     "onednn": Backend(
         _load_onednn, package="torch with oneDNN for x86-64", kinds=("cpu",), shortest=cpu_attention.SHORTEST
     ),
-    "cudnn": Backend(lambda: cudnn_first, kinds=("cuda",)),
+    "cudnn": Backend(lambda: cudnn_first, kinds=("cuda",), nvidia=True),
     "flash": Backend(_load_flash, package="flash-attn", kinds=("cuda",), dtypes=_SIXTEEN_BITS),
     "sage": Backend(
         _load_sage, package="sageattention", kinds=("cuda",), dtypes=_SIXTEEN_BITS, off_by=0.15, exact=False
@@ -143,7 +146,8 @@ class Attention:
         self.name, self.function = "sdpa", sdpa
 
     def probe(self, length: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        """Compare some rows of a first result with `sdpa`'s, and fall back if they are not finite or far off.
+        """Compare some rows of a first result with `sdpa`'s, and fall back if they are not finite or far off, or if
+        there is no result.
 
         Args: length: of the sequence, S. It is one attention over two heads, some ten thousandth of a run.
         """
@@ -153,7 +157,13 @@ class Attention:
         generator = torch.Generator().manual_seed(0)
         shape = (3, 1, _PROBE_HEADS, length, head_dim)
         q, k, v = torch.randn(shape, generator=generator).to(device, dtype)
-        found = self(q, k, v)[:, -_PROBE_ROWS:].float()
+        try:
+            found = self(q, k, v)[:, -_PROBE_ROWS:].float()
+        except torch.OutOfMemoryError:
+            raise  # says nothing about the backend
+        except Exception as error:  # a package that was built for other cards raises anything
+            self.fall_back(f"does not run here ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})")
+            return
         wanted = sdpa(q[:, :, -_PROBE_ROWS:], k, v).float()
         if not found.isfinite().all():
             self.fall_back("gives numbers that are not finite")
@@ -165,7 +175,7 @@ class Attention:
 
 def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
     """A backend by its name; "auto" takes oneDNN's products on a CPU (see `cpu_attention.is_default`), cuDNN's kernel
-    on Hopper GPUs, and PyTorch's own choice elsewhere.
+    on NVIDIA's Hopper GPUs, and PyTorch's own choice elsewhere.
 
     Raises: ValueError for an unknown name, or a device or dtype it does not take; ImportError if its package is not
         installed.
@@ -179,6 +189,8 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Att
         raise ValueError(
             f"attention={name!r} runs on {' or '.join(backend.kinds)} and this is {device.type}; take 'sdpa' or 'auto'"
         )
+    if backend.nvidia and not is_nvidia(device):
+        raise ValueError(f"attention={name!r} runs on NVIDIA's cards and this is AMD's; take 'sdpa' or 'auto'")
     if backend.dtypes and dtype not in backend.dtypes:
         raise ValueError(
             f"attention={name!r} in {_dtype_name(dtype)}; it takes {' or '.join(map(_dtype_name, backend.dtypes))}: "
@@ -201,7 +213,7 @@ def _best(device: torch.device, dtype: torch.dtype) -> str:
 
 def _prefers_cudnn(device: torch.device) -> bool:
     return (
-        device.type == "cuda"
+        is_nvidia(device)
         and torch.cuda.get_device_capability(device)[0] == _HOPPER
         and torch.backends.cudnn.is_available()
     )

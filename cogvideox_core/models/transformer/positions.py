@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...kernels.devices import copies_aside
 from ..config import PositionTable, TransformerConfig
 
 Grid = tuple[int, int, int]
@@ -93,7 +94,9 @@ def rotary_table(
     for axis, code in enumerate(_rotary_codes(grid, config, axes), 1):
         shape = [2, 1, 1, 1, code.shape[2]]
         shape[axis] = code.shape[1]
-        video[..., start : start + code.shape[2]] = code.to(table.device, non_blocking=True).view(shape)
+        video[..., start : start + code.shape[2]] = code.to(table.device, non_blocking=copies_aside(table.device)).view(
+            shape
+        )
         start += code.shape[2]
     return table[0], table[1]
 
@@ -150,9 +153,8 @@ def sincos_table(
     Returns: [T * H * W, D], rounded from float32 to `dtype`.
     Source: diffusers `get_3d_sincos_pos_embed` (columns before rows is its order).
     """
-    time, columns, rows = (
-        code.to(device=device, dtype=dtype, non_blocking=True) for code in _sincos_codes(grid, config)
-    )
+    how: dict[str, Any] = {"device": device, "dtype": dtype, "non_blocking": copies_aside(torch.device(device))}
+    time, columns, rows = (code.to(**how) for code in _sincos_codes(grid, config))
     parts = time[:, None, None], columns[None, None, :], rows[None, :, None]
     return torch.cat([part.expand(*grid, -1) for part in parts], dim=-1).flatten(0, 2)
 

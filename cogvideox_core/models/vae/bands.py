@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ...kernels.devices import copies_aside
+
 
 class BandLimits(NamedTuple):
     """About how many values a band holds: an eighth of the map, within these limits.
@@ -58,5 +60,5 @@ def empty(shape: Sequence[int], like: Sized, device: torch.device | None = None)
     Its channels are last in memory, which is how convolutions read. A map in main memory for a GPU is pinned.
     """
     device = device or like.device
-    options: dict[str, Any] = {"pin_memory": True} if like.device.type == "cuda" and device.type == "cpu" else {}
+    options: dict[str, Any] = {"pin_memory": True} if copies_aside(like.device) and device.type == "cpu" else {}
     return torch.empty(tuple(shape), dtype=like.dtype, device=device, memory_format=torch.channels_last_3d, **options)

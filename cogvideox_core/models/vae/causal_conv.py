@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...kernels.devices import copies_aside
 from ...kernels.layers import fits_onednn_conv
 from ...kernels.torch_symbols import onednn_conv3d
 from .bands import bands, empty
@@ -38,7 +39,7 @@ class ConvCache(dict[nn.Module, Tensor]):
 
     def store(self, frames: Tensor, into: Tensor) -> None:
         """Copy two frames [B, C, 2, h, W] to a part of the cache of that shape."""
-        if into.device == frames.device or not frames.is_cuda:
+        if into.device == frames.device or not copies_aside(frames.device):
             _copy(frames, into)
             return
         with self._copy_stream(frames.device) as stream:
@@ -58,7 +59,7 @@ class ConvCache(dict[nn.Module, Tensor]):
         yield current
 
     def _start_copy(self, frames: Tensor, device: torch.device) -> CopyInto:
-        if frames.device == device or device.type != "cuda":
+        if frames.device == device or not copies_aside(device):
             return partial(_copy, frames)
         arriving = empty(frames.shape, frames, device)
         with self._copy_stream(device) as stream:
@@ -155,8 +156,9 @@ def fast_convolution(layer: Any, x: Tensor, cells: int) -> Convolve:
 
 def _copy(source: Tensor, into: Tensor) -> None:
     """Two frames, each in one piece where a clip is alone, so that a GPU copies to and from main memory by itself."""
+    non_blocking = copies_aside(source.device) or copies_aside(into.device)
     for frame in range(2):
-        into[:, :, frame].copy_(source[:, :, frame], non_blocking=True)
+        into[:, :, frame].copy_(source[:, :, frame], non_blocking=non_blocking)
 
 
 class PointwiseConv3d(nn.Module):

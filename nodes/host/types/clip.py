@@ -28,10 +28,12 @@ NAME = "t5xxl"  # ComfyUI's name for a T5 among the encoders of a CLIP
 EOS, PAD = 1, 0
 
 
-def load_clip(path: str | Path, method: Method = "none") -> comfy.sd.CLIP:
+def load_clip(path: str | Path, method: Method = "none", device: torch.device | None = None) -> comfy.sd.CLIP:
     """A CLIP of a text_encoder folder with its tokenizer, or of a file with T5's own vocabulary.
 
-    Args: method: "int8" to quantize the large matrices; those of a quantized file stay as they are.
+    Args:
+        method: "int8" to quantize the large matrices; those of a quantized file stay as they are.
+        device: where prompts are encoded; None lets ComfyUI choose.
     Raises: CheckpointError if it holds no T5 encoder; ValueError for quantized weights without ComfyUI's package for
         them.
     """
@@ -39,12 +41,14 @@ def load_clip(path: str | Path, method: Method = "none") -> comfy.sd.CLIP:
     state_dict, config = encoder.state_dict, encoder.config
     dtype = weights_dtype(state_dict, None, path)
     if method == "int8":
-        state_dict = quantize_tensors(state_dict, dtype, comfy.model_management.text_encoder_device())
+        state_dict = quantize_tensors(state_dict, dtype, device or comfy.model_management.text_encoder_device())
     small = holds_packed_weights(state_dict)
     like = comfy.text_encoders.t5.T5(_host_config(config), torch.float32, torch.device("meta"), torch.nn)
     # Started where it rests: on the device ComfyUI would fill it with memory that the mapped weights then replace.
-    offload_device = comfy.model_management.text_encoder_offload_device()
-    options = {"initial_device": offload_device}
+    offload_device = torch.device("cpu") if device else comfy.model_management.text_encoder_offload_device()
+    options: dict[str, Any] = {"initial_device": offload_device}
+    if device is not None:
+        options |= {"load_device": device, "offload_device": offload_device}
     if small:
         options["custom_operations"] = operations_for(dtype, weights_only=True)
 

@@ -19,6 +19,7 @@ import comfy.quant_ops
 import torch
 from torch import Tensor, nn
 
+from ....cogvideox_core.kernels.int8 import multiplies_int8
 from ....cogvideox_core.weights.codecs import CODECS, FOUR_BITS, GGML, Stored
 from ....cogvideox_core.weights.dtypes import weights_dtype
 from ....cogvideox_core.weights.fill import check_fit
@@ -64,7 +65,9 @@ def operations_for(compute_dtype: torch.dtype, *, weights_only: bool = False) ->
 def _emulated() -> set[str]:
     """Formats this device does not multiply in, which ComfyUI then decodes."""
     mm = comfy.model_management
-    return set() if mm.supports_fp8_compute(mm.get_torch_device()) else {"float8_e4m3fn", "float8_e5m2"}
+    device = mm.get_torch_device()
+    found = set() if mm.supports_fp8_compute(device) else {"float8_e4m3fn", "float8_e5m2"}
+    return found if multiplies_int8(device) else found | {_NATIVE["int8"]}
 
 
 def fill_packed(

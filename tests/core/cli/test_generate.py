@@ -420,7 +420,7 @@ def test_defaults_are_those_of_the_model(
     }
     assert {name: spy.asked[name] for name in expected} == expected
     plain = {"quantize": "none", "attention": "auto", "compile": False, "low_memory": False}
-    assert spy.loaded == {"path": checkpoint(kind), "dtype": None, "device": None, **plain}
+    assert spy.loaded == {"path": checkpoint(kind), "dtype": None, "device": None, "text_encoder_device": None, **plain}
     assert read_video(output)[1] == fps
 
 
@@ -428,14 +428,15 @@ def test_options_reach_the_pipeline(tmp_path: Path, small: Path, spy: Spy) -> No
     options = "--frames 9 --height 128 --width 192 --steps 7 --guidance 1.5 --no-dynamic-cfg --sampler ddim --seed 0"
     options += " --vae-tiling blended"
     arguments = ["a cat", "--model", str(small), *options.split(), "--dtype", "fp32", "--device", "cpu"]
-    arguments += ["--attention", "sdpa", "--low-memory", "--compile", "--quantize", "int8"]
+    arguments += ["--attention", "sdpa", "--low-memory", "--compile", "--quantize", "int8", "--t5-device", "cpu"]
     assert cli.main([*arguments, "-o", str(tmp_path / "out.mp4")]) == 0
     expected = {"num_frames": 9, "height": 128, "width": 192, "num_inference_steps": 7, "guidance_scale": 1.5}
     expected |= {"use_dynamic_cfg": False, "sampler": "ddim", "negative_prompt": "", "vae_tiling": "blended"}
     assert {name: spy.asked[name] for name in expected} == expected
     assert spy.asked["generator"].initial_seed() == 0
     how = {"quantize": "int8", "attention": "sdpa", "compile": True, "low_memory": True}
-    assert spy.loaded == {"path": small, "dtype": "fp32", "device": "cpu", **how}
+    how |= {"dtype": "fp32", "device": "cpu", "text_encoder_device": "cpu"}
+    assert spy.loaded == {"path": small, **how}
 
 
 def test_what_may_be_traded_for_speed_reaches_the_pipeline_and_the_file(tmp_path: Path, small: Path, spy: Spy) -> None:
@@ -449,6 +450,21 @@ def test_what_may_be_traded_for_speed_reaches_the_pipeline_and_the_file(tmp_path
     assert spy.asked["teacache"] == 0.2
     assert cli.main(arguments) == 0
     assert not set(read_metadata(output)) & set(expected), "an exact run does not speak of approximations"
+
+
+def test_bfloat16_that_a_card_emulates_is_refused(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 0))
+    options = f"--model {small} -o {tmp_path / 'out.mp4'} --device cuda --dtype bfloat16"
+    assert cli.main(["a cat", *options.split()]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == (
+        "cogvideox: --dtype bfloat16 on cuda, which does not compute in it (its compute capability is 7.0, below 8.0); "
+        "take float32"
+    )
 
 
 def test_seeds_differ_where_none_is_given(tmp_path: Path, small: Path, spy: Spy) -> None:
@@ -515,9 +531,11 @@ def refused(arguments: list[str], message: str, folder: Path, capsys: Captured) 
         ("--fps 0", "fps=0; a video has more than 0"),
         ("--seed -1", "--seed -1; a seed is a whole number from 0 to"),
         (f"--seed {2**64}", "a seed is a whole number"),
-        ("--dtype float3", "dtype='float3'; models compute in"),
+        ("--dtype float3", "--dtype 'float3'; models compute in"),
         ("--device tpux", "--device tpux; there is no such kind; use cpu"),
         ("--device cuda:99", "--device cuda:99; this machine, or this build of PyTorch, has no such device; use"),
+        ("--device meta", "--device meta; this machine, or this build of PyTorch, has no such device; use"),
+        ("--t5-device npu", "--t5-device npu; there is no such kind; use cpu"),
         ("--cache-budget -1", "--cache-budget -1.0; it is an error from 0, for none, to 1"),
         ("--teacache 7", "--teacache 7.0; it is a threshold from 0, for off, to 1"),
         ("--guidance-until 0", "--guidance-until 0.0; it is the part of the steps with guidance, above 0"),

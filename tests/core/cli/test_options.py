@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 
 import pytest
 
-from cogvideox_core.cli.options import add_arguments, check_device
+from cogvideox_core.cli.options import add_arguments
 from cogvideox_core.models.transformer.attention import AUTO, BACKENDS
 from cogvideox_core.pipeline.request import Request
 
@@ -47,16 +47,6 @@ def test_a_prompt_may_stand_anywhere(parser: ArgumentParser) -> None:
         asked = parser.parse_args(arguments)
         assert (asked.prompt, asked.model, asked.lora, asked.listed) == ("a cat", "m", ["l"], None)
     assert parser.parse_args(["a cat"]).lora == []
-
-
-@pytest.mark.parametrize("name", ["cpu", "cpu:0"])
-def test_a_device_that_is_here_passes(name: str) -> None:
-    check_device(name)
-
-
-def test_a_device_that_is_not_here_is_told() -> None:
-    with pytest.raises(ValueError, match="--device cuda:99; this machine, or this build of PyTorch, has no such"):
-        check_device("cuda:99")
 
 
 def test_dynamic_guidance_can_be_switched_on_and_off(parser: ArgumentParser) -> None:

@@ -65,6 +65,29 @@ def test_a_cpu_without_the_instructions_decodes(monkeypatch: pytest.MonkeyPatch)
         assert not can_multiply_int8(x.requires_grad_(), weight)
 
 
+@pytest.mark.parametrize(
+    ("capability", "hip", "product", "kernels", "taken"),
+    [
+        ((6, 1), None, True, True, False),
+        ((7, 0), None, True, True, False),
+        ((7, 5), None, True, False, True),
+        ((7, 5), None, False, False, False),
+        ((9, 0), None, False, True, True),
+        ((9, 4), "6.4", True, True, False),
+    ],
+    ids=["Pascal", "Volta", "Turing", "a product that fails the trial", "kernels alone", "AMD"],
+)
+def test_cards_that_multiply(
+    capability: tuple[int, int], hip: str | None, product: bool, kernels: bool, taken: bool, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(int8, "works", lambda name, device, dtype: product)
+    monkeypatch.setattr(int8, "_kernels", lambda device: int8 if kernels else None)
+    assert int8.multiplies_int8(torch.device("cuda")) == taken
+    assert not int8.multiplies_int8(torch.device("mps"))
+
+
 def test_torch_compile_takes_a_product_as_one_operation() -> None:
     """Its schema and the shapes it announces are read from the annotations, which an older PyTorch must understand."""
     weight = quantize(torch.eye(16), "int8").stored

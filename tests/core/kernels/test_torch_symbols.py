@@ -74,7 +74,7 @@ def test_no_other_private_name_is_used() -> None:
         "mkldnn_convolution",
         "batch_norm_update_stats",
         "_int_mm",
-        "_supported",
+        "torch.cpu",
     ],
 )
 def test_what_computes_is_called_in_one_module(name: str) -> None:

@@ -38,3 +38,19 @@ def test_wrong_numbers_in_one_dtype_are_noticed(
     monkeypatch.setattr(trial, "_normed_and_swapped", spoiled)
     with pytest.raises(ArithmeticError, match=f"a kernel in {dtype} is off by"):
         trial.check(DEVICE)
+
+
+def test_bfloat16_is_not_tried_where_no_model_computes_in_it(
+    trial: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton has no bfloat16 on a T4, whose other kernels run."""
+    right, tried = trial._normed_and_swapped, []
+
+    def noted(x: Tensor) -> Tensor:
+        tried.append(x.dtype)
+        return right(x)
+
+    monkeypatch.setattr(trial, "_normed_and_swapped", noted)
+    monkeypatch.setattr(trial, "dtype_fault", lambda device, dtype: "old" if dtype == torch.bfloat16 else None)
+    trial.check(DEVICE)
+    assert tried == [torch.float32, torch.float16]

@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from cogvideox_core import CheckpointError, CogVideoXPipeline, load_pipeline
 from cogvideox_core.demo import DEMO_MODEL
-from cogvideox_core.pipeline.folder import ModelFolder, default_device
+from cogvideox_core.models.text_encoder import TextEncoder
+from cogvideox_core.pipeline.folder import ModelFolder
+from cogvideox_core.pipeline.offload import Offload
 from tests.support.hub_cache import add_to_cache
 from tests.support.parity import assert_parity
 from tests.support.weight_forms import Writer, comfyui, sat, true_gguf
@@ -226,5 +228,83 @@ def test_an_unfinished_download_names_the_command(checkpoint: Checkpoint, own_ca
         ModelFolder.open("zai-org/CogVideoX-5b")
 
 
-def test_the_default_device_is_one_that_is_here() -> None:
-    torch.zeros(1, device=default_device())
+# --- Devices ----------------------------------------------------------------------------------------------------------
+
+
+def turing(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A card that PyTorch calls "cuda" and that only emulates bfloat16."""
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
+    return torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "taken"),
+    [
+        ("CogVideoX-5B", torch.bfloat16, torch.float32),
+        ("CogVideoX1.5-5B-I2V", torch.bfloat16, torch.float32),
+        ("CogVideoX-2B", torch.bfloat16, torch.float16),
+        ("CogVideoX-2B", torch.float16, torch.float16),
+    ],
+)
+def test_no_model_computes_in_emulated_bfloat16(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, kind: str, stored: torch.dtype, taken: torch.dtype
+) -> None:
+    folder = ModelFolder.open(checkpoint(kind, dtype=stored))
+    assert folder._default_dtype(turing(monkeypatch)) == taken
+
+
+def test_emulated_bfloat16_is_refused_before_anything_is_loaded(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, card = ModelFolder.open(checkpoint(KIND)), turing(monkeypatch)
+    with pytest.raises(ValueError, match=r"dtype=bfloat16 on cuda, .* capability is 7\.5, below 8\.0\); take float32$"):
+        folder.load(device=card, dtype="bfloat16")
+
+
+def test_float16_for_a_model_that_overflows_in_it_is_told(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = turing(monkeypatch)
+    for kind in (KIND, "CogVideoX-2B"):
+        assert ModelFolder.open(checkpoint(kind))._checked_dtype("float16", card) == torch.float16
+    assert caplog.messages == [
+        "CogVideoX-5B was trained in bfloat16 and may overflow in float16; if it does, take float32"
+    ]
+
+
+def test_a_pipeline_put_together_by_hand_is_refused_emulated_bfloat16(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = load_pipeline(checkpoint(KIND), device="cpu", dtype="bfloat16")
+    offload = Offload(turing(monkeypatch), torch.bfloat16)
+    with pytest.raises(ValueError, match="dtype=bfloat16 on cuda"):
+        CogVideoXPipeline(made.transformer, made.vae, made.text_encoder, made.variant, offload=offload)
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_the_text_encoder_may_be_somewhere_else(checkpoint: Checkpoint, low_memory: bool) -> None:
+    """Here on the same device by its name, which takes the way of another: the same video."""
+    options = dict(device="cpu", low_memory=low_memory)
+    plain, apart = (load_pipeline(checkpoint(KIND), **options, **more) for more in ({}, {"text_encoder_device": "cpu"}))
+    made, wanted = (one("a cat", **ASKED, generator=torch.Generator().manual_seed(1)) for one in (apart, plain))
+    assert torch.equal(made, wanted)
+
+
+def test_the_text_encoder_goes_where_it_is_asked_to(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "cogvideox_core.pipeline.folder.named_device", lambda name, argument="device": torch.device(name)
+    )
+    for device, other in (("cpu", "meta"), ("meta", "cpu")):
+        apart = load_pipeline(checkpoint(KIND), device=device, attention="sdpa", text_encoder_device=other)
+        assert isinstance(apart.text_encoder, TextEncoder)
+        assert (apart.device.type, apart.text_encoder.device.type) == (device, other)
+
+
+def test_a_device_that_is_not_there_is_told(checkpoint: Checkpoint) -> None:
+    for argument in ("device", "text_encoder_device"):
+        with pytest.raises(
+            ValueError, match=f"^{argument}=cuda:99; this machine, or this build of PyTorch, has no such"
+        ):
+            load_pipeline(checkpoint(KIND), **{argument: "cuda:99"})

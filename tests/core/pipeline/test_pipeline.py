@@ -351,7 +351,7 @@ def test_latents_that_are_not_finite_stop_the_run_at_once(
 def test_float16_runs_wider_on_a_cpu(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = checkpoint("CogVideoX-5B", dtype=torch.float16)
     assert load_pipeline(folder, device="cpu").dtype == torch.float32
-    monkeypatch.setattr("cogvideox_core.pipeline.folder._SMALL", 1000)  # parameters: now it is a large model
+    monkeypatch.setattr("cogvideox_core.pipeline.dtype_choice._SMALL", 1000)  # parameters: now it is a large model
     assert load_pipeline(folder, device="cpu").dtype == torch.bfloat16
     assert load_pipeline(folder, device="cpu", dtype="float16").dtype == torch.float16
 

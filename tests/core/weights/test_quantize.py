@@ -221,6 +221,37 @@ def test_a_missing_package_is_told(base: Path, monkeypatch: pytest.MonkeyPatch) 
         load_transformer(base, quantize="llm.int8")
 
 
+class _Damaged:
+    """A module whose parts cannot be had."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("CUDA Setup failed despite GPU being available")
+
+
+def test_a_package_that_does_not_import_is_told(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn.modules", _Damaged())
+    told = (
+        r"bitsandbytes, which does not work here \(RuntimeError: CUDA Setup failed.*\); install it again, or take int8"
+    )
+    with pytest.raises(ImportError, match=told):
+        load_transformer(base, quantize="llm.int8")
+
+
+def test_a_package_without_its_library_is_told_before_anything_is_loaded(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = pytest.importorskip("bitsandbytes.nn.modules")
+
+    def multiply(*_: Any) -> Tensor:
+        raise RuntimeError("Method 'cint8_matmul' not available in CPU-only version of bitsandbytes.\nReinstall")
+
+    monkeypatch.setattr(modules.Linear8bitLt, "forward", multiply)
+    monkeypatch.setattr("cogvideox_core.pipeline.folder.build_transformer", None)
+    told = r"quantize='llm.int8' does not run on cpu \(RuntimeError: Method 'cint8_matmul' not .*bytes\.\); take int8"
+    with pytest.raises(ValueError, match=told):
+        load_pipeline(checkpoint("CogVideoX-5B"), device="cpu", quantize="llm.int8")
+
+
 @pytest.mark.parametrize(
     ("form", "method", "codec"),
     [("Q8_0.gguf", "int8", "Q8_0"), ("fp8_scaled", "int8", "fp8"), ("int8", "llm.int8", "int8")],

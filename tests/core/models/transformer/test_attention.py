@@ -129,6 +129,23 @@ def test_what_cannot_be_taken_is_told_in_a_sentence(name: str, error: type, told
     assert str(caught.value) == told
 
 
+@pytest.mark.parametrize(
+    ("capability", "hip", "chosen"), [((9, 0), None, "cudnn"), ((8, 0), None, "sdpa"), ((9, 4), "6.4", "sdpa")]
+)
+def test_auto_takes_cudnns_on_nvidias_hopper_alone(
+    capability: tuple[int, int], hip: str | None, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AMD's MI200 and MI300 say 9 too, and PyTorch calls their library cuDNN."""
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: True)
+    cuda = torch.device("cuda")
+    assert choose_attention("auto", cuda, torch.bfloat16).name == chosen
+    if hip is not None:
+        with pytest.raises(ValueError, match="attention='cudnn' runs on NVIDIA's cards and this is AMD's; take 'sdpa'"):
+            choose_attention("cudnn", cuda, torch.bfloat16)
+
+
 def test_a_missing_package_is_named(register: Callable[[str, Backend], None]) -> None:
     def load() -> Any:
         import no_such_attention  # pyright: ignore[reportMissingImports]
@@ -146,9 +163,18 @@ def test_a_dtype_a_backend_does_not_take_is_told(register: Callable[[str, Backen
         choose_attention("narrow", CPU, torch.float32)
 
 
+def not_for_this_card(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.\nand more")
+
+
 @pytest.mark.parametrize(
     ("function", "told"),
     [
+        (
+            not_for_this_card,
+            "The attention backend broken does not run here (RuntimeError: FlashAttention only supports Ampere GPUs or "
+            "newer.); PyTorch's own (sdpa) is taken",
+        ),
         (not_finite, "The attention backend broken gives numbers that are not finite; PyTorch's own (sdpa) is taken"),
         (unscaled, "The attention backend broken is off by"),
     ],
