@@ -22,6 +22,7 @@ from ..weights.dtypes import named_dtype
 from ..weights.inspect import inspect, report
 from ..weights.load import load_vae
 from ..weights.places.names import locate
+from ..weights.recognize import COMPONENTS
 
 _SCENES = 64  # of the demo world, where no video is given
 _FRAMES, _SIDE = 49, 256  # of each video: as many frames, and pixels on the short side, as are looked at
@@ -43,6 +44,11 @@ def _add_convert(parser: ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", help="weight file or component's folder, in any form that is read")
     parser.add_argument("target", metavar="OUT", help="file or folder to make")
     parser.add_argument("--to", required=True, metavar="FORM", help=", ".join(FORMS))
+    parser.add_argument(
+        "--component",
+        choices=COMPONENTS,
+        help="of several in a file or a whole folder (default: the transformer)",
+    )
     parser.add_argument("--dtype", metavar="D", help="of the weights that are not quantized (default: as they are)")
 
 
@@ -59,7 +65,8 @@ def _convert(options: Namespace) -> str:
                 )
             bar.update(done - bar.n)
 
-        return str(convert(locate(options.source), options.target, options.to, dtype=dtype, progress=progress))
+        source, target, form, component = locate(options.source), options.target, options.to, options.component
+        return str(convert(source, target, form, component=component, dtype=dtype, progress=progress))
 
 
 def _add_fit_preview(parser: ArgumentParser) -> None:

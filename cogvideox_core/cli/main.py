@@ -108,19 +108,15 @@ def _sentence(error: Exception) -> str | None:
     """What to tell the user of an error; None for one that is a bug."""
     import torch
 
+    from ..weights.file_bytes import is_full_memory
+
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return f"the GPU's memory is full; {_SMALLER}, or use --device cpu"
-    if isinstance(error, MemoryError) or _is_full_memory(error):
+    if is_full_memory(error):
         return f"memory is full; {_SMALLER}"
     if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)):
         return _in_options(str(error))
     return None
-
-
-def _is_full_memory(error: Exception) -> bool:
-    """PyTorch's error for a full memory of the CPU or of an Apple GPU."""
-    signs = ("can't allocate memory", "out of memory")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def _in_options(sentence: str) -> str:

@@ -7,6 +7,7 @@ costs much.
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -21,14 +22,17 @@ from torch import Tensor
 from .codecs import CODECS
 from .components import find_config, open_component
 from .detect import transformer_config, vae_config
+from .diffusers_folder import component_path
 from .entries import OpenWeights, TensorEntry
 from .errors import CheckpointError
 from .files import open_weights
 from .packed_weight import PackedWeight, is_quantizable, quantize
-from .recognize import Component, component_of, recognize
+from .recognize import Component, components_in, recognize
 from .save_diffusers import describe, write_json
 from .t5 import t5_config
 from .writing import GGUF_DTYPES, BytesWritten, entry_bytes, write_gguf, write_safetensors
+
+logger = logging.getLogger("cogvideox")
 
 _SHARD_BYTES = 5_000_000_000
 
@@ -68,15 +72,17 @@ def convert(
     target: str | Path,
     to: str,
     *,
+    component: Component | None = None,
     dtype: torch.dtype | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write the weights at `source` in another form.
 
     Args:
-        source: a weight file or a component's folder, in any form that is read.
+        source: a weight file or a component's folder, in any form that is read; with `component`, a whole folder too.
         target: the file or folder to write.
         to: a key of FORMS.
+        component: which one to write of several; None for the transformer, or the only one.
         dtype: of the tensors that are not quantized; None keeps theirs.
         progress: called after each tensor with the bytes that are written, and all there will be.
     Returns: target.
@@ -85,7 +91,10 @@ def convert(
     """
     source, target, form = Path(source), Path(target), _form(to)
     _check_target(target, form, to)
-    component = component_at(source)
+    if component is not None:
+        source = component_path(source, component)
+    component = component_at(source, component)
+    source = component_path(source, component)
     weights = open_component(source, component)
     config = complete_config(weights, source, component)
     if component == "vae" and (form.codec or target.suffix == ".gguf"):
@@ -105,14 +114,22 @@ def convert(
     return target
 
 
-def component_at(path: Path) -> Component:
-    """The component that a file or folder holds. Raises: CheckpointError if it holds none, or something else."""
-    kind = recognize(open_weights(path))
-    component = component_of(kind)
-    if component is None:
-        found = f"is {kind.what}" if kind else "holds nothing that is known"
-        raise CheckpointError(f"{path} {found}; give a transformer, a VAE or a T5 text encoder")
-    return component
+def component_at(path: Path, wanted: Component | None = None) -> Component:
+    """The component that a file or folder holds: the wanted one, else the first, the transformer before others.
+
+    Raises: CheckpointError if it holds none, or not that one, or is something else.
+    """
+    weights = open_weights(path)
+    found = components_in(weights)
+    if not found:
+        kind = recognize(weights)
+        what = f"is {kind.what}" if kind else "holds nothing that is known"
+        raise CheckpointError(f"{path} {what}; give a transformer, a VAE or a T5 text encoder")
+    if wanted not in (None, *found):
+        raise CheckpointError(f"{path} holds no {wanted}; it holds {', '.join(found)}, take one of these")
+    if wanted is None and len(found) > 1:
+        logger.info("%s holds %s; %s is converted, --component chooses another", path, ", ".join(found), found[0])
+    return wanted or found[0]
 
 
 def _running_total(progress: Callable[[int, int], None], total: int) -> BytesWritten:

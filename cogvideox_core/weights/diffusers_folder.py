@@ -11,7 +11,7 @@ from ..models.config import ScheduleConfig, VAEConfig
 from ..models.variants import Conditioning, Variant, taking
 from .config_json import check_fixed, declared_fields, read_json
 from .errors import CheckpointError
-from .files import is_official_name
+from .folder_files import is_official_name
 from .places.hub_cache import download_command, repository_of
 from .recognize import Component
 

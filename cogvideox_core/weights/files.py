@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 from .config_json import read_json
 from .entries import OpenWeights, TensorEntry
 from .errors import CheckpointError, listed, shown
+from .folder_files import NO_PLAIN_NAME, indexes_for, is_index, refuse_part, weights_in
 from .gguf_file import GGUFFile
 from .safetensors_file import SafetensorsFile
 from .torch_file import TorchFile
@@ -40,15 +40,9 @@ _READERS: dict[str, Reader] = {
 ENDINGS = tuple(_READERS)
 """The endings of file names that are read."""
 
-# diffusers' name for its models, transformers' for T5.
-_STEMS = ("diffusion_pytorch_model", "model")
-_FILE = ".safetensors"
-_INDEX = ".safetensors.index.json"
-_SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.safetensors")
-_SAT_LATEST, _SAT_STATES = "latest", "mp_rank_00_model_states.pt"
 _FORMS = (
-    "a .safetensors, .gguf or .pt file, a folder with diffusion_pytorch_model.safetensors or model.safetensors, or a "
-    ".safetensors index with its shards"
+    "a .safetensors, .gguf or .pt file, a folder with diffusion_pytorch_model.safetensors or model.safetensors, or an "
+    "index with its shards"
 )
 
 
@@ -64,9 +58,12 @@ def open_weights(path: str | Path) -> OpenWeights:
         return _open_folder(path)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; give {_FORMS}")
-    if path.name.endswith(_INDEX):
-        return _open_index(path)
-    index = _index_of_shard(path)
+    return _open_file(path)
+
+
+def _open_file(path: Path) -> OpenWeights:
+    refuse_part(path)
+    index = path if is_index(path.name) else _index_of_shard(path)
     return _open_index(index) if index else _joined(path, [read_file(path)])
 
 
@@ -106,63 +103,21 @@ def _joined(path: Path, files: Sequence[TensorFile], *form: str) -> OpenWeights:
     return OpenWeights(path, entries, metadata, (*sorted({file.path.suffix.lower() for file in files}), *form))
 
 
-def is_official_name(name: str) -> bool:
-    """Whether diffusers or transformers give a file this name: then the config.json next to it is about it."""
-    return name.removesuffix(".index.json").removesuffix(_FILE).split("-")[0].split(".")[0] in _STEMS
-
-
 def _open_folder(folder: Path) -> OpenWeights:
-    for stem in _STEMS:
-        if (folder / (stem + _FILE)).exists():
-            return _joined(folder, [read_file(folder / (stem + _FILE))])
-        if (folder / (stem + _INDEX)).exists():
-            return _open_index(folder / (stem + _INDEX))
-    if (folder / _SAT_LATEST).is_file():
-        return _open_sat(folder)
-    # Names with a variant ("diffusion_pytorch_model.fp16.safetensors"), or a name of the author's own.
-    for pattern in ("*" + _INDEX, *("*" + ending for ending in ENDINGS)):
-        found = sorted(folder.glob(pattern))
-        if len(found) == 1:
-            return open_weights(found[0])
-        if found:
-            raise CheckpointError(f"{folder} holds {len(found)} sets of weights ({_names(found)}); give one of them")
-    if (folder / "model_index.json").exists():
-        raise CheckpointError(
-            f"{folder} is a whole diffusers folder; give one of its components, such as {folder / 'transformer'}"
-        )
-    names = [f"{stem}{_FILE}, {stem}{_INDEX}" for stem in _STEMS]
-    raise CheckpointError(
-        f"{folder} holds no weights; looked for {', '.join(names)}; give a folder or a file that has them"
-    )
-
-
-def _open_sat(folder: Path) -> OpenWeights:
-    """SAT's folder: the file `latest` names the folder of the newest state."""
-    name = (folder / _SAT_LATEST).read_text(encoding="utf-8", errors="replace").strip()
-    if not name.isalnum():
-        raise CheckpointError(f"{folder / _SAT_LATEST} names no folder next to it ({shown(name)}); download it again")
-    states = folder / name / _SAT_STATES
-    if not states.is_file():
-        raise CheckpointError(f"{states} is missing, though {_SAT_LATEST} names its folder; download it again")
-    return _joined(folder, [read_file(states)])
-
-
-def _names(files: Sequence[Path]) -> str:
-    return listed([file.name for file in files], 3)
+    try:
+        found = weights_in(folder, ENDINGS)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read ({error}); check that it is a folder you may read") from error
+    return _open_file(found)
 
 
 def _index_of_shard(path: Path) -> Path | None:
     """The index that lists this shard; None if the file is no shard."""
-    match = _SHARD.fullmatch(path.name)
-    if match is None or int(match["count"]) < 2:
-        return None
-    index = path.with_name(match["stem"] + _INDEX)
-    if not index.exists():
-        raise CheckpointError(
-            f"{path} is one of {int(match['count'])} parts and {index.name} is not next to it; "
-            "download the whole folder"
-        )
-    return index
+    indexes = indexes_for(path)
+    listing = [index for index in indexes if path.name in _weight_map(index).values()]
+    if indexes and not listing:
+        raise CheckpointError(f"{path} is not listed in {indexes[0].name} next to it; download the whole folder")
+    return listing[0] if listing else None
 
 
 def _open_index(index: Path) -> OpenWeights:
@@ -190,8 +145,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not isinstance(shard_of, dict) or not shard_of:
         raise CheckpointError(f'{index} has no "weight_map"; download it again')
     for name in shard_of.values():
-        # Every separator of every system: an index from the network must not lead out of its folder.
-        if not isinstance(name, str) or not name or re.search(r"[/\\:\0]|^\.", name):
+        if not isinstance(name, str) or NO_PLAIN_NAME.search(name):
             raise CheckpointError(
                 f"{index} names the shard {shown(repr(name))}, which is no plain file name; shards are in the "
                 "folder of their index, download it again"

@@ -33,8 +33,11 @@ class GGUFFile:
             raise ImportError(f"{path.name} needs the package gguf; run: pip install gguf") from error
         try:
             reader: Any = GGUFReader(path, "r")
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read ({error}); check that it is a file you may read") from error
+        except (OSError, MemoryError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error}); check that it is a file you may read, and that there is room to map "
+                "it (Windows: enlarge the page file)"
+            ) from error
         except Exception as error:  # the reader passes on whatever a damaged file causes
             raise CheckpointError(f"{path} {_fault(error)}") from error
         if not reader.tensors:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from .entries import OpenWeights
 from .errors import CheckpointError
 from .files import open_weights
 from .lora import is_lora, lora_ranks
-from .recognize import COMPONENTS, Component, Kind, component_of, recognize
+from .recognize import COMPONENTS, Component, components_in, recognize
 from .t5 import t5_config
 from .writing import entry_bytes
 
@@ -60,22 +61,26 @@ class Inspection:
 
 
 def inspect(path: str | Path) -> list[Inspection]:
-    """Inspect a weight file, a component's folder, or every component of a whole folder.
+    """Inspect a weight file, a component's folder, or every component of a whole folder or a file that holds several.
 
     Raises: CheckpointError if nothing can be opened at all.
     """
     path = Path(path)
     if path.is_dir() and pipeline_folder(path) == path:
-        return [_inspect(path / name) for name in COMPONENTS if (path / name).is_dir()]
-    return [_inspect(path)]
+        folders = [path / name for name in COMPONENTS if (path / name).is_dir()]
+        return list(chain.from_iterable(map(_inspect, folders)))
+    return _inspect(path)
 
 
-def _inspect(path: Path) -> Inspection:
+def _inspect(path: Path) -> list[Inspection]:
     weights = open_weights(path)
-    kind = recognize(weights)
-    component = component_of(kind)
-    if component is None:
-        return _described(Inspection(path, _other(weights, kind)), weights)
+    components = components_in(weights)
+    if not components:
+        return [_described(Inspection(path, _other(weights)), weights)]
+    return [_inspect_component(weights, path, component) for component in components]
+
+
+def _inspect_component(weights: OpenWeights, path: Path, component: Component) -> Inspection:
     found = Inspection(path, COMPONENTS[component].what)
     try:
         weights = open_component(path, component)
@@ -84,9 +89,8 @@ def _inspect(path: Path) -> Inspection:
         found.fault = str(error)
         return _described(found, weights)
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    if component == "text_encoder":
-        wanted.pop("encoder.embed_tokens.weight", None)  # the same as shared.weight
-    found.missing = [key for key in wanted if key not in weights]
+    tied = {"encoder.embed_tokens.weight"} if component == "text_encoder" else set()  # the same as shared.weight
+    found.missing = [key for key in wanted if key not in weights and key not in tied]
     found.unexpected = [key for key in weights if key not in wanted]
     return _described(found, weights)
 
@@ -104,11 +108,12 @@ def _built(weights: OpenWeights, path: Path, component: Component, found: Inspec
     return CogVideoXTransformer3D(shape, device="meta", operations=layers)
 
 
-def _other(weights: OpenWeights, kind: Kind | None) -> str:
+def _other(weights: OpenWeights) -> str:
     """What weights are that are no component of a model."""
     if is_lora(weights):
         ranks = lora_ranks(weights)
         return f"a LoRA of {_rank_range(ranks)} for {len(ranks)} layers"
+    kind = recognize(weights)
     return kind.what if kind else "nothing that is known"
 
 

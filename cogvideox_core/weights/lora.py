@@ -43,6 +43,7 @@ _PARTS: tuple[tuple[str, re.Pattern[str]], ...] = (
 )
 _SAT = re.compile(r"(?:.*\.)?transformer\.layers\.(\d+)\.attention\.(query_key_value|dense)\.matrix_(A|B)\.(\d)")
 _SAT_BASE = re.compile(
+    r"(first_stage_model|conditioner)\..*|"
     r"(.*\.)?(mixins|time_embed|ofs_embed|transformer\.(layers|final_layernorm|word_embeddings|position_embeddings))\..*"
 )
 _METADATA = "lora_adapter_metadata"  # the name under which diffusers stores PEFT's configuration in the header

@@ -105,6 +105,18 @@ def recognize(keys: Iterable[str]) -> Kind | None:
     return next((kind for kind in _KINDS if re.search(kind.pattern, text, re.MULTILINE)), None)
 
 
+def components_in(keys: Iterable[str]) -> list[Component]:
+    """The components of a CogVideoX model that weights hold: often one, all of them in a fine-tune of SAT's.
+
+    None for weights that are something else, such as a LoRA, even with a component in the same file.
+    """
+    keys = list(keys)
+    if component_of(recognize(keys)) is None:
+        return []
+    text = "\n".join(keys)
+    return [name for name, kind in COMPONENTS.items() if re.search(kind.pattern, text, re.MULTILINE)]
+
+
 def component_of(kind: Kind | None) -> Component | None:
     """The component that a kind of weights is; None if it is none of a CogVideoX model."""
     for name, row in COMPONENTS.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from .entries import Shape, TensorEntry
 from .errors import CheckpointError, listed, shown
+from .file_bytes import REFUSALS, FileBytes
 
 # Names of the safetensors header. The packed 4- and 6-bit types are left out: nothing here computes with them.
 _DTYPES: dict[str, torch.dtype] = {
@@ -60,9 +62,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with safe_open(str(path), framework="pt", device="cpu") as file:
-                self.metadata: dict[str, str] = file.metadata() or {}
-            header, data_start = _read_header(path)
+            self.metadata, header, data_start = _open_header(path)
         except SafetensorError as error:
             raise CheckpointError(f"{path} {_fault(path, error)}") from error
         except OSError as error:
@@ -70,7 +70,7 @@ class SafetensorsFile:
         if unknown := _unknown_dtypes(header):
             raise CheckpointError(f"{path} {unknown}")
         # Every tensor gets a storage of its own, as from safetensors' get_tensor, which takes longer for each.
-        self._bytes: Any = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+        self._bytes = FileBytes(path)
         self.entries = {
             key: self._entry(part, data_start)
             for key, part in sorted(header.items(), key=lambda item: item[1]["data_offsets"])
@@ -83,18 +83,59 @@ class SafetensorsFile:
         return TensorEntry(shape, dtype, partial(self._read, start, stop, shape, dtype))
 
     def _read(self, start: int, stop: int, shape: Shape, dtype: torch.dtype) -> Tensor:
-        return torch.empty(0, dtype=dtype).set_(self._bytes[start:stop]).view(shape)
+        return torch.empty(0, dtype=dtype).set_(self._bytes.storage(start, stop)).view(shape)
+
+
+def _open_header(path: Path) -> tuple[dict[str, str], dict[str, Any], int]:
+    """A file's metadata, what it says of each tensor, and at which byte of it their numbers begin.
+
+    Raises: SafetensorError if the file is not whole and valid; OSError if it cannot be read.
+    """
+    try:
+        with safe_open(str(path), framework="np", device="cpu"):  # "pt" would map it twice
+            pass
+        is_checked = True
+    except REFUSALS:  # it maps the file; if that is not the reason, reading fails too
+        is_checked = False
+    header, data_start = _read_header(path)
+    metadata = header.pop("__metadata__", {})
+    if not is_checked:
+        _check_whole(header, path.stat().st_size - data_start)
+    return metadata, header, data_start
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """What a valid file says of each tensor, and at which byte of it their numbers begin."""
+    """The header of a file, and at which byte of it the numbers begin."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    if not all(isinstance(part, dict) for part in header.values()):  # safetensors takes lists of the values too
+        if length > min(_LARGEST_HEADER, path.stat().st_size):
+            raise SafetensorError("it is longer than the file")
+        try:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError) as error:
+            raise SafetensorError("it is no JSON") from error
+    # safetensors takes lists of the values too
+    if not isinstance(header, dict) or not all(isinstance(part, dict) for part in header.values()):
         raise SafetensorError("it describes a tensor by something else than an object")
     return header, 8 + length
+
+
+def _check_whole(parts: dict[str, Any], size: int) -> None:
+    """Check what safetensors checks: that the tensors take all `size` bytes behind the header, one after the other."""
+    end = 0
+    try:
+        for part in sorted(parts.values(), key=lambda part: part["data_offsets"]):
+            start, stop = part["data_offsets"]
+            numbers = prod(part["shape"])
+            whole = all(type(number) is int and number >= 0 for number in (start, stop, *part["shape"]))
+            dtype = _DTYPES.get(part["dtype"])
+            if not whole or start != end or (dtype is not None and stop - start != numbers * dtype.itemsize):
+                raise ValueError
+            end = stop
+    except (ValueError, TypeError, KeyError) as error:
+        raise SafetensorError("its tensors do not follow each other") from error
+    if end != size:
+        raise SafetensorError("its tensors do not end where the file does")
 
 
 def _unknown_dtypes(header: dict[str, Any]) -> str:

@@ -174,6 +174,20 @@ def random_text_encoder(text_width: int = TOY_TEXT_WIDTH, *, vocab_size: int = 2
     return _randomised(T5EncoderModel(config), seed)
 
 
+def whole_model(kind: str = "CogVideoX1.5-5B-I2V") -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of a toy transformer, VAE and T5 whose shapes show all that a config.json would say of their build.
+
+    The T5 has its embedding under both keys, as transformers' state dict has it.
+    """
+    transformer = random_transformer(toy_transformer_config(kind, text_width=64))
+    vae = random_vae(toy_vae_config(kind, block_out_channels=(32, 32, 64, 64), norm_num_groups=32))
+    return _cloned(transformer), _cloned(vae), _cloned(random_text_encoder(64))
+
+
+def _cloned(model: nn.Module) -> dict[str, Tensor]:
+    return {key: tensor.clone() for key, tensor in model.state_dict().items()}
+
+
 def make_checkpoint(
     folder: Path | str,
     kind: str,

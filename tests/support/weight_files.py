@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cogvideox_core.weights.errors import CheckpointError
 from cogvideox_core.weights.files import open_weights
@@ -43,3 +44,16 @@ def assert_refused(path: Path, *parts: str) -> None:
     message = str(caught.value)
     assert all(part in message for part in (*parts, path.name)), message
     assert message.isprintable() and "; " in message and ". " not in message, message
+
+
+def refuse_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every mapping of a file refused, as Windows does when its page file is too small."""
+
+    def refuse(path: str, *_: object) -> None:
+        raise RuntimeError(f"Couldn't map view of shared file <{path}>, error code: <1455>")
+
+    def refuse_to_open(path: str, *_: object, **options: object) -> None:
+        raise OSError(f"The paging file is too small for this operation to complete: {path} (os error 1455)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", refuse)
+    monkeypatch.setattr("cogvideox_core.weights.safetensors_file.safe_open", refuse_to_open)

@@ -8,9 +8,11 @@ files of bitsandbytes, torchao and quanto.
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -107,6 +109,65 @@ def sat(state: State, folder: Path) -> Path:
     torch.save({"module": {"model.diffusion_model." + key: tensor for key, tensor in tensors.items()}}, states)
     (folder / "latest").write_text("1000")
     return folder
+
+
+def sat_after_training(state: State, folder: Path) -> Path:
+    """The same folder as a user's own training leaves it."""
+    return _train_with_sat(_sat_module(state, folder), folder)
+
+
+def sat_with_t5_and_vae(transformer: State, vae: State, text_encoder: State, folder: Path) -> Path:
+    """A full fine-tune with SAT: everything that its model consists of is in the one file."""
+    module = _sat_module(transformer, folder)
+    theirs = torch.load(sat_vae(vae, folder))["state_dict"]
+    module |= {f"first_stage_model.{key}": tensor for key, tensor in theirs.items()}
+    module |= {f"conditioner.embedders.0.transformer.{key}": tensor for key, tensor in text_encoder.items()}
+    return _train_with_sat(module, folder)
+
+
+def _sat_module(state: State, folder: Path) -> State:
+    return torch.load(next(sat(state, folder / "official").rglob("*.pt")))["module"]
+
+
+def _train_with_sat(module: State, folder: Path) -> Path:
+    states = folder / "run" / "1000" / "mp_rank_00_model_states.pt"
+    states.parent.mkdir(parents=True)
+    schedule = {"start_lr": 1e-4, "warmup_iter": 1, "num_iters": 0, "decay_style": "linear"}
+    torch.save(deepspeed_states(module, iteration=1000, client_lr_scheduler=schedule, **random_states()), states)
+    (folder / "run" / "latest").write_text("1000")
+    (folder / "run" / "model_config.json").write_text('{"model_class": "SATVideoDiffusionEngine"}')
+    return folder / "run"
+
+
+def random_states() -> dict[str, Any]:
+    """What SAT stores beside the weights unless `no_save_rng` is set."""
+    return {
+        "random_rng_state": random.getstate(),
+        "np_rng_state": np.random.get_state(),
+        "torch_rng_state": torch.get_rng_state(),
+        "cuda_rng_state": torch.get_rng_state()[:16],
+    }
+
+
+def deepspeed_states(module: dict[str, Tensor], **client: Any) -> dict[str, Any]:
+    """The dict that DeepSpeed 0.19 stores with ZeRO 2; `client` is what the program that trains adds."""
+    shapes = {key: tensor.shape for key, tensor in module.items()}
+    nothing = ("optimizer", "lr_scheduler", "data_sampler", "random_ltd")
+    counts = ("skipped_steps", "global_steps", "global_samples")
+    return {
+        "module": module,
+        "buffer_names": [],
+        "param_shapes": [shapes],
+        "frozen_param_shapes": {},
+        "shared_params": {},
+        "frozen_param_fragments": {},
+        "ds_config": {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}},
+        "ds_version": "0.19.8",
+        **dict.fromkeys(nothing),
+        **dict.fromkeys(counts, 500),
+        **dict.fromkeys(("dp_world_size", "mp_world_size"), 1),
+        **client,
+    }
 
 
 def sat_vae(state: State, folder: Path) -> Path:
@@ -393,6 +454,7 @@ RENAMED: dict[str, Writer] = {
     "prefix module.": prefixed("module."),
     "comfyui": comfyui,
     "sat": sat,
+    "sat after training": sat_after_training,
 }
 QUANTIZED: dict[str, tuple[Writer, float]] = {
     # With the dB a whole model's output keeps at least, of random weights in two blocks.

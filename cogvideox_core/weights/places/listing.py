@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 from ..files import ENDINGS
+from ..folder_files import is_opened_whole, is_state_of_training
 from .hub_cache import is_repository_folder, newest_snapshot, readable_name
 
 Kind = Literal["transformer", "vae", "text_encoder", "lora"]
@@ -115,12 +116,14 @@ def _kept_while_unchanged(
 
 @_kept_while_unchanged
 def _files(root: Path, below: str, changed: dict[Path, int]) -> list[tuple[str, Path]]:
-    """Weight files below a model folder, in the order of their names."""
+    """Weight files below a model folder, in the order of their names, and folders of which no single file is all."""
     found = []
     for path, folders, files in _walk(root / below, changed):
         folders.sort()
+        if path != root / below and is_opened_whole(files):
+            found.append((path.relative_to(root).as_posix(), path))
         for name in sorted(files):
-            if name.lower().endswith(ENDINGS) and not name.startswith("."):
+            if name.lower().endswith(ENDINGS) and not (name.startswith(".") or is_state_of_training(name)):
                 found.append(((path / name).relative_to(root).as_posix(), path / name))
     return found
 

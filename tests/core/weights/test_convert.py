@@ -19,8 +19,9 @@ from cogvideox_core.weights.components import open_component
 from cogvideox_core.weights.errors import CheckpointError
 from cogvideox_core.weights.inspect import inspect
 from cogvideox_core.weights.packed_weight import PackedWeight, is_quantizable
+from tests.support.checkpoints import whole_model
 from tests.support.parity import snr_db
-from tests.support.weight_forms import QUANTIZED, RENAMED
+from tests.support.weight_forms import QUANTIZED, RENAMED, sat_with_t5_and_vae
 
 Checkpoint = Callable[..., Path]
 KIND = "CogVideoX1.5-5B-I2V"
@@ -189,6 +190,32 @@ def test_every_form_becomes_a_folder_of_the_same_numbers(form: str, model: Path,
         assert torch.equal(tensor, wanted), key
         if form in RENAMED:
             assert torch.equal(tensor, state[key]), key
+
+
+def test_each_part_of_a_file_with_several_is_converted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    transformer, vae, text_encoder = whole_model()
+    parts = {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}
+    run = sat_with_t5_and_vae(transformer, vae, text_encoder, tmp_path)
+    caplog.set_level("INFO", "cogvideox")
+    made = {None: convert.convert(run, tmp_path / "default.safetensors", "single")}
+    assert "holds transformer, vae, text_encoder; transformer is converted, --component chooses another" in caplog.text
+    for component, wanted in parts.items():
+        made[component] = convert.convert(run, tmp_path / f"{component}.safetensors", "single", component=component)
+        converted = load_file(made[component])
+        assert converted.keys() == wanted.keys()
+        assert not [key for key, tensor in wanted.items() if not torch.equal(converted[key], tensor)]
+    assert made[None].read_bytes() == made["transformer"].read_bytes()
+    (found,) = inspect(made["vae"])
+    assert not (found.fault or found.missing or found.unexpected)
+    with pytest.raises(CheckpointError, match="vae.safetensors holds no text_encoder; it holds vae, take one of these"):
+        convert.convert(made["vae"], tmp_path / "none.safetensors", "single", component="text_encoder")
+
+
+def test_a_part_of_a_whole_folder_is_converted(model: Path, tmp_path: Path) -> None:
+    made = convert.convert(model, tmp_path / "vae.safetensors", "single", component="vae")
+    assert load_file(made).keys() == load_file(model / "vae" / "diffusion_pytorch_model.safetensors").keys()
+    with pytest.raises(CheckpointError, match="is a whole diffusers folder; give one of its components"):
+        convert.convert(model, tmp_path / "any.safetensors", "single")
 
 
 def test_comfyuis_marker_stays_behind(model: Path, tmp_path: Path) -> None:

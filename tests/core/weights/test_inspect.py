@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cogvideox_core.weights.inspect import inspect, report
-from tests.support.weight_forms import QUANTIZED, RENAMED
+from tests.support.checkpoints import whole_model
+from tests.support.weight_forms import QUANTIZED, RENAMED, sat_with_t5_and_vae
 
 Checkpoint = Callable[..., Path]
 
@@ -38,8 +39,16 @@ def test_every_form_says_what_it_is(form: str, model: Path, tmp_path: Path) -> N
     write = RENAMED[form] if form in RENAMED else QUANTIZED[form][0]
     (found,) = inspect(write(load_file(model / "transformer" / "diffusion_pytorch_model.safetensors"), tmp_path))
     assert found.variant == KIND and not found.fault and not found.missing and not found.unexpected, report(found)
-    told = {"comfyui": "ComfyUI", "sat": "SAT under model.diffusion_model."}.get(form, "diffusers")
+    told = {"com": "ComfyUI", "sat": "SAT under model.diffusion_model."}.get(form[:3], "diffusers")
     assert any(part.startswith(told) for part in found.form), found.form
+
+
+def test_a_file_that_holds_a_whole_model_is_told_part_by_part(tmp_path: Path) -> None:
+    found = inspect(sat_with_t5_and_vae(*whole_model(), tmp_path))
+    assert [one.what for one in found] == ["a CogVideoX transformer", "a CogVideoX VAE", "a T5 text encoder"]
+    assert found[0].variant == KIND
+    for one in found:
+        assert not one.fault and not one.missing and not one.unexpected, report(one)
 
 
 def test_what_is_missing_or_left_over_is_listed(model: Path, tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from cogvideox_core import load_transformer, load_vae
 from cogvideox_core.models.variants import VARIANTS
 from cogvideox_core.weights.components import open_component
 from cogvideox_core.weights.load import read_transformer
+from cogvideox_core.weights.t5 import read_text_encoder
 from tests.support.checkpoints import (
     OFFICIAL,
     make_checkpoint,
     random_vae,
     toy_vae_config,
+    whole_model,
 )
 from tests.support.parity import snr_db
 from tests.support.toy_transformers import state_of, with_config
@@ -27,6 +29,7 @@ from tests.support.weight_forms import (
     prefixed,
     sat,
     sat_vae,
+    sat_with_t5_and_vae,
     true_gguf,
 )
 
@@ -72,6 +75,17 @@ def test_one_file_may_hold_a_whole_model(prefix: str, tmp_path: Path) -> None:
     path = prefixed("")(tensors, tmp_path)
     assert load_transformer(path).state_dict().keys() == transformer.keys()
     assert open_component(path, "vae").shapes == {key: tuple(tensor.shape) for key, tensor in vae.items()}
+
+
+def test_a_full_fine_tune_with_sat_holds_three_models(tmp_path: Path) -> None:
+    transformer, vae, text_encoder = whole_model()
+    run = sat_with_t5_and_vae(transformer, vae, text_encoder, tmp_path)
+    text_encoder.pop("encoder.embed_tokens.weight")
+    for path in (run, run / "1000", run / "1000" / "mp_rank_00_model_states.pt"):
+        opened = load_transformer(path).state_dict(), load_vae(path).state_dict(), read_text_encoder(path).state_dict
+        for found, wanted in zip(opened, (transformer, vae, text_encoder), strict=True):
+            assert found.keys() == wanted.keys()
+            assert not [key for key, tensor in wanted.items() if not torch.equal(found[key], tensor)]
 
 
 def test_a_t5_of_llama_cpp_is_the_same_t5(tmp_path: Path) -> None:

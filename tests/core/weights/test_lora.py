@@ -18,7 +18,7 @@ from cogvideox_core.weights.lora import module_shapes, read_lora, weight_shapes
 from tests.support.checkpoints import random_transformer, toy_transformer_config
 from tests.support.lora_forms import ALPHA, FORMS, RANK, Pairs, kohya, pairs_of, save, to_peft, with_metadata
 from tests.support.parity import assert_parity, relative_difference, snr_db
-from tests.support.weight_forms import QUANTIZED, prefixed
+from tests.support.weight_forms import QUANTIZED, deepspeed_states, prefixed, random_states
 
 STRENGTH = 0.7
 
@@ -85,6 +85,18 @@ def test_diffusers_and_peft_do_the_same_with_a_file(tmp_path: Path) -> None:
         ours = model(latents, prompt, torch.tensor([300, 900]))
         assert_parity(ours, theirs, 2e-5, f"LoRA in PEFT, {name}")
         lora.remove()
+
+
+def test_a_lora_that_sat_trained_has_random_states_and_other_models_beside_it(base: Path, tmp_path: Path) -> None:
+    model = load_transformer(base, dtype="float32")
+    path = FORMS["SAT"][0](pairs_of(model), tmp_path / "lora.safetensors")
+    module = torch.load(path)["module"]
+    plain = load_lora(model, path)
+    module |= {"first_stage_model.encoder.conv_in.conv.weight": torch.zeros(2), "conditioner.x.weight": torch.zeros(2)}
+    torch.save(deepspeed_states(module, **random_states()), path)
+    trained = load_lora(model, path)
+    assert trained.matched == plain.matched and not trained.unmatched
+    assert set(trained.ignored) - set(plain.ignored) == {key for key in module if key.startswith(("first_", "cond"))}
 
 
 # --- What can be done with it -------------------------------------------------------------------------------------

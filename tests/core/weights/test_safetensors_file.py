@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from cogvideox_core.weights.errors import CheckpointError
 from cogvideox_core.weights.files import open_weights
-from tests.support.weight_files import LINUX, assert_refused, raw_safetensors, resident_mib
+from tests.support.weight_files import LINUX, assert_refused, raw_safetensors, refuse_mapping, resident_mib
 
 A, B = torch.arange(6.0).reshape(2, 3), torch.ones(4, dtype=torch.bfloat16)
 
@@ -135,3 +135,74 @@ def test_keys_from_a_file_cannot_write_to_the_terminal(tmp_path: Path) -> None:
         open_weights(path)
     assert "(F8_E8M0)" not in str(caught.value) and "kkk..." in str(caught.value)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 500 + len(str(path))
+
+
+# --- Where the system maps nothing ----------------------------------------------------------------------------------
+
+
+def test_a_file_that_cannot_be_mapped_is_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = {"a": A, "b": B, "none": torch.zeros(0, 2), "one": torch.tensor(7, dtype=torch.int8)}
+    save_file(content, tmp_path / "a.safetensors", metadata={"by": "me"})
+    refuse_mapping(monkeypatch)
+    weights = open_weights(tmp_path / "a.safetensors")
+    assert weights.metadata == {"by": "me"} and set(weights) == set(content)
+    for key, tensor in content.items():
+        assert weights[key].dtype == tensor.dtype and torch.equal(weights[key], tensor)
+    assert "a.safetensors is read in parts" in caplog.text and "1455" in caplog.text
+    weights["a"].fill_(7)
+    assert torch.equal(weights["a"], A), "what was read is the reader's own"
+
+
+def test_large_tensors_are_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cogvideox_core.weights.file_bytes._PART", 7)
+    save_file({"a": A, "c": torch.arange(99)}, tmp_path / "a.safetensors")
+    refuse_mapping(monkeypatch)
+    assert torch.equal(open_weights(tmp_path)["c"], torch.arange(99)) and torch.equal(open_weights(tmp_path)["a"], A)
+
+
+BROKEN_WHERE_NOTHING_IS_MAPPED: list[tuple[object, bytes, str]] = [
+    ({"a": GOOD}, bytes(7), "cut short"),
+    ({"a": GOOD}, bytes(9), "1 bytes more"),
+    ({"a": {**GOOD, "shape": [3]}}, bytes(8), "damaged header"),
+    ({"a": {**GOOD, "shape": [-1, -2]}}, bytes(8), "damaged header"),
+    ({"a": {**GOOD, "shape": [2.0]}}, bytes(8), "damaged header"),
+    ({"a": {**GOOD, "data_offsets": [0.0, 8.0]}}, bytes(8), "damaged header"),
+    ({"a": {**GOOD, "data_offsets": [4, 12]}}, bytes(12), "damaged header"),
+    ({"a": {**GOOD, "data_offsets": [8, 0]}}, bytes(8), "damaged header"),
+    ({"a": {**GOOD, "dtype": "Q9"}}, bytes(8), "number types that are not read"),
+    ({"a": GOOD, "b": GOOD}, bytes(8), "damaged header"),
+    ({"a": {}}, bytes(8), "damaged header"),
+    ({"a": ["F32", [2], [0, 8]]}, bytes(8), "damaged header"),
+    ({"a": 1}, bytes(8), "damaged header"),
+    (b"[]", bytes(8), "no safetensors file"),
+    (b"{" * 40, bytes(8), "damaged header"),
+    (b"", b"", "no weights"),
+]
+
+
+@pytest.mark.parametrize(("header", "data", "told"), BROKEN_WHERE_NOTHING_IS_MAPPED)
+def test_what_safetensors_would_refuse_is_refused_where_it_cannot_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: object, data: bytes, told: str
+) -> None:
+    path = raw_safetensors(tmp_path / "x.safetensors", header, data)
+    assert_refused(path, told)
+    refuse_mapping(monkeypatch)
+    assert_refused(path, told)
+
+
+@pytest.mark.parametrize("length", [2**40, 2**62, 10**8 - 1])
+def test_a_header_that_is_longer_than_its_file_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + b"{" + bytes(99))
+    refuse_mapping(monkeypatch)
+    assert_refused(path, "cut short" if length < 10**8 else "damaged header")
+
+
+def test_a_file_that_is_not_there_to_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").mkdir()
+    refuse_mapping(monkeypatch)
+    assert_refused(tmp_path, "cannot be read")

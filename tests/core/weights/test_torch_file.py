@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from cogvideox_core.weights.files import open_weights
-from tests.support.weight_files import LINUX, Bomb, assert_refused, resident_mib
+from tests.support.weight_files import LINUX, Bomb, assert_refused, refuse_mapping, resident_mib
+from tests.support.weight_forms import random_states
 
 A, B = torch.arange(6.0).reshape(2, 3), torch.ones(4, dtype=torch.bfloat16)
 
@@ -54,3 +60,153 @@ def test_a_zipped_pickle_is_mapped(tmp_path: Path) -> None:
     before = resident_mib()
     assert open_weights(tmp_path / "a.pt")["a"][5] == 1
     assert resident_mib() - before < 32
+
+
+# --- What training programs store beside the weights ----------------------------------------------------------------
+
+
+def numpy_1(path: Path) -> Path:
+    """The file as numpy 1 would have had it written: the array's maker under its older name."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    return path
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_state_of_random_generators_is_passed_over(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "mp_rank_00_model_states.pt"
+    content = {"module": {"a": A, "b": B}, "iteration": 1000, **random_states()}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    for file in (path, numpy_1(path) if zipped else path):
+        weights = open_weights(file)
+        assert set(weights) == {"a", "b"} and torch.equal(weights["a"], A) and torch.equal(weights["b"], B)
+
+
+ARRAYS = {
+    "floats": np.linspace(0, 1, 7, dtype=np.float32),
+    "of big-endian integers": np.arange(4, dtype=">i4"),
+    "empty": np.zeros((0, 3), dtype=bool),
+    "in Fortran's order": np.asfortranarray(np.ones((3, 4))),
+    "of words": np.array(["a", "b"]),
+    "of objects": np.array([1, "two", None], dtype=object),
+    "of records": np.zeros(2, dtype=[("a", "f4"), ("b", "O")]),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_no_array_of_numpy_is_in_the_way(tmp_path: Path, name: str) -> None:
+    torch.save({"state_dict": {"a": A}, "more": [ARRAYS[name], {"deep": (ARRAYS[name],)}]}, tmp_path / "a.pt")
+    assert torch.equal(open_weights(tmp_path / "a.pt")["a"], A)
+
+
+class Calls:
+    """Unpickling this calls a function."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "a number of numpy": (np.float64(0.5), "numpy._core.multiarray.scalar"),
+    "a generator of numpy": (np.random.default_rng(0), "numpy.random._pickle.__generator_ctor"),
+    "a fraction": (Fraction(1, 3), "fractions.Fraction"),
+    "a path": (Path("x"), "pathlib.PosixPath"),
+    "a command": (Calls(eval, "1"), "eval"),
+    "a call of the system": (Calls(__import__("os").system, "true"), "posix.system"),
+    "a dtype of numpy by a function": (Calls(np.frombuffer, b"1234"), "numpy.frombuffer"),
+}
+
+
+@LINUX  # names of modules differ elsewhere
+@pytest.mark.parametrize("what", REFUSED)
+def test_all_else_is_refused_by_its_name(tmp_path: Path, what: str) -> None:
+    value, name = REFUSED[what]
+    torch.save({"module": {"a": A}, **random_states(), "extra": value}, tmp_path / "a.pt")
+    assert_refused(tmp_path / "a.pt", f"is a pickle that would run code ({name})", "give the weights as .safetensors")
+
+
+def test_an_array_cannot_be_made_of_addresses(tmp_path: Path) -> None:
+    """numpy itself would take these bytes for the addresses of objects, and the process would end."""
+    content = {"module": {"a": A}, "array": Calls(np.ndarray, (2,), np.dtype("O"), b"0123456789abcdef")}
+    torch.save(content, tmp_path / "a.pt")
+    assert torch.equal(open_weights(tmp_path / "a.pt")["a"], A)
+
+
+def test_a_pickle_beside_random_states_runs_no_code(tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    torch.save({"module": {"a": A}, **random_states(), "bomb": Bomb(trace)}, tmp_path / "a.pt")
+    assert_refused(tmp_path / "a.pt", "is a pickle that would run code", "give the weights as .safetensors")
+    assert not trace.exists()
+
+
+@pytest.fixture
+def allowed_by_the_host() -> Iterator[list[Any]]:
+    """What ComfyUI allows `torch.load`: numpy's dtypes, and stand-ins under names of numpy's."""
+
+    def scalar(*_: object) -> None:
+        raise AssertionError("called")
+
+    scalar.__module__ = "numpy.core.multiarray"
+    before = torch.serialization.get_safe_globals()
+    allowed = [scalar, np.dtype, np.dtypes.Float64DType, np.ndarray, Fraction]
+    torch.serialization.add_safe_globals(allowed)
+    yield torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(before)
+
+
+@pytest.mark.parametrize("extra", [None, Fraction(1, 3)])
+def test_what_a_host_allows_is_neither_used_nor_lost(
+    tmp_path: Path, allowed_by_the_host: list[Any], extra: object
+) -> None:
+    torch.save({"module": {"a": A}, **random_states(), "extra": extra}, tmp_path / "a.pt")
+    if extra is None:
+        assert torch.equal(open_weights(tmp_path / "a.pt")["a"], A)
+    else:
+        assert_refused(tmp_path / "a.pt", "would run code (fractions.Fraction)")
+    assert set(torch.serialization.get_safe_globals()) == set(allowed_by_the_host)
+
+
+# --- Where the system maps nothing ----------------------------------------------------------------------------------
+
+
+def test_a_pickle_that_cannot_be_mapped_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({"module": {"a": A, "b": B}, **random_states()}, tmp_path / "a.pt")
+    refuse_mapping(monkeypatch)
+    weights = open_weights(tmp_path / "a.pt")
+    assert torch.equal(weights["a"], A) and torch.equal(weights["b"], B)
+    assert "a.pt is read in parts" in caplog.text and "1455" in caplog.text
+
+
+def test_a_damaged_pickle_that_cannot_be_mapped_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"a": torch.ones(999)}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        for name, data in content.items():
+            if not name.endswith("data/0"):
+                archive.writestr(name, data)
+    refuse_mapping(monkeypatch)
+    assert_refused(tmp_path / "a.pt", "is damaged", "download or copy it again")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_pickle_without_room_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool) -> None:
+    torch.save({"a": A}, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+
+    def no_memory(*_: object, **options: object) -> None:
+        words = (
+            "1455" if options.get("mmap") else "DefaultCPUAllocator: not enough memory: you tried to allocate 24 bytes."
+        )
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(torch, "load", no_memory)
+    assert_refused(tmp_path / "a.pt", "memory has no 0.0 GB left for it", "enlarge the page file", "fp8 or int8")
