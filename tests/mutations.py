@@ -83,6 +83,10 @@ LIBRARIES = "tests/core/weights/test_library_entries.py"
 PACKED_NODES = "tests/nodes/test_packed_weights.py"
 LORA = "tests/core/weights/test_lora.py"
 SAFETENSORS = "tests/core/weights/test_safetensors_file.py"
+PICKLES = "tests/core/weights/test_torch_file.py"
+FILE_BYTES = "tests/core/weights/test_file_bytes.py"
+FOLDER_FILES = "tests/core/weights/test_folder_files.py"
+INSPECT = "tests/core/weights/test_inspect.py"
 VIDEO_FILES = "tests/core/videos/test_video_io.py"
 CONVERT = "tests/core/weights/test_convert.py"
 DERIVED = "tests/nodes/test_derived.py"
@@ -130,6 +134,22 @@ MUTATIONS = [
         f"{CORE}/weights/key_names.py", "RowBlocks((0, 1, 2, 6, 7, 8), 12)", "RowBlocks((0, 1, 2, 3, 4, 5), 12)", FORMS
     ),
     Mutation(f"{CORE}/weights/safetensors_file.py", "data_start + offset for", "8 + offset for", SAFETENSORS),
+    Mutation(f"{CORE}/weights/safetensors_file.py", "start != end or", "", SAFETENSORS),
+    Mutation(f"{CORE}/weights/safetensors_file.py", "if end != size:", "if end > size:", SAFETENSORS),
+    Mutation(f"{CORE}/weights/file_bytes.py", "file.seek(start)", "pass", FILE_BYTES),
+    Mutation(f"{CORE}/weights/file_bytes.py", '"not enough memory", ', "", FILE_BYTES),
+    Mutation(f"{CORE}/weights/torch_file.py", "torch.serialization.clear_safe_globals()", "pass", PICKLES),
+    Mutation(f"{CORE}/weights/torch_file.py", "torch.serialization.add_safe_globals(others)", "pass", PICKLES),
+    Mutation(f"{CORE}/weights/torch_file.py", '    "numpy.core.multiarray._reconstruct",\n', "", PICKLES),
+    Mutation(
+        f"{CORE}/weights/folder_files.py",
+        '_ENDINGS = (".safetensors", ".bin")',
+        '_ENDINGS = (".bin", ".safetensors")',
+        FOLDER_FILES,
+    ),
+    Mutation(f"{CORE}/weights/folder_files.py", "|^\\.|^$", "|^$", FOLDER_FILES),
+    Mutation(f"{CORE}/weights/folder_files.py", "(?!00_)", "", FOLDER_FILES),
+    Mutation(f"{CORE}/weights/inspect.py", "and key not in tied", "", INSPECT),
     Mutation(f"{CORE}/videos/video_io.py", "_ENCODER | _COLOUR", "_COLOUR", VIDEO_FILES),
     Mutation(f"{CORE}/videos/video_io.py", "_ENCODER | _COLOUR", "_ENCODER", VIDEO_FILES),
     Mutation(f"{CORE}/weights/lora.py", "return alpha.item() / rank", "return alpha.item()", LORA),

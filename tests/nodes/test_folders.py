@@ -11,12 +11,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from diffusers import CogVideoXTransformer3DModel
 from safetensors.torch import load_file
 
 from tests.support.graphs import node, saved_latent, text_to_video
 from tests.support.host import Host
 from tests.support.hub_cache import FIRST, SECOND, add_to_cache
 from tests.support.parity import assert_parity
+from tests.support.trainer_folders import accelerate_state, deepspeed_folder, shards
 from tests.support.weight_forms import blocks_in_safetensors, sat, true_gguf
 
 KIND = "CogVideoX-5B"
@@ -66,6 +68,30 @@ def test_every_form_is_offered_and_runs(host: Host, toys: dict[str, Path], state
         graph = text_to_video(KIND)
         graph["model"]["inputs"]["model_name"] = name
         assert_parity(saved_latent(host, host.run(graph)), wanted, bound, name)
+
+
+def test_folders_that_training_leaves_are_offered_and_run(
+    host: Host, toys: dict[str, Path], state: dict, tmp_path: Path
+) -> None:
+    """DeepSpeed's, by the folder with `latest`; and .bin in shards, of which one by itself is enough."""
+    wanted = saved_latent(host, host.run(text_to_video(KIND)))
+    model = CogVideoXTransformer3DModel.from_pretrained(toys[KIND] / "transformer")
+    put(host, deepspeed_folder(state, tmp_path / "run"), "diffusion_models/my run/checkpoint-500")
+    put(host, shards(safe_serialization=False)(model, tmp_path), "diffusion_models/in shards")
+    put(host, accelerate_state()(model, tmp_path / "other"), "diffusion_models/accelerate")
+    offered = models(host)
+    for name in (
+        "my run/checkpoint-500",
+        "my run/checkpoint-500/pytorch_model/mp_rank_00_model_states.pt",
+        "in shards",
+        "in shards/diffusion_pytorch_model-00002-of-00003.bin",
+        "accelerate/model.safetensors",
+    ):
+        assert name in offered
+        graph = text_to_video(KIND)
+        graph["model"]["inputs"]["model_name"] = name
+        assert_parity(saved_latent(host, host.run(graph)), wanted, 1e-5, name)
+    assert not [name for name in offered if "optim" in name or "scheduler" in name]
 
 
 def test_a_workflow_from_windows_opens(host: Host, toys: dict[str, Path]) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from cogvideox_core import CogVideoXPipeline, load_pipeline, load_transformer, load_vae
 from tests import provision
-from tests.support.checkpoints import make_checkpoint, random_text_encoder, random_vae, toy_vae_config
+from tests.support.checkpoints import make_checkpoint, random_text_encoder, random_vae, toy_vae_config, whole_model
 from tests.support.graphs import (
     HEIGHT,
     LENGTH,
@@ -35,6 +35,7 @@ from tests.support.weight_forms import (
     gguf_t5_name,
     k_blocks,
     sat_vae,
+    sat_with_t5_and_vae,
     t5_q5_k_m,
     true_gguf,
 )
@@ -97,24 +98,40 @@ def _one_file(dtype: torch.dtype) -> Callable[[dict, Path], Path]:
     return write
 
 
-@pytest.mark.parametrize(
-    ("form", "write"), [("fp32", _one_file(torch.float32)), ("bf16", _one_file(torch.bfloat16)), ("SAT", sat_vae)]
-)
+def _in_a_fine_tune_of_sat(component: str) -> Callable[[dict, Path], Path]:
+    """One file of a transformer, a VAE and a T5, one of which is given."""
+
+    def write(state: dict, folder: Path) -> Path:
+        transformer, vae, text_encoder = whole_model(KIND)
+        parts = {"vae": vae, "text_encoder": text_encoder, component: state}
+        return next(sat_with_t5_and_vae(transformer, parts["vae"], parts["text_encoder"], folder).rglob("*.pt"))
+
+    return write
+
+
+VAE_FORMS: dict[str, Callable[[dict, Path], Path]] = {
+    "fp32": _one_file(torch.float32),
+    "bf16": _one_file(torch.bfloat16),
+    "SAT": sat_vae,
+    "SAT with T5 and transformer": _in_a_fine_tune_of_sat("vae"),
+}
+
+
+@pytest.mark.parametrize(("form", "write"), VAE_FORMS.items())
 def test_a_vae_of_every_form_decodes_as_in_the_core(
     form: str, write: Callable, host: Host, toys: dict, tmp_path: Path
 ) -> None:
     groups = dict(block_out_channels=(32, 32, 32, 64), norm_num_groups=32)  # a bare file cannot say others
     written = write(random_vae(toy_vae_config(KIND, **groups)).state_dict(), tmp_path)
-    (file,) = [written] if written and written.is_file() else tmp_path.rglob("*.pt")
-    name = f"vae {form}{file.suffix}"
-    host.add_model("vae", file, name)
+    name = f"vae {form}{written.suffix}"
+    host.add_model("vae", written, name)
     graph = text_to_video(KIND, steps=1)
     graph["other"] = node("CogVideoXLoadVAE", vae_name=name)
     graph["decode"] = node("CogVideoXVAEDecode", samples=["sampler", 0], vae=["other", 0], tiling="exact")
     graph["frames"] = node("ProbeSaveImages", images=["decode", 0], name="decoded")
     history = host.run(graph)
     z = saved_latent(host, history)
-    wanted = load_vae(file, dtype="float32").decode(z)[0] / 2 + 0.5
+    wanted = load_vae(written, dtype="float32").decode(z)[0] / 2 + 0.5
     assert_parity(saved_tensor(history, "frames"), wanted.clamp(0, 1).permute(1, 2, 3, 0), 1e-5, f"VAE, {form}")
 
 
@@ -133,6 +150,7 @@ T5_FORMS: dict[str, tuple[Callable[[dict, Path], Path], torch.dtype, float]] = {
     "fp8": (_t5_file(torch.float8_e4m3fn), torch.float8_e4m3fn, 5e-2),
     "gguf": (true_gguf("F16", gguf_t5_name, arch="t5encoder"), torch.float16, 5e-3),
     "gguf in Q5_K_M": (t5_q5_k_m, torch.float32, 5e-3),
+    "SAT with VAE and transformer": (_in_a_fine_tune_of_sat("text_encoder"), torch.float32, 1e-5),
 }
 
 

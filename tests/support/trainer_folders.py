@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from diffusers import CogVideoXPipeline
 
 from tests.support.lora_forms import Pairs
-from tests.support.weight_forms import deepspeed_states
+from tests.support.weight_forms import State, deepspeed_states
 
 Writer = Callable[[Any, Path], Path]
 
@@ -59,7 +59,7 @@ def accelerated(model: Any, *, hook: Callable[..., None] | None = None) -> Accel
     return accelerator
 
 
-def state(**options: Any) -> Writer:
+def accelerate_state(**options: Any) -> Writer:
     """accelerate's `save_state`, as trainers call it."""
 
     def write(model: Any, folder: Path) -> Path:
@@ -105,18 +105,19 @@ def lora_checkpoint(model: Any, pairs: Pairs, folder: Path) -> Path:
 
 def deepspeed(tag: str) -> Writer:
     """accelerate calls the folder pytorch_model, DeepSpeed itself global_step500."""
+    return lambda model, folder: deepspeed_folder(model.state_dict(), folder, tag)
 
-    def write(model: Any, folder: Path) -> Path:
-        states = folder / "checkpoint-500" / tag / "mp_rank_00_model_states.pt"
-        states.parent.mkdir(parents=True)
-        torch.save(deepspeed_states(model.state_dict()), states)
-        optimizer = {"optimizer_state_dict": {"loss_scaler": Accelerator}, "ds_version": "0.19.8"}
-        torch.save(optimizer, states.with_name("bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"))
-        (folder / "checkpoint-500" / "latest").write_text(tag)
-        torch.save({}, folder / "checkpoint-500" / "scheduler.bin")
-        return folder / "checkpoint-500"
 
-    return write
+def deepspeed_folder(tensors: State, folder: Path, tag: str = "pytorch_model") -> Path:
+    """What accelerate leaves of a training with DeepSpeed: latest, the states it names, and the optimizer's."""
+    states = folder / "checkpoint-500" / tag / "mp_rank_00_model_states.pt"
+    states.parent.mkdir(parents=True)
+    torch.save(deepspeed_states(tensors), states)
+    optimizer = {"optimizer_state_dict": {"loss_scaler": Accelerator}, "ds_version": "0.19.8"}
+    torch.save(optimizer, states.with_name("bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"))
+    (folder / "checkpoint-500" / "latest").write_text(tag)
+    torch.save({}, folder / "checkpoint-500" / "scheduler.bin")
+    return folder / "checkpoint-500"
 
 
 def newest_folder_alone(model: Any, folder: Path) -> Path:
@@ -139,8 +140,8 @@ FOLDERS: dict[str, Writer] = {
     "diffusers .bin with a variant": saved(variant="fp16", safe_serialization=False),
     "diffusers .bin with a variant in shards": shards(variant="fp16", safe_serialization=False),
     "shards of both sorts": both_sorts_of_shards,
-    "accelerate": state(),
-    "accelerate .bin": state(safe_serialization=False),
+    "accelerate": accelerate_state(),
+    "accelerate .bin": accelerate_state(safe_serialization=False),
     "accelerate in shards": accelerate_shards(True),
     "accelerate .bin in shards": accelerate_shards(False),
     "checkpoint with transformer": transformer_in_checkpoint,

@@ -18,8 +18,9 @@ from cogvideox_core import load_lora, load_pipeline
 from cogvideox_core.weights.errors import CheckpointError
 from cogvideox_core.weights.load import load_transformer, load_vae
 from tests.support.checkpoints import random_transformer, toy_transformer_config
-from tests.support.weight_files import resident_mib
-from tests.support.weight_forms import QUANTIZED, RENAMED, Writer, k_blocks
+from tests.support.trainer_folders import deepspeed_folder, shards
+from tests.support.weight_files import refuse_mapping, resident_mib
+from tests.support.weight_forms import QUANTIZED, RENAMED, Writer, k_blocks, random_states
 
 SEEDS = range(4)
 KINDS = ("CogVideoX-2B", "CogVideoX-5B-I2V", "CogVideoX1.5-5B-I2V", "CogVideoX-5B")
@@ -37,15 +38,28 @@ def corruption(table: dict[str, Corruption]) -> Callable[[Corruption], Corruptio
     return register
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights, which a folder has in one format."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+
+
 def weight_file(folder: Path, draw: random.Random) -> Path:
-    return draw.choice(sorted(folder.glob("*.safetensors")))
+    return draw.choice(weight_files(folder))
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+
+
+def write(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
 
 
 def edit(folder: Path, draw: random.Random, change: Callable[[dict[str, Tensor], str], object]) -> None:
     path = weight_file(folder, draw)
-    tensors = load_file(path)
+    tensors = read(path)
     change(tensors, draw.choice(sorted(tensors)))
-    save_file(tensors, path)
+    write(tensors, path)
 
 
 def edit_json(path: Path, change: Callable[[dict], object]) -> None:
@@ -194,7 +208,7 @@ def missing_shard(folder: Path, draw: random.Random) -> None:
 
 @corruption(SHARDS)
 def swapped_shards(folder: Path, draw: random.Random) -> None:
-    first, second = draw.sample(sorted(folder.glob("*.safetensors")), 2)
+    first, second = draw.sample(weight_files(folder), 2)
     content = first.read_bytes()
     first.write_bytes(second.read_bytes())
     second.write_bytes(content)
@@ -202,8 +216,8 @@ def swapped_shards(folder: Path, draw: random.Random) -> None:
 
 @corruption(SHARDS)
 def tensor_in_two_shards(folder: Path, draw: random.Random) -> None:
-    first, second = draw.sample(sorted(folder.glob("*.safetensors")), 2)
-    save_file(load_file(first) | load_file(second), second)
+    first, second = draw.sample(weight_files(folder), 2)
+    write(read(first) | read(second), second)
 
 
 @corruption(SHARDS)
@@ -268,6 +282,14 @@ def copied(checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..., Pat
     return copy
 
 
+@pytest.fixture(scope="module")
+def pickled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """A folder to spoil of .bin in shards, written by diffusers."""
+    model = random_transformer(toy_transformer_config("CogVideoX-5B"))
+    written = shards(safe_serialization=False)(model, tmp_path_factory.mktemp("pickled"))
+    return lambda place: Path(shutil.copytree(written, place / "transformer"))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", ONE)
 def test_a_damaged_file_ends_in_one_sentence(copied: Callable[..., Path], name: str, seed: int) -> None:
@@ -286,6 +308,32 @@ def test_a_damaged_set_of_shards_ends_in_one_sentence(copied: Callable[..., Path
     ends_in_one_sentence(folder, load_transformer)
 
 
+# A zip archive may have bytes behind it.
+PICKLED = [name for name in SHARDS if name != "trailing_bytes"]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", PICKLED)
+def test_a_damaged_set_of_pickled_shards_ends_in_one_sentence(
+    pickled: Callable[[Path], Path], name: str, seed: int, tmp_path: Path
+) -> None:
+    folder = pickled(tmp_path)
+    load_transformer(folder)
+    SHARDS[name](folder, random.Random(f"{name} {seed}"))
+    ends_in_one_sentence(folder, load_transformer)
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize("name", ONE)
+def test_a_damaged_file_that_cannot_be_mapped_ends_in_one_sentence(
+    copied: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, name: str, seed: int
+) -> None:
+    folder = copied(KINDS[seed])
+    ONE[name](folder, random.Random(f"unmapped {name} {seed}"))
+    refuse_mapping(monkeypatch)
+    ends_in_one_sentence(folder, load_transformer)
+
+
 @pytest.mark.parametrize("name", ["cut", "lost_tensor", "renamed_tensor", "stranger", "another_shape", "whole_numbers"])
 def test_a_damaged_vae_ends_in_one_sentence(copied: Callable[..., Path], name: str) -> None:
     folder = copied("CogVideoX-5B", "vae")
@@ -300,6 +348,8 @@ FORMS: dict[str, Writer] = {
     "prefix": RENAMED["prefix model.diffusion_model."],
     "comfyui": RENAMED["comfyui"],
     "sat": RENAMED["sat"],
+    "sat after training": RENAMED["sat after training"],
+    "deepspeed": deepspeed_folder,
     **{name: QUANTIZED[name][0] for name in ("fp8", "fp8_scaled", "int8", "Q4_0 in safetensors", "Q5_0.gguf")},
     **{f"{name}.gguf": k_blocks(name) for name in ("Q5_K", "IQ3_S")},
     **{name: write for name, (write, _) in QUANTIZED.items() if " of " in name},
@@ -319,12 +369,12 @@ def state() -> dict[str, Tensor]:
 
 
 def one_file(path: Path) -> Path:
-    """The file that holds the weights: SAT's lies in a folder."""
-    return path if path.is_file() else next(path.rglob("*.pt"))
+    """The file that holds the weights: SAT's and DeepSpeed's lies in a folder."""
+    return path if path.is_file() else next(path.rglob("*model_states.pt"))
 
 
 # SAT's file is made of the others' tensors, so that only their shapes can be wrong on the way there.
-DAMAGED = [(form, damage) for form in FORMS for damage in STATES if form != "sat" or damage == "short"]
+DAMAGED = [(form, damage) for form in FORMS for damage in STATES if "sat" not in form or damage == "short"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -351,6 +401,106 @@ def test_wrong_tensors_of_sat_end_in_one_sentence(
         content["module"]["model.diffusion_model.strange"] = torch.zeros(2)
     torch.save(content, one_file(path))
     ends_in_one_sentence(path, load_transformer)
+
+
+# --- Folders of training programs -----------------------------------------------------------------------------------
+
+
+def states_of(run: Path) -> Path:
+    return run / "pytorch_model" / "mp_rank_00_model_states.pt"
+
+
+RUNS: dict[str, Corruption] = {}
+
+
+@corruption(RUNS)
+def latest_names_nothing_here(run: Path, draw: random.Random) -> None:
+    names = ["", "..", "../checkpoint-500/pytorch_model", "pytorch_model/", "gone", "a\0b", "/tmp", "C:\\x", "\n"]
+    (run / "latest").write_text(draw.choice(names))
+
+
+@corruption(RUNS)
+def latest_is_no_text(run: Path, draw: random.Random) -> None:
+    (run / "latest").write_bytes(b"\xff" + draw.randbytes(draw.randrange(99)))
+
+
+@corruption(RUNS)
+def states_are_gone(run: Path, draw: random.Random) -> None:
+    states_of(run).unlink()
+    if draw.random() < 0.5:
+        shutil.rmtree(states_of(run).parent)
+
+
+@corruption(RUNS)
+def states_are_cut(run: Path, draw: random.Random) -> None:
+    content = states_of(run).read_bytes()
+    states_of(run).write_bytes(content[: draw.randrange(len(content) - 64)])
+
+
+@corruption(RUNS)
+def states_are_something_else(run: Path, draw: random.Random) -> None:
+    other = [b"", b"<html></html>", b"version https://git-lfs.github.com/spec/v1", draw.randbytes(999), b"\x80\x02."]
+    states_of(run).write_bytes(draw.choice(other))
+
+
+@corruption(RUNS)
+def states_are_a_folder(run: Path, draw: random.Random) -> None:
+    states_of(run).unlink()
+    states_of(run).mkdir()
+
+
+@corruption(RUNS)
+def states_are_divided(run: Path, draw: random.Random) -> None:
+    name = draw.choice(["zero_pp_rank_0_mp_rank_00_model_states.pt", "z3_rank_03_model_states.pt"])
+    torch.save({"module": {}}, states_of(run).with_name(name))
+    if draw.random() < 0.5:
+        states_of(run).unlink()
+
+
+@corruption(RUNS)
+def states_of_several_gpus(run: Path, draw: random.Random) -> None:
+    shutil.copy(states_of(run), states_of(run).with_name(f"mp_rank_{draw.randrange(1, 99):02}_model_states.pt"))
+
+
+@corruption(RUNS)
+def the_optimizer_in_place_of_the_states(run: Path, draw: random.Random) -> None:
+    shutil.copy(next(states_of(run).parent.glob("*optim_states.pt")), states_of(run))
+
+
+@corruption(RUNS)
+def a_trap_beside_the_weights(run: Path, draw: random.Random) -> None:
+    trap = type("Trap", (), {"__reduce__": lambda self: (Path.touch, (run / "executed",))})
+    content = torch.load(states_of(run)) | random_states()
+    content[draw.choice([*content, "more"])] = draw.choice([trap(), [trap()], {"a": (1, trap())}])
+    torch.save(content, states_of(run))
+
+
+@corruption(RUNS)
+def no_weights_beside_the_rest(run: Path, draw: random.Random) -> None:
+    content = torch.load(states_of(run)) | random_states()
+    content["module"] = draw.choice([None, {}, [1], {"a": 1}, {1: torch.ones(1)}, "x"])
+    torch.save(
+        {key: value for key, value in content.items() if "torch" not in key and "cuda" not in key}, states_of(run)
+    )
+
+
+@corruption(RUNS)
+def weights_of_no_numbers(run: Path, draw: random.Random) -> None:
+    """As ZeRO stage 3 leaves them, under a name that does not tell."""
+    content = torch.load(states_of(run))
+    content["module"] = {key: tensor[:0] for key, tensor in content["module"].items()}
+    torch.save(content, states_of(run))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", RUNS)
+def test_a_damaged_folder_of_a_training_run_ends_in_one_sentence(
+    state: dict[str, Tensor], name: str, seed: int, tmp_path: Path
+) -> None:
+    run = deepspeed_folder(state, tmp_path)
+    load_transformer(run)
+    RUNS[name](run, random.Random(f"{name} {seed}"))
+    ends_in_one_sentence(run, load_transformer)
 
 
 @pytest.mark.parametrize("seed", range(10))

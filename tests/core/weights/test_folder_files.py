@@ -24,7 +24,7 @@ from cogvideox_core.weights.folder_files import is_opened_whole, is_state_of_tra
 from cogvideox_core.weights.inspect import inspect, report
 from tests.support.checkpoints import random_transformer, toy_transformer_config
 from tests.support.lora_forms import pairs_of
-from tests.support.trainer_folders import FOLDERS, deepspeed, lora_checkpoint, shards, state
+from tests.support.trainer_folders import FOLDERS, accelerate_state, deepspeed, lora_checkpoint, shards
 from tests.support.weight_files import assert_refused
 
 KIND = "CogVideoX-5B"
@@ -87,7 +87,7 @@ def test_the_lora_of_a_checkpoint_is_found(with_deepspeed: bool, model: Any, tmp
         deepspeed("pytorch_model")(model, tmp_path)
     (found,) = inspect(folder)
     assert found.what == "a LoRA of rank 4 for 8 layers"
-    ours = load_transformer(state(safe_serialization=True)(model, tmp_path / "base"), dtype="float32")
+    ours = load_transformer(accelerate_state()(model, tmp_path / "base"), dtype="float32")
     lora = load_lora(ours, folder)
     assert len(lora.file.deltas) == len(pairs) and not lora.unmatched
     with pytest.raises(CheckpointError, match="is a LoRA, not a CogVideoX transformer"):
@@ -137,16 +137,24 @@ def test_parts_of_a_model_say_how_to_join_them(name: str, tmp_path: Path) -> Non
         assert_refused(path, *PARTS[name], str(run), "part of the weights" if path.is_file() else "weights in parts")
 
 
-@pytest.mark.parametrize("place", [".", "pytorch_model_fsdp_0"])
-def test_a_distributed_checkpoint_opens_after_the_command_that_its_sentence_names(place: str, tmp_path: Path) -> None:
-    """finetrainers' folder, and the one that accelerate makes for FSDP's SHARDED_STATE_DICT."""
+@pytest.fixture(params=[".", "pytorch_model_fsdp_0"])
+def distributed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder of PyTorch's DCP: finetrainers', and the one that accelerate makes for FSDP's SHARDED_STATE_DICT."""
     folder = tmp_path / "checkpoint-500"
     content = {"model": {"a": A, "b": A[0]}, "optimizer": {"lr": 0.1, "a": A}}
-    torch.distributed.checkpoint.save(content, checkpoint_id=folder / place, no_dist=True)
+    torch.distributed.checkpoint.save(content, checkpoint_id=folder / request.param, no_dist=True)
     torch.save({}, folder / "scheduler.bin")
-    assert_refused(folder, "holds the weights in parts, as FSDP divides them")
-    assert_refused(next(folder.rglob("*.distcp")), "holds a part of the weights, as FSDP divides them")
-    joined = run_named_command(folder)
+    return folder
+
+
+def test_a_distributed_checkpoint_is_told(distributed: Path) -> None:
+    assert_refused(distributed, "holds the weights in parts, as FSDP divides them", "dcp_to_torch")
+    assert_refused(next(distributed.rglob("*.distcp")), "holds a part of the weights, as FSDP divides them")
+
+
+@pytest.mark.slow
+def test_a_distributed_checkpoint_opens_after_the_command_that_its_sentence_names(distributed: Path) -> None:
+    joined = run_named_command(distributed)
     assert torch.equal(open_weights(joined)["a"], A) and len(open_weights(joined)) == 2
 
 
