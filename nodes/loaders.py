@@ -31,8 +31,9 @@ class CogVideoXLoadModel(io.ComfyNode):
             display_name="CogVideoX Load Model",
             category="CogVideoX/loaders",
             description=(
-                "Loads a CogVideoX transformer in any form people have it: a diffusers folder, .safetensors in 16, 8 "
-                "or 4 bits, .gguf, or SAT's .pt. Which of the models it is, is read from the weights."
+                "Loads a CogVideoX transformer in any form people have it: a diffusers folder, a trainer's checkpoint, "
+                ".safetensors in 16, 8 or 4 bits, .gguf, or SAT's .pt. Which of the models it is, is read from the "
+                "weights."
             ),
             inputs=[
                 io.Combo.Input(

@@ -111,8 +111,10 @@ def refuse_part(path: Path, given: Path | None = None) -> None:
         raise CheckpointError(f"{path} holds the state of a training run and no weights; give the file that has them")
     for part in _PARTS:
         if part.pattern.fullmatch(path.name):
-            what = f"{given} holds the weights in parts" if given else f"{path} holds a part of the weights"
-            raise CheckpointError(f"{what}, {part.how.format(at=path.absolute().parents[part.levels - 1])}")
+            how = part.how.format(at=path.absolute().parents[part.levels - 1])
+            raise CheckpointError(
+                f"{given} holds the weights in parts, {how}" if given else f"{path} holds a part of the weights, {how}"
+            )
 
 
 def is_state_of_training(name: str) -> bool:
