@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..cogvideox_core.models.config import PositionTable
 from ..cogvideox_core.models.shapes import VideoSize
 from ..cogvideox_core.pipeline.conditioning import Fit
+from ..cogvideox_core.videos.background import WHITE
 from .host.types.conditioning import (
     LatentCondition,
     Target,
@@ -92,6 +93,14 @@ class CogVideoXImageToVideo(io.ComfyNode):
                     "masked video. The I2V models need no link.",
                 ),
                 _position_table_input(),
+                io.Color.Input(
+                    "background",
+                    default="#ffffff",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Colour behind images with transparency, such as Join Image with Alpha makes of Load "
+                    "Image's two outputs.",
+                ),
             ],
             outputs=_conditioning_outputs("the images"),
             search_aliases=[
@@ -124,9 +133,10 @@ class CogVideoXImageToVideo(io.ComfyNode):
         image_scale: str = "diffusers",
         model=None,
         position_table: PositionTable = "trained",
+        background: str = WHITE,
     ) -> io.NodeOutput:
         """start_image and end_image: IMAGEs [1, H, W, C] in 0 to 1."""
-        target = Target(checked_size(width, height, length), image_fit)
+        target = Target(checked_size(width, height, length), image_fit, background)
         for name, image in (("start_image", start_image), ("end_image", end_image)):
             if image is not None and len(image) > 1:
                 raise ValueError(f"{name} holds {len(image)} images; give one (Get Image from Batch takes one out)")

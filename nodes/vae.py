@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from comfy_api.latest import io
 
-from ..cogvideox_core.models.shapes import VideoSize, computed_size
+from ..cogvideox_core.models.shapes import LARGEST_SIDE, VideoSize, computed_size
 from ..cogvideox_core.models.vae.memory_plan import TILING_CHOICES, Plan, TilingChoice
 from ..cogvideox_core.models.vae.tiling import Tiling
+from ..cogvideox_core.models.variants import DERIVED, VARIANTS
+from ..cogvideox_core.pipeline.conditioning import Fit
+from ..cogvideox_core.videos.frame_times import EVERY_FRAME, MODELS_RATE, Rate
 from .host.types.lengths import asked_frames, with_length
+from .host.types.model import cogvideox_model
 from .host.types.vae import CogVideoXVAE, Task, cogvideox_vae
-from .sizes import size_fault
+from .host.types.video import Wanted, image_frames, variant_of_vae, video_frames
+from .sizes import LONGEST, MULTIPLE, size_fault
 
 # What users search for in Chinese; written as escapes, as Windows reads Python files in its own encoding.
 _VIDEO_TO_VIDEO = "\u89c6\u9891\u751f\u89c6\u9891"
 _FORMER = {"off": "exact"}  # what workflows of before say
+_RATES = {str(fps): float(fps) for fps in sorted({row.defaults.fps for row in (VARIANTS | DERIVED).values()})}
 
 
 def _tiling_inputs() -> list[io.Input]:
@@ -60,6 +66,64 @@ def _plan(vae: CogVideoXVAE, task: Task, size: VideoSize, tiling: str, tile_widt
     return vae.plan(task, cast(TilingChoice, _FORMER.get(tiling, tiling)), size, tiles)
 
 
+def _video_inputs() -> list[io.Input]:
+    return [
+        io.Video.Input(
+            "video",
+            optional=True,
+            tooltip="A video of any size and frame rate, from Load Video, in place of pixels.",
+        ),
+        io.Combo.Input(
+            "video_fps",
+            options=[MODELS_RATE, EVERY_FRAME, *_RATES],
+            default=MODELS_RATE,
+            optional=True,
+            tooltip="Which frames of the video: those at the model's frame rate, so that motion keeps its speed; every "
+            "one; or so many per second. The log says which seconds are used.",
+        ),
+        *(
+            io.Int.Input(
+                name,
+                default=0,
+                min=0,
+                max=LARGEST_SIDE,
+                step=MULTIPLE,
+                optional=True,
+                tooltip=f"Pixels: 720 x 480; 1360 x 768 for 1.5. 0: the {name} that the frames have.",
+            )
+            for name in ("width", "height")
+        ),
+        io.Int.Input(
+            "length",
+            default=0,
+            min=0,
+            max=LONGEST,
+            step=1,
+            optional=True,
+            tooltip="Frames, from the beginning. 0: all there are, of a video no more than the model was trained for.",
+        ),
+        io.Combo.Input(
+            "image_fit",
+            options=["crop", "stretch", "refuse"],
+            default="crop",
+            optional=True,
+            tooltip="Frames of another aspect ratio than width and height: keep their middle, distort them, or stop "
+            "with an error.",
+        ),
+        io.Model.Input(
+            "model",
+            optional=True,
+            tooltip="The model that the video is for: its frame rate and most frames are taken. Without a link, those "
+            "that the VAE's folder tells, or those of the 1.0 models.",
+        ),
+    ]
+
+
+def _wanted(video_fps: str = MODELS_RATE, image_fit: Fit = "crop", **size: int) -> Wanted:
+    """What the widgets say of the frames that are taken."""
+    return Wanted(rate=cast(Rate, _RATES.get(video_fps, video_fps)), fit=image_fit, **size)
+
+
 class CogVideoXVAEEncode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -67,11 +131,12 @@ class CogVideoXVAEEncode(io.ComfyNode):
             node_id="CogVideoXVAEEncode",
             display_name="CogVideoX VAE Encode",
             category="CogVideoX/latent",
-            description="Encodes the frames of a video, for video to video; its sides are multiples of 16.",
+            description="Encodes a video, or frames, for video to video; its sides are multiples of 16.",
             inputs=[
-                io.Image.Input("pixels", tooltip="The frames of one video."),
+                io.Image.Input("pixels", optional=True, tooltip="The frames of one video; or give a video."),
                 io.Vae.Input("vae", tooltip="From CogVideoX Load VAE."),
                 *_tiling_inputs(),
+                *_video_inputs(),
             ],
             outputs=[io.Latent.Output(tooltip="For a sampler with denoise below 1.")],
             search_aliases=["video to video", "v2v", "vid2vid", _VIDEO_TO_VIDEO],
@@ -83,16 +148,25 @@ class CogVideoXVAEEncode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, pixels: torch.Tensor, vae, tiling: str, tile_width: int = 0, tile_height: int = 0
+        cls, vae, tiling: str, pixels: torch.Tensor | None = None, video=None, model=None, **options: Any
     ) -> io.NodeOutput:
-        """pixels: IMAGE [F, H, W, C] in 0 to 1."""
+        """pixels: IMAGE [F, H, W, C] in 0 to 1; options: the other widgets."""
         vae = cogvideox_vae(vae)
-        length, height, width = pixels.shape[:3]
+        tiles = [options.pop(name, 0) for name in ("tile_width", "tile_height")]
+        wanted = _wanted(**options)
+        if video is not None:
+            config = vae.first_stage_model.config
+            variant = variant_of_vae(config) if model is None else cogvideox_model(model).variant
+            frames = video_frames(video, wanted, variant)
+        elif pixels is not None:
+            frames = image_frames(pixels, wanted)
+        else:
+            raise ValueError("give either pixels or video to CogVideoX VAE Encode, one of the two")
+        length, height, width = frames.shape[:3]
         if fault := size_fault(width, height, length):
-            raise ValueError(f"{fault} (scale or trim the frames before encoding)")
+            raise ValueError(f"{fault} (set width, height and length, and the frames are fitted to them)")
         size = computed_size(VideoSize(height, width, length), vae.first_stage_model.config)
-        plan = _plan(vae, "encode", size, tiling, tile_width, tile_height)
-        frames = pixels[..., :3]
+        plan = _plan(vae, "encode", size, tiling, *tiles)
         frames = torch.cat([frames, frames[-1:].expand(size.num_frames - length, -1, -1, -1)])
         z = vae.encode(frames) if plan.tiling is None else vae.encode_blended(frames, plan.tiling)
         return io.NodeOutput(with_length(z, length))

@@ -59,7 +59,7 @@ BARE_CASES = {
     "test_the_command_fits_and_writes": 0,
     "test_what_may_be_traded_for_speed_reaches_the_pipeline_and_the_file": 0,
     "test_seeds_differ_where_none_is_given": 0,
-    "test_a_video_is_made_anew_at_its_own_rate": 0,
+    "test_a_video_is_made_anew_at_the_rate_that_is_asked_for": 0,
     "test_first_and_last_image_go_to_an_image_to_video_model": 0,
     "test_defaults_are_those_of_the_model": 1,
     "test_the_model_can_be_in_8_bits": 1,

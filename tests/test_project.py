@@ -23,7 +23,7 @@ REPO = Path(__file__).resolve().parents[1]
 CORE = REPO / "cogvideox_core"
 
 HOST_MODULES = re.compile(r"(comfy\w*|folder_paths|latent_preview|node_helpers|nodes|server|web)$")
-HEAVY_MODULES = ("accelerate", "av", "bitsandbytes", "diffusers", "imageio", "transformers")
+HEAVY_MODULES = ("accelerate", "av", "bitsandbytes", "diffusers", "transformers")
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")  # of Markdown, but for the part after a #
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home/(?!user\b)\w+|root|Users/\w+|work/\w+)/|\b[A-Z]:\\+Users\\+\w+")
 

@@ -11,7 +11,8 @@ import math
 import secrets
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,17 @@ import torch
 from .. import __version__
 from ..demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
 from ..kernels.devices import named_device
-from ..models.shapes import VideoSize
+from ..models.shapes import VideoSize, longest
 from ..models.variants import Variant
+from ..pipeline.conditioning import fit_frame
 from ..pipeline.folder import ModelFolder
 from ..pipeline.request import Request
 from ..pipeline.sources import NO_TEXT_ENCODER
 from ..sampling.noise_schedule import NoiseSchedule
-from ..videos.video_io import check_fps, check_writable, read_image, read_video, write_video
+from ..videos.background import parse_colour
+from ..videos.frame_times import EVERY_FRAME, frames_per_second
+from ..videos.reading import Clip, read_clip
+from ..videos.video_io import check_fps, check_writable, read_image, write_video
 from ..weights.dtypes import named_dtype
 from ..weights.lora import read_lora, weight_shapes
 from ..weights.places.hub_cache import repository_of
@@ -54,14 +59,17 @@ def make_video(options: Namespace) -> Path | str:
     folder = ModelFolder.open(
         options.model or _demo(options), vae=options.vae, text_encoder=NO_TEXT_ENCODER if options.embeds else options.t5
     )
-    request, fps = _request(options, folder.variant)
+    request, clip = _request(options, folder)
     size = request.check(folder.transformer.config, folder.variant)
     shapes = weight_shapes(folder.transformer.state_dict)
     loras = [(read_lora(path, shapes), path, strength) for path, strength in map(_lora, options.lora)]
 
     num_steps = _num_steps(request, folder.variant)
+    fps = _given(options.fps, folder.variant.defaults.fps if clip is None else clip.fps)
     settings = _settings(options, request, folder.variant, size, fps)
     logger.info(_summary(settings))
+    if clip is not None:
+        logger.info("%s: %s", settings["video"], clip)
     pipeline = folder.load(
         dtype=options.dtype,
         device=options.device,
@@ -93,6 +101,7 @@ def _check_options(options: Namespace) -> None:
     if options.dtype is not None:
         named_dtype(options.dtype)
     check_method(options.quantize)
+    parse_colour(options.background)
     for argument in ("device", "text_encoder_device"):
         if (name := getattr(options, argument)) is not None:
             named_device(name, argument)
@@ -127,19 +136,27 @@ def _lora(text: str) -> tuple[Path, float]:
     return locate(path, "lora"), number
 
 
-def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
-    """The run that the options ask for, with the variant's defaults, and its frames per second."""
+def _request(options: Namespace, folder: ModelFolder) -> tuple[Request, Clip | None]:
+    """The run that the options ask for, and the clip that it starts from, read once all else is known to fit."""
+    request = _without_video(options, folder.variant)
+    if not options.video:
+        return request, None
+    clip = _read_clip(options, folder, request.check(folder.transformer.config, folder.variant))
+    return replace(request, video=clip.frames), clip
+
+
+def _without_video(options: Namespace, variant: Variant) -> Request:
+    """What the options ask for, with the variant's defaults."""
     defaults = variant.defaults
-    video, video_fps = _read_clip(options, variant) if options.video else (None, defaults.fps)
+    picture = partial(read_image, background=options.background)
     embeds = read_embeddings(options.embeds) if options.embeds else None
-    request = Request(
+    return Request(
         prompt=options.prompt,
         prompt_embeds=embeds and embeds.prompt,
         negative_prompt=options.negative_prompt,
         negative_prompt_embeds=embeds and embeds.negative,
-        image=read_image(options.image) if options.image else None,
-        last_image=read_image(options.last_image) if options.last_image else None,
-        video=video,
+        image=picture(options.image) if options.image else None,
+        last_image=picture(options.last_image) if options.last_image else None,
         strength=_given(options.strength, Request.strength),
         height=options.height,
         width=options.width,
@@ -157,19 +174,24 @@ def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
         teacache=options.teacache,
         guidance_until=options.guidance_until,
     )
-    return request, _given(options.fps, video_fps)
 
 
-def _read_clip(options: Namespace, variant: Variant) -> tuple[torch.Tensor, float]:
-    """As many frames of --video as are asked for, and no more than the model can take, since each costs memory."""
-    most = variant.max_frames
-    video, fps = read_video(options.video, max_frames=options.frames or most + 1)
-    if options.frames is None and video.shape[2] > most:
+def _read_clip(options: Namespace, folder: ModelFolder, size: VideoSize) -> Clip:
+    """As many frames of --video as are asked for, or as the model takes; each in the size of the new video."""
+    clip = read_clip(
+        options.video,
+        fps=frames_per_second(options.video_fps, folder.variant.defaults.fps),
+        max_frames=_given(options.frames, longest(folder.transformer.config, folder.variant)),
+        background=options.background,
+        prepare=partial(fit_frame, size=size, fit=options.fit),
+    )
+    there = clip.frames.shape[2]
+    if options.frames is not None and there < options.frames:
+        every = "" if options.video_fps == EVERY_FRAME else f", or for every frame with --video-fps {EVERY_FRAME}"
         raise ValueError(
-            f"{options.video} has more frames than the {most} of {variant.name}; ask for its beginning with "
-            f"--frames {most}"
+            f"{options.video} has {clip} for --frames {options.frames}; ask for at most --frames {there}{every}"
         )
-    return video, fps
+    return clip
 
 
 def _settings(options: Namespace, request: Request, variant: Variant, size: VideoSize, fps: float) -> dict[str, Any]:
@@ -202,7 +224,7 @@ def _settings(options: Namespace, request: Request, variant: Variant, size: Vide
         settings["loras"] = {path.name: strength for path, strength in map(_lora, options.lora)}
     if options.quantize != "none":
         settings["quantize"] = options.quantize
-    return settings | ({"strength": request.strength} if options.video else {})
+    return settings | ({"strength": request.strength, "video_fps": options.video_fps} if options.video else {})
 
 
 def _shown_name(path: str) -> str:

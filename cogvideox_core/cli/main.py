@@ -55,7 +55,7 @@ _OPTIONS = {
 }
 _PHRASES = {
     "give image": "give --image",
-    "ask for 'crop' or 'stretch'": "ask for --fit crop or --fit stretch",
+    "set image_fit to 'crop' or 'stretch'": "use --fit crop or --fit stretch",
     "(allow_any_size)": "(--any-size)",
     "(position_table)": "(--position-table interpolated or omitted)",
     "with prompt_embeds needs negative_prompt_embeds": "with --embeds needs negative_prompt_embeds in its file",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Action, ArgumentParser, BooleanOptionalAction
+from argparse import Action, ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from typing import Any, Protocol, get_args
 
 from ..models.config import PositionTable
@@ -10,6 +10,9 @@ from ..models.transformer.attention import AUTO, BACKENDS
 from ..models.vae.memory_plan import TILING_CHOICES
 from ..pipeline.request import Request
 from ..sampling.samplers import SAMPLERS
+from ..videos.background import WHITE
+from ..videos.frame_times import EVERY_FRAME, MODELS_RATE, Rate
+from ..videos.video_io import check_fps
 from ..weights.places.listing import Kind
 from ..weights.quantize import METHODS
 
@@ -105,8 +108,17 @@ def _add_video(options: _Options) -> None:
     add("--image", metavar="FILE", help="first frame, for an image-to-video model")
     add("--last-image", metavar="FILE", help="last frame, together with --image")
     add("--video", metavar="FILE", help="video to start from")
+    add(
+        "--video-fps",
+        type=_rate,
+        metavar="R",
+        default=MODELS_RATE,
+        help="which frames of --video: those at the model's rate, by time (model, the default), all (every), or those "
+        "at R per second",
+    )
     add("--strength", type=float, metavar="S", help="how much of --video is replaced, above 0 to 1 (default: 0.8)")
     add("--fit", choices=("refuse", "crop", "stretch"), default="refuse", help="for pictures of another aspect ratio")
+    add("--background", metavar="C", default=WHITE, help="colour behind transparent pictures (default: white)")
     add("--frames", type=int, metavar="N", help="number of frames (default: the model's, or those of --video)")
     add("--height", type=int, metavar="H", help="pixels (default: the model's)")
     add("--width", type=int, metavar="W", help="pixels (default: the model's)")
@@ -118,7 +130,21 @@ def _add_video(options: _Options) -> None:
         help="5B-I2V at another size than 720x480: its learned table interpolated, or omitted as in fine-tunes without "
         "one",
     )
-    add("--fps", type=float, metavar="F", help="frames per second (default: the model's, or those of --video)")
+    add("--fps", type=float, metavar="F", help="frames per second (default: the model's, or --video-fps)")
+
+
+def _rate(text: str) -> Rate:
+    """Raises: ArgumentTypeError, which argparse makes a sentence of."""
+    if text == MODELS_RATE or text == EVERY_FRAME:
+        return text
+    try:
+        fps = float(text)
+        check_fps(fps)
+    except ValueError:
+        raise ArgumentTypeError(
+            f"{text!r} is no rate; use {MODELS_RATE}, {EVERY_FRAME} or frames per second, such as 8"
+        ) from None
+    return fps
 
 
 def _add_sampling(options: _Options) -> None:

@@ -71,12 +71,14 @@ def check_size(
     *,
     allow_any_size: bool = False,
     position_table: PositionTable = "trained",
+    there: int | None = None,
 ) -> None:
     """Refuse a size or frame count the model cannot make a video of.
 
     Args:
         allow_any_size: lift the limits of training; what the arithmetic demands stays.
         position_table: what becomes of a learned one: only as trained it has a size.
+        there: how many frames a given video has; no more are advised.
     Raises: ValueError that says what came, what fits and what to do.
     """
     _check_sides(size, config, variant)
@@ -89,7 +91,7 @@ def check_size(
             "longer videos (allow_any_size)"
         )
     if config.use_learned_positional_embeddings and position_table == "trained":
-        _check_table_size(size, config, variant)
+        _check_table_size(size, config, variant, there)
 
 
 def size_advice(size: VideoSize, config: TransformerConfig, variant: Variant) -> str | None:
@@ -133,7 +135,7 @@ def _check_sides(size: VideoSize, config: TransformerConfig, variant: Variant) -
             )
 
 
-def _check_table_size(size: VideoSize, config: TransformerConfig, variant: Variant) -> None:
+def _check_table_size(size: VideoSize, config: TransformerConfig, variant: Variant, there: int | None) -> None:
     """Refuse what a learned position table is not for."""
     ratio = variant.vae.spatial_compression_ratio
     height, width = config.sample_height * ratio, config.sample_width * ratio
@@ -143,8 +145,9 @@ def _check_table_size(size: VideoSize, config: TransformerConfig, variant: Varia
             f"use width {width} and height {height}, or have the table interpolated or omitted (position_table)"
         )
     if computed_size(size, variant.vae).num_frames != config.sample_frames:
+        use = "use" if there is None or there >= config.sample_frames else "give a video of"
         raise ValueError(
             f"num_frames={size.num_frames}; {variant.name} has a learned position table for exactly "
-            f"{config.sample_frames} frames; use {config.sample_frames}, or have the table interpolated or omitted "
+            f"{config.sample_frames} frames; {use} {config.sample_frames}, or have the table interpolated or omitted "
             "(position_table)"
         )

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..models.config import VAEConfig
 from ..models.shapes import LatentSize, VideoSize
+from ..videos.background import WHITE, opaque_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,17 +25,18 @@ ImageScale = Literal["diffusers", "sat", "scaled"]
 _SAME_ASPECT = 0.02  # 1920 x 1080 for 1360 x 768 is meant to fit
 
 
-def video_pixels(video: Any, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
+def video_pixels(video: Any, size: VideoSize, *, fit: Fit = "refuse", background: str = WHITE) -> Tensor:
     """The first `size.num_frames` frames as [B, 3, F, height, width] in [-1, 1].
 
     Args:
         video: a list of PIL images, or a tensor in [0, 1] of shape [F, 3, H, W], [B, 3, F, H, W] or [B, F, 3, H, W].
         fit: for another aspect ratio: "refuse", "stretch" it, or "crop" its middle.
+        background: the colour behind what is transparent in PIL images.
     Raises: ValueError for anything else, or for another aspect ratio with "refuse".
     """
     if isinstance(video, Tensor):
         return _resize_tensor(_as_video(video)[:, :, : size.num_frames], size, fit) * 2.0 - 1.0
-    frames = [_pil_pixels(frame, size, fit) for frame in video[: size.num_frames]]
+    frames = [_pil_pixels(frame, size, fit, background) for frame in video[: size.num_frames]]
     return torch.stack(frames, dim=1)[None] * 2.0 - 1.0
 
 
@@ -44,17 +46,26 @@ def lengthened(frames: Tensor, num_frames: int) -> Tensor:
     return torch.cat([frames, frames[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2) if missing else frames
 
 
-def image_pixels(image: Any, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
+def fit_frame(frame: Tensor, size: VideoSize, *, fit: Fit = "refuse") -> Tensor:
+    """A frame [3, H, W] in [0, 1] as [3, height, width], still in [0, 1]; `fit` as for `video_pixels`.
+
+    Raises: ValueError for another aspect ratio with "refuse".
+    """
+    return _resize_tensor(frame[None, :, None], size, fit)[0, :, 0]
+
+
+def image_pixels(image: Any, size: VideoSize, *, fit: Fit = "refuse", background: str = WHITE) -> Tensor:
     """Images as clips of one frame, [B, 3, 1, height, width] in [-1, 1].
 
     Args:
         image: a PIL image or a list of them (a batch), or a tensor in [0, 1] of shape [3, H, W] or [B, 3, H, W].
         fit: for another aspect ratio: "refuse", "stretch" it, or "crop" its middle.
+        background: the colour behind what is transparent in PIL images.
     Raises: ValueError for anything else, or for another aspect ratio with "refuse".
     """
     if isinstance(image, Tensor):
         return _resize_tensor(_as_images(image), size, fit) * 2.0 - 1.0
-    images = [_pil_pixels(one, size, fit) for one in _as_list(image)]
+    images = [_pil_pixels(one, size, fit, background) for one in _as_list(image)]
     return torch.stack(images)[:, :, None] * 2.0 - 1.0
 
 
@@ -242,11 +253,11 @@ def _resize_tensor(video: Tensor, size: VideoSize, fit: Fit) -> Tensor:
     return frames.unflatten(0, (video.shape[0], -1)).transpose(1, 2)
 
 
-def _pil_pixels(image: Image, size: VideoSize, fit: Fit) -> Tensor:
+def _pil_pixels(image: Image, size: VideoSize, fit: Fit, background: str) -> Tensor:
     """[3, height, width] in [0, 1], resized with Lanczos as diffusers does."""
     from PIL import Image as PIL
 
-    image = image.convert("RGB")
+    image = opaque_image(image, background)
     if image.size != (size.width, size.height):
         box = _box(*image.size, size, fit)
         image = image.resize((size.width, size.height), PIL.Resampling.LANCZOS, box=box)
@@ -262,7 +273,7 @@ def _box(width: int, height: int, size: VideoSize, fit: Fit) -> tuple[int, int, 
     if fit == "refuse":
         raise ValueError(
             f"a picture of {width}x{height} for a video of {size.width}x{size.height}: another aspect ratio; crop it "
-            "to that shape, choose a size of its shape, or ask for 'crop' or 'stretch'"
+            "to that shape, choose a size of its shape, or set image_fit to 'crop' or 'stretch'"
         )
     keep_width = min(width, round(height * size.width / size.height))
     keep_height = min(height, round(width * size.height / size.width))

@@ -26,6 +26,7 @@ from ..sampling.noise_schedule import NoiseSchedule
 from ..sampling.predictor import Conditions, TransformerPredictor
 from ..sampling.samplers import make_sampler
 from ..weights.dtypes import named_dtype
+from ..videos.background import WHITE
 from .conditioning import (
     Fit,
     ImageScale,
@@ -149,6 +150,7 @@ class CogVideoXPipeline:
         cache_budget: float = 0.0,
         teacache: float = 0.0,
         guidance_until: float = 1.0,
+        background: str = WHITE,
     ) -> Tensor:
         """Make a video. `Request` explains every argument but these two:
 
@@ -267,7 +269,7 @@ class CogVideoXPipeline:
         factor = image_latent_factor(self.variant.vae, request.image_scale)
 
         def encode(image: Any) -> Tensor:
-            pixels = image_pixels(image, video_size, fit=request.image_fit)
+            pixels = image_pixels(image, video_size, fit=request.image_fit, background=request.background)
             return (self._encode(pixels, request) * factor).to(self.device, self.dtype)
 
         first = encode(request.image)
@@ -279,7 +281,7 @@ class CogVideoXPipeline:
             return request.latents.to(self.device, torch.float32)
         clean = None
         if request.video is not None:
-            pixels = video_pixels(request.video, video_size, fit=request.image_fit)
+            pixels = video_pixels(request.video, video_size, fit=request.image_fit, background=request.background)
             computed = computed_size(video_size, self.variant.vae)
             z = self._encode(lengthened(pixels, computed.num_frames), request)
             clean = pad_leading(z * self.variant.vae.scaling_factor, size.leading).to(self.device, torch.float32)

@@ -16,6 +16,7 @@ from ..models.vae.memory_plan import TilingChoice
 from ..models.variants import SamplerName, Variant
 from ..sampling.approximation import Approximation
 from ..sampling.guidance import DynamicBy, Guidance
+from ..videos.background import WHITE
 from .conditioning import Fit, ImageScale, frame_count
 from .request_checks import check_request
 
@@ -38,6 +39,7 @@ class Request:
         generator: a `torch.Generator` or one per video; draws in diffusers' order.
         latents: noise [B, 16, T, h, w] to start from instead of drawing it.
         image_fit: pictures of another aspect ratio: "refuse", "stretch" or "crop".
+        background: the colour behind what is transparent in PIL images: a name such as "white", or "#rrggbb".
         image_scale: scale of the image latents of 1.5: "diffusers", "sat" or "scaled".
         sample_posterior: draw image and video latents from the VAE's posterior, as the reference; False takes its mean.
         zero_negative_prompt: zeros in place of the encoded negative prompt, as SAT does.
@@ -78,6 +80,7 @@ class Request:
     cache_budget: float = 0.0
     teacache: float = 0.0
     guidance_until: float = 1.0
+    background: str = WHITE
 
     @property
     def approximation(self) -> Approximation:

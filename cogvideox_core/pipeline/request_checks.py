@@ -13,6 +13,7 @@ from ..models.vae.memory_plan import TilingChoice
 from ..models.variants import Variant, taking
 from ..sampling.guidance import DynamicBy
 from ..sampling.samplers import SAMPLERS
+from ..videos.background import parse_colour
 from .conditioning import Fit, ImageScale, check_aspect, check_pictures, frame_count, image_count
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def check_request(request: Request, config: TransformerConfig, variant: Variant)
             raise ValueError(f"{name}={value!r}; it is a whole number")
     size = request.size(config, variant)
     options: dict[str, Any] = {"allow_any_size": request.allow_any_size, "position_table": request.table}
-    check_size(size, config, variant, **options)
+    there = None if request.video is None else frame_count(request.video)
+    check_size(size, config, variant, there=there, **options)
     _check_text(request, config)
     _check_pictures(request, size, config, variant)
     _check_numbers(request)
@@ -76,6 +78,7 @@ def _check_text(request: Request, config: TransformerConfig) -> None:
 
 def _check_pictures(request: Request, size: VideoSize, config: TransformerConfig, variant: Variant) -> None:
     variant = _as_asked(request, variant)
+    parse_colour(request.background)
     if variant.conditioning not in ("text", "image"):
         raise ValueError(
             f"{variant.name} makes a video from another one ({variant.conditioning}), which only the ComfyUI nodes "

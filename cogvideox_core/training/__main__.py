@@ -45,14 +45,13 @@ def _parser() -> argparse.ArgumentParser:
 def _train(options: argparse.Namespace) -> None:
     from accelerate import Accelerator
 
-    from .clips import FolderClips
     from .demo_world.world_clips import WorldClips
-    from .stages import Folders, make_objective
+    from .stages import Folders, folder_clips, make_objective
     from .training_loop import train
 
     values = find_recipe(options.recipe)
     recipe = parse_recipe(values)
-    clips = WorldClips() if options.clips is None else FolderClips(options.clips)
+    clips = WorldClips() if options.clips is None else folder_clips(options.clips, recipe)
     accelerator = Accelerator(cpu=options.cpu, mixed_precision=options.mixed_precision)
     run = RunFolder(options.folder, values, resume=options.resume, writer=accelerator.is_main_process)
     model = None if options.model is None else locate(options.model, "transformer")

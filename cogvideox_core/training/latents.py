@@ -56,7 +56,7 @@ def encode_bucket(
     shards_folder = Path(folder) / bucket.name
     shards_folder.mkdir(parents=True, exist_ok=True)
     content = {name: getattr(bucket, name) for name in ("num_frames", "height", "width", "count", "first")}
-    _check_owner(shards_folder / "bucket.json", {**content, "seed": seed, "vae": fingerprint(vae)})
+    _check_owner(shards_folder / "bucket.json", {**content, "seed": seed, "vae": fingerprint(vae), **clips.settings})
     shards = range(math.ceil(bucket.count / SHARD))
     for shard in tqdm(shards, desc=f"encoding {bucket.name}", unit="shard"):
         path = _shard_path(shards_folder, shard)

@@ -10,8 +10,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..videos.frame_times import MODELS_RATE, Rate
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 Timesteps = Literal["explicit_uniform", "independent"]
@@ -76,6 +78,7 @@ class AutoencoderRecipe:
 
     `phases`: sizes of clips over time, shortest clips first.
     `vae`: fields of VAEConfig for a new VAE; None continues with the model's own.
+    `clip_fps`: frames per second of clips; "every" takes every frame of a file, "model" is 8, as the 1.0 models make.
     `zooms`: a window is cut out of a clip this many times larger; one of them is drawn for each clip.
 
     Raises: ValueError if the phases end before the last step.
@@ -86,6 +89,12 @@ class AutoencoderRecipe:
     vae: dict[str, Any] | None = None
     weights: ReconstructionWeights = field(default_factory=ReconstructionWeights)
     zooms: tuple[int, ...] = (1, 2)
+    clip_fps: Rate = MODELS_RATE
+
+    @property
+    def lengths(self) -> set[int]:
+        """Numbers of frames of its clips."""
+        return {phase.num_frames for phase in self.phases}
 
     def __post_init__(self) -> None:
         last, steps = max((phase.until for phase in self.phases), default=0), self.optimisation.steps
@@ -184,6 +193,7 @@ class DiffusionRecipe:
     a text-to-video one and `variant` an image-to-video one, its patch embedding is widened.
     `text_encoder`: arguments of T5Config for a new text encoder and its tokenizer; None takes the model's own.
     `train_text_encoder`: train it too. `text_tokens`: length of a prompt in training.
+    `clip_fps`: frames per second of clips; "every" takes every frame of a file, "model" is the variant's rate.
     `recompute`: keep no activations inside blocks; compute them again in the backward pass (for large models).
     `lora`: train a LoRA for the model's own transformer, which stays as it is.
 
@@ -203,6 +213,12 @@ class DiffusionRecipe:
     recompute: bool = False
     dropout: Dropout = field(default_factory=Dropout)
     lora: LoRAShape | None = None
+    clip_fps: Rate = MODELS_RATE
+
+    @property
+    def lengths(self) -> set[int]:
+        """Numbers of frames of its clips."""
+        return {bucket.num_frames for bucket in self.buckets}
 
     def __post_init__(self) -> None:
         total = sum(bucket.share for bucket in self.buckets)
@@ -269,6 +285,8 @@ def _converted(value: Any, kind: Any, name: str, where: str) -> Any:
         return _section(kind, value, name)  # type: ignore[arg-type] -- a class, not an instance
     if NoneType in choices:
         return None if value is None else _converted(value, choices[0], name, where)
+    if get_origin(kind) in (Union, UnionType):
+        return _word_or_number(value, choices, name)
     if get_origin(kind) is tuple:
         return _tuple(value, choices, name, where)
     if get_origin(kind) is Literal:
@@ -278,6 +296,14 @@ def _converted(value: Any, kind: Any, name: str, where: str) -> Any:
     plain = get_origin(kind) or kind
     if not _is_a(value, plain):
         raise ValueError(f"{where} has {name} {value!r}; it takes {_CALLED[plain]}")
+    return value
+
+
+def _word_or_number(value: Any, kinds: tuple[Any, ...], name: str) -> Any:
+    """The value of a field that takes one of some words, or a number."""
+    words, _ = kinds
+    if value not in get_args(words) and not _is_a(value, float):
+        raise ValueError(f"{name} is {value!r}; it is one of {', '.join(get_args(words))}, or a number")
     return value
 
 

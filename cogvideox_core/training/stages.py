@@ -12,11 +12,13 @@ import torch
 
 from ..models.transformer.model import CogVideoXTransformer3D
 from ..models.vae.autoencoder import AutoencoderCausal3D
-from ..models.variants import VARIANTS, Variant
+from ..models.variants import VARIANTS, Defaults, Variant
 from ..pipeline.conditioning import image_latent_factor
+from ..videos.frame_times import frames_per_second
+from ..videos.video_io import check_fps
 from ..weights.save_diffusers import write_index, write_lora, write_scheduler, write_transformer
 from .autoencoder_objective import AutoencoderObjective
-from .clips import ClipSource
+from .clips import ClipSource, FolderClips
 from .diffusion_objective import DiffusionObjective
 from .latents import EncodedBucket, EncodedClips, encode_bucket
 from .lora_pairs import Pair, add_pairs
@@ -40,6 +42,22 @@ class Folders(NamedTuple):
     model: Path | None
     latents: Path
     work: Path
+
+
+def folder_clips(folder: Path, recipe: Recipe) -> FolderClips:
+    """The videos of a folder as the clips of a recipe.
+
+    Raises: ValueError if they do not serve it: none there, none long enough, one without a caption, one not readable.
+    """
+    if isinstance(recipe, TextRecipe):  # captions alone
+        return FolderClips(folder, fps=None)
+    models_fps = Defaults.fps if isinstance(recipe, AutoencoderRecipe) else _variant(recipe).defaults.fps
+    fps = frames_per_second(recipe.clip_fps, models_fps)
+    if fps is not None:
+        check_fps(fps)
+    clips = FolderClips(folder, fps)
+    clips.check(recipe.lengths)
+    return clips
 
 
 def make_objective(recipe: Recipe, clips: ClipSource, folders: Folders) -> Objective:

@@ -14,12 +14,16 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from .background import WHITE, opaque_image, parse_colour
+from .decoding import existing_file, need_av, open_video
+from .reading import read_clip
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +93,7 @@ def check_writable(path: str | Path) -> Path:
         raise FileNotFoundError(
             f"Cannot write {path}: there is no folder {path.parent}; make it first, or name another file."
         )
-    _need_imageio()
+    need_av()
     probe = _hidden_name(path, "probe.mp4")
     with _write_errors(path):
         with suppress(FileNotFoundError):
@@ -107,18 +111,19 @@ def check_fps(fps: float) -> None:
         raise ValueError(f"fps={fps:g}; a video has more than 0 and at most 1000 frames per second; use 8 or 16.")
 
 
-def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[Tensor, float]:
-    """Read a video file, all of it or its first `max_frames` frames.
+def read_video(
+    path: str | Path, *, max_frames: int | None = None, fps: float | None = None, background: str = WHITE
+) -> tuple[Tensor, float]:
+    """Read a video file, all of it or its first `max_frames` frames, upright.
 
+    Args:
+        fps: take the frames that are shown at 0, 1 / fps, 2 / fps, ... seconds; None takes every frame.
+        background: the colour that transparent frames are put on.
     Returns: frames [1, 3, F, H, W], float32 in [0, 1], and frames per second.
     Raises: FileNotFoundError, or ValueError if the file is no readable video.
     """
-    with _open_video(path) as file:
-        fps = float(file.metadata()["fps"])
-        frames = [torch.from_numpy(frame).permute(2, 0, 1) for frame in islice(file.iter(), max_frames)]  # [3, H, W]
-    if not frames:
-        raise ValueError(f"{path} holds no frame that can be read; give a complete video file such as an mp4.")
-    return torch.stack(frames, dim=1)[None].float().div_(255), fps
+    clip = read_clip(path, max_frames=max_frames, fps=fps, background=background)
+    return clip.frames, clip.fps
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -126,8 +131,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
     Raises: FileNotFoundError, or ValueError if the file is no readable video.
     """
-    with _open_video(path) as file:
-        tag = file.container_metadata.get(_METADATA_TAG, "")
+    with open_video(path) as video:
+        tag = video.metadata.get(_METADATA_TAG, "")
     try:
         metadata = json.loads(tag)
     except json.JSONDecodeError:  # a comment that is not ours
@@ -135,17 +140,18 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def read_image(path: str | Path) -> Image:
-    """Read a picture as RGB, upright by its EXIF orientation.
+def read_image(path: str | Path, *, background: str = WHITE) -> Image:
+    """Read a picture as RGB, upright by its EXIF orientation, on the background where it is transparent.
 
-    Raises: FileNotFoundError, or ValueError if the file is no readable picture.
+    Raises: FileNotFoundError, or ValueError if the file is no readable picture, or the background no colour.
     """
     from PIL import Image, ImageOps
 
-    path = _existing(path)
+    path = existing_file(path)
+    parse_colour(background)
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return opaque_image(ImageOps.exif_transpose(image), background)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
         raise ValueError(f"{path} cannot be read as a picture; give a PNG, JPEG or WebP file.") from error
 
@@ -207,40 +213,6 @@ def _images(frames: Tensor | Iterable[Tensor]) -> Iterator[np.ndarray]:
 def _hidden_name(path: Path, ending: str) -> Path:
     """The path of a hidden file that does not exist yet, in the folder of `path`."""
     return path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}.{ending}")
-
-
-def _existing(path: str | Path) -> Path:
-    path = Path(path)
-    if not os.path.isfile(path):
-        found = "it is a folder" if os.path.isdir(path) else "there is no such file"
-        raise FileNotFoundError(f"Cannot read {path}: {found}; check the path.")
-    return path
-
-
-def _need_imageio() -> None:
-    """Raises: ImportError, in one sentence, if the packages for video files are missing."""
-    try:
-        import av  # noqa: F401
-        import imageio.v3  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"Video files need the packages imageio and av, and {error.name} is missing; run: pip install imageio av"
-        ) from error
-
-
-@contextmanager
-def _open_video(path: str | Path) -> Iterator[Any]:
-    """A video file to read from. Raises: ValueError, in one sentence, for whatever is wrong with it."""
-    path = _existing(path)
-    _need_imageio()
-    from av.error import FFmpegError
-    from imageio.v3 import imopen
-
-    try:
-        with imopen(path, "r", plugin="pyav") as file:
-            yield file
-    except (OSError, FFmpegError) as error:
-        raise ValueError(f"{path} cannot be read as a video; give a complete video file such as an mp4.") from error
 
 
 @contextmanager

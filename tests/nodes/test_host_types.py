@@ -199,7 +199,7 @@ def test_the_text_encoder_needs_no_package_that_comfyui_does_not_need(folder: Pa
 
 WITHOUT_PROTOBUF = """
 import sys
-for name in ("google", "google.protobuf", "imageio", "diffusers", "accelerate", "bitsandbytes"):
+for name in ("google", "google.protobuf", "diffusers", "accelerate", "bitsandbytes"):
     sys.modules[name] = None
 sys.path.insert(0, {repository!r})
 from tests.support.pack import load_pack

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class WorldClips:
     No scene has two objects of one shape, so the answers about each shape describe all objects of a scene.
     """
 
+    settings: Mapping[str, Any] = {}
     questions: Mapping[str, Sequence[str]] = _clip_questions()
     token_questions: Mapping[str, int] = {
         "shape": len(SHAPES),

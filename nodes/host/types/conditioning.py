@@ -33,6 +33,7 @@ from ....cogvideox_core.pipeline.conditioning import (
     quadmask_videos,
     video_pixels,
 )
+from ....cogvideox_core.videos.background import WHITE, opaque_pixels
 from .lengths import with_length
 from .model import POSITION_TABLE, cogvideox_model
 from .vae import CogVideoXVAE, cogvideox_vae
@@ -40,10 +41,11 @@ from .vae import CogVideoXVAE, cogvideox_vae
 
 @dataclass(frozen=True)
 class Target:
-    """The video that is to be made, and what happens to frames of another aspect ratio."""
+    """The video that is to be made, and what happens to frames of another aspect ratio and to transparent ones."""
 
     size: VideoSize
     fit: Fit
+    background: str = WHITE
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def _inpaint_condition(vae: CogVideoXVAE, pixels: Tensor, hidden: Tensor, size: 
 
 def _image_pixels(image: Tensor, target: Target) -> Tensor:
     """[1, 3, 1, H, W] in -1 to 1 of an IMAGE [1, H, W, C] in 0 to 1."""
-    return image_pixels(image[..., :3].movedim(-1, 1), target.size, fit=target.fit)
+    return image_pixels(opaque_pixels(image.movedim(-1, 1), target.background), target.size, fit=target.fit)
 
 
 def _encode_image(vae: CogVideoXVAE, image: Tensor, target: Target) -> Tensor:
@@ -178,7 +180,8 @@ def _pixels(vae: CogVideoXVAE, video: Tensor, target: Target, name: str, *, sing
     length = target.size.num_frames
     if len(video) < length and not (single and len(video) == 1):
         raise ValueError(f"{name} has {len(video)} frames for length={length}; give as many, or a smaller length")
-    pixels = video_pixels(video[..., :3].movedim(-1, 1), target.size, fit=target.fit)
+    frames = opaque_pixels(video[:length].movedim(-1, 1), target.background)
+    pixels = video_pixels(frames, target.size, fit=target.fit)
     return pixels if len(video) == 1 else lengthened(pixels, _computed(vae, target.size).num_frames)
 
 

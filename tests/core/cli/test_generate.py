@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -26,6 +27,8 @@ from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
 from cogvideox_core.pipeline.folder import ModelFolder
 from cogvideox_core.videos.video_io import read_metadata, read_video, write_video
 from tests.provision import REPO
+from tests.support.counted_videos import MATRICES, numbers_of, write_counted, write_pictures
+from tests.support.counted_videos import picture as picture_of
 from tests.support.hub_cache import add_to_cache
 
 Checkpoint = Callable[..., Path]
@@ -166,14 +169,62 @@ def test_an_image_alone_goes_to_the_demo_model_that_takes_one(tmp_path: Path, sp
     assert spy.asked["guidance_scale"] == DEMO_GUIDANCE == 3
 
 
-def test_a_video_is_made_anew_at_its_own_rate(tmp_path: Path, small: Path) -> None:
-    source = clip(tmp_path / "source.mp4", fps=24)
-    arguments = ["a cat", "--model", str(small), "--video", str(source), "--strength", "0.5", "--steps", "4"]
-    assert cli.main([*arguments, "--frames", "9", "-o", str(tmp_path / "out.mp4")]) == 0
-    frames, fps = read_video(tmp_path / "out.mp4")
-    assert frames.shape == (1, 3, 9, 64, 96) and fps == 24
-    metadata = read_metadata(tmp_path / "out.mp4")
-    assert (metadata["video"], metadata["strength"]) == ("source.mp4", 0.5)
+def test_a_video_is_made_anew_at_the_rate_that_is_asked_for(tmp_path: Path, small: Path) -> None:
+    source = clip(tmp_path / "source.mp4", 60, fps=24)
+    arguments = ["a cat", "--model", str(small), "--video", str(source), "--strength", "0.5", "--steps", "2"]
+    for options, rate in (([], 8), (["--video-fps", "every"], 24), (["--video-fps", "12", "--fps", "6"], 6)):
+        assert cli.main([*arguments, *options, "--frames", "9", "-o", str(tmp_path / "out.mp4")]) == 0
+        frames, fps = read_video(tmp_path / "out.mp4")
+        assert frames.shape == (1, 3, 9, 64, 96) and fps == rate
+        metadata = read_metadata(tmp_path / "out.mp4")
+        assert (metadata["video"], metadata["strength"]) == ("source.mp4", 0.5)
+        assert metadata["video_fps"] == {8: "model", 24: "every", 6: 12}[rate]
+
+
+@pytest.mark.parametrize(
+    ("options", "taken", "told"),
+    [
+        ("--frames 49", [min(i * 30 // 8, 179) for i in range(49)], "49 frames at 8 fps, the first 6 of 6 seconds"),
+        ("", [min(i * 30 // 8, 179) for i in range(49)], "49 frames at 8 fps, the first 6 of 6 seconds"),
+        ("--frames 17", [i * 30 // 8 for i in range(17)], "17 frames at 8 fps, the first 2.03 of 6 seconds"),
+        ("--video-fps every", list(range(49)), "49 frames at 30 fps, the first 1.63 of 6 seconds"),
+        ("--video-fps 5", [6 * i for i in range(25)], "25 frames at 5 fps, the first 4.83 of 6 seconds"),
+    ],
+)
+def test_a_clip_of_30_fps_is_taken_by_time(
+    tmp_path: Path, small: Path, spy: Spy, options: str, taken: list[int], told: str, capsys: Captured
+) -> None:
+    source = write_counted(tmp_path / "phone.MP4", 180, 30)
+    arguments = ["a cat", "--model", str(small), "--video", str(source), "-o", str(tmp_path / "out.mp4")]
+    assert cli.main([*arguments, *options.split()]) == 0
+    assert numbers_of(spy.asked["video"]) == taken
+    assert f"cogvideox: phone.MP4: {told}\n" in capsys.readouterr().err
+
+
+def test_a_model_of_16_frames_a_second_takes_twice_as_many(tmp_path: Path, checkpoint: Checkpoint, spy: Spy) -> None:
+    source = write_counted(tmp_path / "phone.mp4", 180, 30)
+    arguments = ["a cat", "--model", str(checkpoint("CogVideoX1.5-5B")), "--video", str(source), "--frames", "81"]
+    assert cli.main([*arguments, "--height", "64", "--width", "96", "-o", str(tmp_path / "out.mp4")]) == 0
+    assert numbers_of(spy.asked["video"]) == [min(i * 30 // 16, 179) for i in range(81)]
+    assert read_video(tmp_path / "out.mp4")[1] == 16
+
+
+@pytest.mark.parametrize("name", ["to the right", "to the left"])
+def test_a_clip_of_a_phone_stands_upright(tmp_path: Path, small: Path, spy: Spy, name: str) -> None:
+    matrix = MATRICES[name]
+    laid = np.ascontiguousarray(np.rot90(picture_of(9, 96, 64), 1 if name == "to the right" else -1))
+    source = write_pictures(tmp_path / "phone.mp4", [laid] * 9, 8, matrix=matrix)
+    arguments = ["a cat", "--model", str(small), "--video", str(source), "-o", str(tmp_path / "out.mp4")]
+    assert cli.main(arguments) == 0
+    assert numbers_of(spy.asked["video"]) == [9] * 9
+
+
+def test_transparent_pictures_are_put_on_the_background(tmp_path: Path, i2v: Path, spy: Spy) -> None:
+    Image.new("RGBA", (96, 64), (0, 0, 0, 0)).save(tmp_path / "logo.png")
+    arguments = ["a cat", "--model", str(i2v), "--image", str(tmp_path / "logo.png"), "-o", str(tmp_path / "out.mp4")]
+    for options, colour in (([], (255, 255, 255)), (["--background", "#102030"], (16, 32, 48))):
+        assert cli.main([*arguments, *options]) == 0
+        assert spy.asked["image"].getpixel((5, 5)) == colour
 
 
 def test_a_lora_that_does_not_fit_is_told_before_any_model_is_loaded(
@@ -552,8 +603,23 @@ def refused(arguments: list[str], message: str, folder: Path, capsys: Captured) 
         ("--image TMP/wide.png", "a picture of 200x50 for a video of 96x96: another aspect ratio"),
         ("--last-image TMP/square.png", "no image; CogVideoX-5B-I2V makes a video from an image and a prompt"),
         ("--video TMP/notes.txt", "notes.txt cannot be read as a video"),
-        ("--video TMP/clip.mp4 --frames 25 --fit crop", "a video of 17 frames for --frames 25"),
-        ("--video TMP/long.mp4 --fit crop", "long.mp4 has more frames than the 49 of CogVideoX-5B; ask for its"),
+        (
+            "--video TMP/clip.mp4 --frames 25 --fit crop",
+            "clip.mp4 has 6 frames at 8 fps, the first 0.667 of 0.708 seconds for --frames 25; ask for at most "
+            "--frames 6, or for every frame with --video-fps every",
+        ),
+        (
+            "--video TMP/clip.mp4 --frames 25 --fit crop --video-fps every",
+            "clip.mp4 has 17 frames at 24 fps, the first 0.708 of 0.708 seconds for --frames 25; ask for at most "
+            "--frames 17\n",
+        ),
+        (
+            "--video TMP/clip.mp4",
+            "a picture of 96x64 for a video of 96x96: another aspect ratio; crop it to that shape",
+        ),
+        ("--video TMP/clip.mp4 --video-fps fast", "--video-fps: 'fast' is no rate; use model, every or frames per"),
+        ("--video TMP/clip.mp4 --video-fps 0", "--video-fps: '0' is no rate"),
+        ("--background purpel", "--background 'purpel'; a colour is a name such as white, or #rrggbb"),
         ("--video TMP/clip.mp4 --fit crop --strength 1.5", "--strength 1.5; it must be above 0 and at most 1"),
         ("--video TMP/clip.mp4 --fit crop --strength 0.1 --steps 4", "--strength 0.1 leaves 0 of 4 steps"),
     ],

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXImageToVideoPipeline
+from PIL import Image
 
 from cogvideox_core import CogVideoXPipeline, load_pipeline
 from cogvideox_core.models.shapes import VideoSize
-from cogvideox_core.pipeline.conditioning import mask_pixels, video_pixels
+from cogvideox_core.pipeline.conditioning import fit_frame, image_pixels, mask_pixels, video_pixels
 from tests.support.parity import assert_parity, relative_difference
 
 MODELS = ("CogVideoX-5B-I2V", "CogVideoX1.5-5B-I2V")
@@ -119,6 +121,38 @@ def test_video_to_video_of_1_5_repeats_the_first_latent_in_front(checkpoint: Cal
     size = {"height": SIZE["height"], "width": SIZE["width"]}
     found = ours(**run, **size, video=video, strength=0.5, generator=torch.Generator().manual_seed(3))
     assert_parity(found, wanted, 1e-4, "CogVideoX1.5-5B, video to video")
+
+
+# --- Pixels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (333, 777), (96, 64), (65, 63)])
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_a_photo_of_any_shape_is_fitted(size: tuple[int, int], fit: Any) -> None:
+    """What is in the middle stays there; the same for a picture of Pillow's and for a tensor."""
+    image = Image.new("RGB", size, "black")
+    width, height = size
+    image.paste(
+        "white", (width // 2 - width // 16, height // 2 - height // 16, width // 2 + width // 16, height // 2 + 1)
+    )
+    pixels = image_pixels(image, VideoSize(64, 96, 9), fit=fit)
+    assert pixels.shape == (1, 3, 1, 64, 96)
+    assert pixels[0, :, 0, 31, 47].min() > 0.5 and pixels[0, :, 0, :8].max() < -0.9
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    assert (fit_frame(tensor, VideoSize(64, 96, 1), fit=fit) * 2 - 1 - pixels[0, :, 0]).abs().mean() < 0.01
+
+
+def test_a_photo_of_another_shape_is_refused_with_what_to_set() -> None:
+    told = "a picture of 333x777 for a video of 96x64: another aspect ratio; .* or set image_fit to 'crop' or 'stretch'"
+    with pytest.raises(ValueError, match=told):
+        image_pixels(Image.new("RGB", (333, 777)), VideoSize(64, 96, 9))
+
+
+def test_a_transparent_picture_is_put_on_the_background() -> None:
+    size, image = VideoSize(64, 96, 9), Image.new("RGBA", (96, 64), (9, 9, 9, 0))
+    assert (image_pixels(image, size) == 1).all()
+    assert (video_pixels([image] * 2, size, background="#000") == -1).all()
+    assert image_pixels([image], size, background="#ff0000")[0, :, 0, 0, 0].tolist() == [1, -1, -1]
 
 
 # --- Masks ------------------------------------------------------------------------------------------------------------

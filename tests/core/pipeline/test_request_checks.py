@@ -76,6 +76,13 @@ def test_text(text: dict, sentence: str) -> None:
         ({"image": PICTURE, "image_scale": "z"}, "image_scale='z'; there are 'diffusers', 'sat', 'scaled'"),
         ({"image": PICTURE, "video": [PICTURE] * 9}, "a video of 9 frames for num_frames=49"),
         (
+            {"image": PICTURE, "video": [PICTURE] * 33, "num_frames": None},
+            "num_frames=33; .* for exactly 49 frames; give a video of 49, or have the table interpolated or omitted",
+        ),
+        ({"image": PICTURE, "video": [PICTURE] * 53, "num_frames": 53}, "num_frames=53; .* up to 49 frames; use 49"),
+        ({"image": PICTURE, "video": [PICTURE] * 49, "num_frames": 9}, "num_frames=9; .* exactly 49 frames; use 49"),
+        ({"image": PICTURE, "background": "purpel"}, "background='purpel'; a colour is a name such as white, or #rr"),
+        (
             {"image": PICTURE, "video": torch.zeros(1, 3, 49, 480, 720), "latents": torch.zeros(1)},
             "video and latents are both a place to start from",
         ),

@@ -26,7 +26,7 @@ def test_a_training_run_writes_a_model_that_makes_videos(trained: Path) -> None:
     [
         (["demo-text-to-video-1"], "training: the recipe makes no vae of its own; give the folder of a model"),
         (["demo"], "training: no recipe 'demo'; give a JSON file or one of demo-autoencoder-1"),
-        (["demo-text", "--clips", "{folder}"], "holds no .mp4; put the videos there"),
+        (["demo-text", "--clips", "{folder}"], "holds no video (.mp4, .mov, "),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(

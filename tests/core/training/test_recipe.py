@@ -70,6 +70,8 @@ def test_objects_and_lists_become_dataclasses_and_tuples() -> None:
         ({"recompute": 1}, "recipe has recompute 1; it takes true or false"),
         ({"transformer": 5}, "recipe has transformer 5; it takes an object"),
         ({"lora": {"size": 4}}, "lora has no field size; it takes rank, layers"),
+        ({"clip_fps": "fast"}, "clip_fps is 'fast'; it is one of model, every, or a number"),
+        ({"clip_fps": True}, "clip_fps is True; it is one of model, every, or a number"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused(change: dict[str, Any], sentence: str) -> None:
