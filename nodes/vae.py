@@ -22,7 +22,8 @@ from .sizes import LONGEST, MULTIPLE, size_fault
 # What users search for in Chinese; written as escapes, as Windows reads Python files in its own encoding.
 _VIDEO_TO_VIDEO = "\u89c6\u9891\u751f\u89c6\u9891"
 _FORMER = {"off": "exact"}  # what workflows of before say
-_RATES = {str(fps): float(fps) for fps in sorted({row.defaults.fps for row in (VARIANTS | DERIVED).values()})}
+_MODELS_FPS = sorted({row.defaults.fps for row in (VARIANTS | DERIVED).values()})
+_RATES = {str(fps): float(fps) for fps in _MODELS_FPS}
 
 
 def _tiling_inputs() -> list[io.Input]:
@@ -81,35 +82,7 @@ def _video_inputs() -> list[io.Input]:
             tooltip="Which frames of the video: those at the model's frame rate, so that motion keeps its speed; every "
             "one; or so many per second. The log says which seconds are used.",
         ),
-        *(
-            io.Int.Input(
-                name,
-                default=0,
-                min=0,
-                max=LARGEST_SIDE,
-                step=MULTIPLE,
-                optional=True,
-                tooltip=f"Pixels: 720 x 480; 1360 x 768 for 1.5. 0: the {name} that the frames have.",
-            )
-            for name in ("width", "height")
-        ),
-        io.Int.Input(
-            "length",
-            default=0,
-            min=0,
-            max=LONGEST,
-            step=1,
-            optional=True,
-            tooltip="Frames, from the beginning. 0: all there are, of a video no more than the model was trained for.",
-        ),
-        io.Combo.Input(
-            "image_fit",
-            options=["crop", "stretch", "refuse"],
-            default="crop",
-            optional=True,
-            tooltip="Frames of another aspect ratio than width and height: keep their middle, distort them, or stop "
-            "with an error.",
-        ),
+        *_frame_inputs(),
         io.Model.Input(
             "model",
             optional=True,
@@ -117,6 +90,39 @@ def _video_inputs() -> list[io.Input]:
             "that the VAE's folder tells, or those of the 1.0 models.",
         ),
     ]
+
+
+def _frame_inputs() -> list[io.Input]:
+    """What the frames are fitted to."""
+    sides = [
+        io.Int.Input(
+            name,
+            default=0,
+            min=0,
+            max=LARGEST_SIDE,
+            step=MULTIPLE,
+            optional=True,
+            tooltip=f"Pixels: 720 x 480; 1360 x 768 for 1.5. 0: the {name} that the frames have.",
+        )
+        for name in ("width", "height")
+    ]
+    length = io.Int.Input(
+        "length",
+        default=0,
+        min=0,
+        max=LONGEST,
+        optional=True,
+        tooltip="Frames, from the beginning. 0: all there are, of a video no more than the model was trained for.",
+    )
+    fit = io.Combo.Input(
+        "image_fit",
+        options=["crop", "stretch", "refuse"],
+        default="crop",
+        optional=True,
+        tooltip="Frames of another aspect ratio than width and height: keep their middle, distort them, or stop with "
+        "an error.",
+    )
+    return [*sides, length, fit]
 
 
 def _wanted(video_fps: str = MODELS_RATE, image_fit: Fit = "crop", **size: int) -> Wanted:

@@ -43,6 +43,7 @@ _OPTIONS = {
     "cache_budget": "--cache-budget",
     "teacache": "--teacache",
     "guidance_until": "--guidance-until",
+    "background": "--background",
     "height": "--height",
     "width": "--width",
     "attention": "--attention",

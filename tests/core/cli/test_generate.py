@@ -188,7 +188,7 @@ def test_a_video_is_made_anew_at_the_rate_that_is_asked_for(tmp_path: Path, smal
         ("", [min(i * 30 // 8, 179) for i in range(49)], "49 frames at 8 fps, the first 6 of 6 seconds"),
         ("--frames 17", [i * 30 // 8 for i in range(17)], "17 frames at 8 fps, the first 2.03 of 6 seconds"),
         ("--video-fps every", list(range(49)), "49 frames at 30 fps, the first 1.63 of 6 seconds"),
-        ("--video-fps 5", [6 * i for i in range(25)], "25 frames at 5 fps, the first 4.83 of 6 seconds"),
+        ("--video-fps 5", [min(6 * i, 179) for i in range(31)], "31 frames at 5 fps, the first 6 of 6 seconds"),
     ],
 )
 def test_a_clip_of_30_fps_is_taken_by_time(
