@@ -25,8 +25,8 @@ from ..sampling.loop import denoise
 from ..sampling.noise_schedule import NoiseSchedule
 from ..sampling.predictor import Conditions, TransformerPredictor
 from ..sampling.samplers import make_sampler
-from ..weights.dtypes import named_dtype
 from ..videos.background import WHITE
+from ..weights.dtypes import named_dtype
 from .conditioning import (
     Fit,
     ImageScale,
