@@ -8,8 +8,8 @@ import torch
 from comfy_api.latest import io
 
 from ..cogvideox_core.models.shapes import LARGEST_SIDE, VideoSize, computed_size
-from ..cogvideox_core.models.vae.memory_plan import TILING_CHOICES, Plan, TilingChoice
-from ..cogvideox_core.models.vae.tiling import Tiling
+from ..cogvideox_core.models.vae.memory_plan import Plan
+from ..cogvideox_core.models.vae.tiling import TILING_CHOICES, Tiling, TilingChoice
 from ..cogvideox_core.models.variants import DERIVED, VARIANTS
 from ..cogvideox_core.pipeline.conditioning import Fit
 from ..cogvideox_core.videos.frame_times import EVERY_FRAME, MODELS_RATE, Rate

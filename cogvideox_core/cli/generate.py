@@ -11,7 +11,7 @@ import math
 import secrets
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..kernels.devices import named_device
 from ..models.shapes import VideoSize, longest
 from ..models.variants import Variant
 from ..pipeline.conditioning import fit_frame
-from ..pipeline.folder import ModelFolder
+from ..pipeline.folder import LoadOptions, ModelFolder
 from ..pipeline.request import Request
 from ..pipeline.sources import NO_TEXT_ENCODER
 from ..sampling.noise_schedule import NoiseSchedule
@@ -70,15 +70,8 @@ def make_video(options: Namespace) -> Path | str:
     logger.info(_summary(settings))
     if clip is not None:
         logger.info("%s: %s", settings["video"], clip)
-    pipeline = folder.load(
-        dtype=options.dtype,
-        device=options.device,
-        text_encoder_device=options.text_encoder_device,
-        quantize=options.quantize,
-        attention=options.attention,
-        compile=options.compile,
-        low_memory=options.low_memory,
-    )
+    names = [field.name for field in fields(LoadOptions)]
+    pipeline = folder.load(LoadOptions(**{name: getattr(options, name) for name in names}))
     for file, path, strength in loras:
         file.apply(pipeline.transformer, strength)
         logger.info("LoRA %s at strength %g: %s", path.name, strength, file.report())

@@ -7,7 +7,7 @@ from typing import Any, Protocol, get_args
 
 from ..models.config import PositionTable
 from ..models.transformer.attention import AUTO, BACKENDS
-from ..models.vae.memory_plan import TILING_CHOICES
+from ..models.vae.tiling import TILING_CHOICES
 from ..pipeline.request import Request
 from ..sampling.samplers import SAMPLERS
 from ..videos.background import WHITE

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..kernels.devices import dtype_fault
 from ..weights.dtypes import named_dtype, weights_dtype
-from ..weights.t5 import EMBEDDING, TextEncoderWeights
+
+if TYPE_CHECKING:
+    from ..weights.t5 import TextEncoderWeights
 
 logger = logging.getLogger("cogvideox")
 
@@ -48,8 +51,7 @@ def text_encoder_dtype(
 ) -> torch.dtype:
     """The dtype of a text encoder that is on a device of its own: the one asked for, or else its own, if that device
     has arithmetic for it."""
-    embedding = {EMBEDDING: weights.state_dict[EMBEDDING]}
-    stored = weights_dtype(embedding, None if asked is None else named_dtype(asked), weights.folder)
+    stored = weights_dtype(weights.embedding, None if asked is None else named_dtype(asked), weights.folder)
     parameters = sum(tensor.numel() for tensor in weights.state_dict.values())
     return own_dtype(stored, torch.bfloat16, device, parameters)
 

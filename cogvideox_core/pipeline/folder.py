@@ -36,6 +36,19 @@ logger = logging.getLogger("cogvideox")
 
 
 @dataclass(frozen=True)
+class LoadOptions:
+    """Where and how a model computes; `load_pipeline` explains each."""
+
+    dtype: torch.dtype | str | None = None
+    device: torch.device | str | None = None
+    text_encoder_device: torch.device | str | None = None
+    quantize: Method = "none"
+    attention: str = "auto"
+    compile: bool = False
+    low_memory: bool = False
+
+
+@dataclass(frozen=True)
 class ModelFolder:
     """A CogVideoX model whose files are open and fit together; no weights are loaded yet.
 
@@ -83,18 +96,10 @@ class ModelFolder:
         text = None if sources.text_encoder is None else _open_text_encoder(sources, transformer)
         return cls(sources, transformer, weights, text, folder_variant(transformer.variant, sources.model))
 
-    def load(
-        self,
-        *,
-        dtype: torch.dtype | str | None = None,
-        device: torch.device | str | None = None,
-        text_encoder_device: torch.device | str | None = None,
-        quantize: Method = "none",
-        attention: str = "auto",
-        compile: bool = False,
-        low_memory: bool = False,
-    ) -> CogVideoXPipeline:
-        """The pipeline of this model; arguments and errors as for `load_pipeline`."""
+    def load(self, options: LoadOptions) -> CogVideoXPipeline:
+        """The pipeline of this model; errors as of `load_pipeline`."""
+        dtype, device, text_encoder_device = options.dtype, options.device, options.text_encoder_device
+        quantize, low_memory = options.quantize, options.low_memory
         check_method(quantize)
         device = named_device(device) if device is not None else default_device()
         wanted = self._checked_dtype(dtype, device) if dtype is not None else self._default_dtype(device)
@@ -102,9 +107,9 @@ class ModelFolder:
         if text_encoder_device is not None and self.text_encoder is not None:
             other = named_device(text_encoder_device, "text_encoder_device")
             text = Offload(other, text_encoder_dtype(self.text_encoder, dtype, other))
-        choose_attention(attention, device, wanted)
+        choose_attention(options.attention, device, wanted)
         check_method_on(quantize, device)
-        if compile:
+        if options.compile:
             check_compiler(device)
         home = torch.device("cpu") if low_memory else device
         # With low_memory, weights stay mapped in their files and in their own dtype, and are cast on their way to the
@@ -117,14 +122,14 @@ class ModelFolder:
             device=home,
             quantize=quantize,
         )
-        if compile:
+        if options.compile:
             compile_blocks(transformer)
         return CogVideoXPipeline(
             transformer,
             build_vae(self.vae, source=self.sources.vae or self.path, dtype=wanted, device=home),
             self._load_text_encoder(text.dtype, home if low_memory else text.device, quantize, stays_mapped),
             self.variant,
-            attention=attention,
+            attention=options.attention,
             offload=Offload(device, wanted, text) if low_memory else None,
         )
 
@@ -204,15 +209,7 @@ def load_pipeline(
     folder = ModelFolder.open(path, vae=vae, text_encoder=text_encoder, needs_text_encoder=False)
     if folder.text_encoder is None and text_encoder != NO_TEXT_ENCODER:
         logger.warning("%s has no text encoder, so it takes prompt_embeds alone; text_encoder=PATH gives it one", path)
-    return folder.load(
-        dtype=dtype,
-        device=device,
-        text_encoder_device=text_encoder_device,
-        quantize=quantize,
-        attention=attention,
-        compile=compile,
-        low_memory=low_memory,
-    )
+    return folder.load(LoadOptions(dtype, device, text_encoder_device, quantize, attention, compile, low_memory))
 
 
 def _check_settings(sources: Sources) -> None:

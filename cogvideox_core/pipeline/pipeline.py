@@ -18,7 +18,8 @@ from ..models.transformer.attention import choose_attention
 from ..models.transformer.model import CogVideoXTransformer3D
 from ..models.vae.autoencoder import AutoencoderCausal3D
 from ..models.vae.chunks import FRAMES_PER_CHUNK, LATENTS_PER_CHUNK, frame_chunks
-from ..models.vae.memory_plan import Budget, Plan, TilingChoice, make_plan
+from ..models.vae.memory_plan import Budget, Plan, make_plan
+from ..models.vae.tiling import TilingChoice
 from ..models.variants import SamplerName, Variant
 from ..sampling.guidance import DynamicBy
 from ..sampling.loop import denoise

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..models.config import PositionTable, TransformerConfig
 from ..models.noise import Generator
 from ..models.shapes import VideoSize, default_size
-from ..models.vae.memory_plan import TilingChoice
+from ..models.vae.tiling import TilingChoice
 from ..models.variants import SamplerName, Variant
 from ..sampling.approximation import Approximation
 from ..sampling.guidance import DynamicBy, Guidance

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ..models.config import PositionTable, TransformerConfig, VAEConfig
 from ..models.shapes import VideoSize, check_size, latent_size, nearest_computed
-from ..models.vae.memory_plan import TilingChoice
+from ..models.vae.tiling import TilingChoice
 from ..models.variants import Variant, taking
 from ..sampling.guidance import DynamicBy
 from ..sampling.samplers import SAMPLERS

@@ -56,6 +56,11 @@ class TextEncoderWeights(NamedTuple):
     state_dict: dict[str, Tensor]
     tokenizer: Path | None = None
 
+    @property
+    def embedding(self) -> dict[str, Tensor]:
+        """The table of its vocabulary [tokens, D] by key, whose dtype is that of the model."""
+        return {EMBEDDING: self.state_dict[EMBEDDING]}
+
 
 def load_text_encoder(
     path: str | Path,

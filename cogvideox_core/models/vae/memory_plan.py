@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 
 from ..config import VAEConfig
 from ..sizes import VideoSize
 from .memory import MEMORY, Task
-from .tiling import Tiling
+from .tiling import Tiling, TilingChoice
 
 logger = logging.getLogger("cogvideox")
 
-TilingChoice = Literal["auto", "exact", "blended"]
-TILING_CHOICES: tuple[TilingChoice, ...] = get_args(TilingChoice)
 _GIB = 2**30
 
 

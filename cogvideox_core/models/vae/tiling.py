@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from ..config import VAEConfig
+
+TilingChoice = Literal["auto", "exact", "blended"]
+"""The whole picture, blended tiles, or whichever fits into memory."""
+
+TILING_CHOICES: tuple[TilingChoice, ...] = get_args(TilingChoice)
 
 _ROUNDING = 1e-9  # 48 * (1 - 1 / 6) is a hair below 40
 

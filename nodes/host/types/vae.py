@@ -18,8 +18,8 @@ from ....cogvideox_core.models.shapes import VideoSize
 from ....cogvideox_core.models.vae.autoencoder import AutoencoderCausal3D
 from ....cogvideox_core.models.vae.chunks import LATENTS_PER_CHUNK, frame_chunks
 from ....cogvideox_core.models.vae.memory import MEMORY, Task
-from ....cogvideox_core.models.vae.memory_plan import Budget, Plan, TilingChoice, make_plan
-from ....cogvideox_core.models.vae.tiling import Tiling
+from ....cogvideox_core.models.vae.memory_plan import Budget, Plan, make_plan
+from ....cogvideox_core.models.vae.tiling import Tiling, TilingChoice
 from ....cogvideox_core.weights import empty_layers as layers
 from ....cogvideox_core.weights.fill import fill_host_module
 from ....cogvideox_core.weights.load import read_vae

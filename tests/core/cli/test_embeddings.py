@@ -76,7 +76,7 @@ def test_other_files_are_refused(tensors: dict[str, torch.Tensor], told: str, tm
         ("-o TMP/absent/cat.safetensors", "absent for cat.safetensors; make it first"),
         ("-o TMP/cat.safetensors --t5 TMP/absent", "absent does not exist; give a CogVideoX folder or a weight file"),
         ("-o TMP/cat.safetensors --device tpux", "--device tpux; there is no such kind; use cpu"),
-        ("-o TMP/cat.safetensors --dtype float3", "dtype='float3'"),
+        ("-o TMP/cat.safetensors --dtype float3", "--dtype 'float3'"),
     ],
 )
 def test_bad_input_is_one_sentence(options: str, told: str, tmp_path: Path, capsys: Captured) -> None:

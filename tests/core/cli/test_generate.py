@@ -24,7 +24,7 @@ from cogvideox_core import CogVideoXPipeline, Progress, Request, __version__, lo
 from cogvideox_core.cli import main as cli
 from cogvideox_core.cli.progress_bars import ProgressBars
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
-from cogvideox_core.pipeline.folder import ModelFolder
+from cogvideox_core.pipeline.folder import LoadOptions, ModelFolder
 from cogvideox_core.videos.video_io import read_metadata, read_video, write_video
 from tests.provision import REPO
 from tests.support.counted_videos import MATRICES, numbers_of, write_counted, write_pictures
@@ -400,9 +400,9 @@ class Spy:
         self.asked: dict[str, Any] = {}
         self.pipeline: Any = None
 
-    def load(self, folder: ModelFolder, **options: Any) -> CogVideoXPipeline:
-        self.loaded = {"path": folder.path, **options}
-        self.pipeline = LOAD(folder, **options)
+    def load(self, folder: ModelFolder, options: LoadOptions) -> CogVideoXPipeline:
+        self.loaded = {"path": folder.path, **vars(options)}
+        self.pipeline = LOAD(folder, options)
         self.pipeline.stream = self.stream
         return self.pipeline
 
@@ -415,7 +415,7 @@ class Spy:
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     spy = Spy()
-    monkeypatch.setattr(ModelFolder, "load", lambda folder, **options: spy.load(folder, **options))
+    monkeypatch.setattr(ModelFolder, "load", lambda folder, options: spy.load(folder, options))
     return spy
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from cogvideox_core import CheckpointError, CogVideoXPipeline, load_pipeline
 from cogvideox_core.demo import DEMO_MODEL
 from cogvideox_core.models.text_encoder import TextEncoder
-from cogvideox_core.pipeline.folder import ModelFolder
+from cogvideox_core.pipeline.folder import LoadOptions, ModelFolder
 from cogvideox_core.pipeline.offload import Offload
 from tests.support.hub_cache import add_to_cache
 from tests.support.parity import assert_parity
@@ -40,7 +40,7 @@ def test_files_are_not_opened_again_to_load_them(checkpoint: Checkpoint, tmp_pat
     folder = ModelFolder.open(path)
     for component in ("transformer", "vae"):
         (path / component).rename(tmp_path / component)
-    pipeline = folder.load(device="cpu")
+    pipeline = folder.load(LoadOptions(device="cpu"))
     expected = load_pipeline(checkpoint(KIND), device="cpu")
     made, wanted = (one("a cat", **ASKED, generator=torch.Generator().manual_seed(1)) for one in (pipeline, expected))
     assert torch.equal(made, wanted)
@@ -260,7 +260,7 @@ def test_emulated_bfloat16_is_refused_before_anything_is_loaded(
 ) -> None:
     folder, card = ModelFolder.open(checkpoint(KIND)), turing(monkeypatch)
     with pytest.raises(ValueError, match=r"dtype=bfloat16 on cuda, .* capability is 7\.5, below 8\.0\); take float32$"):
-        folder.load(device=card, dtype="bfloat16")
+        folder.load(LoadOptions(device=card, dtype="bfloat16"))
 
 
 def test_float16_for_a_model_that_overflows_in_it_is_told(

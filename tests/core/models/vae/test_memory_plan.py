@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from cogvideox_core import Tiling, VAEConfig, VideoSize, decode_memory, encode_memory
-from cogvideox_core.models.vae.memory_plan import Budget, Plan, TilingChoice, make_plan
+from cogvideox_core.models.vae.memory_plan import Budget, Plan, make_plan
+from cogvideox_core.models.vae.tiling import TilingChoice
 
 OFFICIAL = VAEConfig()
 CPU, META = torch.device("cpu"), torch.device("meta")  # the latter takes bands as a GPU does
