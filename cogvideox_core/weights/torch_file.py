@@ -131,7 +131,7 @@ _REFUSED = (
 def _refusal(error: Exception) -> str:
     """Why PyTorch refused a pickle, in our words: its own text says how to run the code all the same."""
     matches = (pattern.search(str(error)) for pattern in _REFUSED)
-    name = next((match["name"] for match in matches if match), None)
+    name = next((match["name"].removeprefix("builtins.") for match in matches if match), None)
     if name is None:
         return "is a pickle that holds no PyTorch checkpoint"
     if name.startswith("torchao."):

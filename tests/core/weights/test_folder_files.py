@@ -142,7 +142,7 @@ def distributed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A folder of PyTorch's DCP: finetrainers', and the one that accelerate makes for FSDP's SHARDED_STATE_DICT."""
     folder = tmp_path / "checkpoint-500"
     content = {"model": {"a": A, "b": A[0]}, "optimizer": {"lr": 0.1, "a": A}}
-    torch.distributed.checkpoint.save(content, checkpoint_id=folder / request.param, no_dist=True)
+    torch.distributed.checkpoint.save(content, checkpoint_id=folder / request.param)
     torch.save({}, folder / "scheduler.bin")
     return folder
 
