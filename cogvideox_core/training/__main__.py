@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from ..weights.places.names import locate
 from .recipe import find_recipe, parse_recipe
@@ -53,6 +54,7 @@ def _train(options: argparse.Namespace) -> None:
     recipe = parse_recipe(values)
     clips = WorldClips() if options.clips is None else folder_clips(options.clips, recipe)
     accelerator = Accelerator(cpu=options.cpu, mixed_precision=options.mixed_precision)
+    _check_machine(options, accelerator.device)
     run = RunFolder(options.folder, values, resume=options.resume, writer=accelerator.is_main_process)
     model = None if options.model is None else locate(options.model, "transformer")
     folders = Folders(model, options.latents or options.folder / "latents", options.folder)
@@ -61,6 +63,19 @@ def _train(options: argparse.Namespace) -> None:
     if options.compile:
         objective.compile_blocks()
     train(objective, recipe.optimisation, run, accelerator)
+
+
+def _check_machine(options: argparse.Namespace, device: Any) -> None:
+    """What the options ask of the device. Raises: ValueError if it does not have that."""
+    import torch
+
+    from ..kernels.devices import dtype_fault
+    from ..models.transformer.compilation import check_compiler
+
+    if options.mixed_precision == "bf16" and (fault := dtype_fault(device, torch.bfloat16)):
+        raise ValueError(f"--mixed-precision bf16 on {device}, which does not compute in it ({fault}); take no")
+    if options.compile:
+        check_compiler(device)
 
 
 if __name__ == "__main__":

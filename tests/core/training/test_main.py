@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from cogvideox_core import load_pipeline
-from cogvideox_core.training.__main__ import main
+from cogvideox_core.training.__main__ import _check_machine, main
 from tests.support.training_runs import losses
 
 
@@ -35,6 +37,27 @@ def test_what_does_not_fit_is_one_sentence(
     recipe, *options = (argument.format(folder=tmp_path) for argument in arguments)
     assert main([recipe, str(tmp_path / "run"), "--cpu", *options]) == 2
     assert sentence in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_emulated_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
+    asked = Namespace(mixed_precision="bf16", compile=False)
+    with pytest.raises(ValueError, match=r"--mixed-precision bf16 on cuda, .*\(its compute .* below 8\.0\); take no$"):
+        _check_machine(asked, torch.device("cuda"))
+    _check_machine(asked, torch.device("cpu"))
+
+
+def test_a_machine_that_cannot_compile_is_told_before_anything_is_made(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_compiler(function: Any) -> Any:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    assert main(["demo-text-to-video-1", str(tmp_path / "run"), "--model", str(toy), "--cpu", "--compile"]) == 2
+    assert "torch.compile does not work here (RuntimeError: Failed to find C compiler)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_holds_a_training_run_is_not_trained_into(
