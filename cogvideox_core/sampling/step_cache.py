@@ -119,7 +119,8 @@ def teacache_decisions(embeddings: Tensor, coefficients: Sequence[float], thresh
         coefficients: of the polynomial, highest power first.
     Source: arXiv 2411.19108, equation 6 and its CogVideoX release.
     """
-    before, after = embeddings.double()[:-1], embeddings.double()[1:]
+    embeddings = embeddings.cpu().double()  # Apple's GPUs have no float64
+    before, after = embeddings[:-1], embeddings[1:]
     changes = (after - before).abs().mean(dim=1) / before.abs().mean(dim=1)
     plan, added = [True], 0.0
     for change in changes.tolist():
