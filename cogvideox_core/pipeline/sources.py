@@ -76,16 +76,16 @@ class Sources:
 
 
 def _source(model: Path, component: Component, given: str | Path | None) -> Path | None:
-    """Where a component is: what was given, or its folder in the whole model, or the file that holds the model."""
+    """Where a component is: what was given, or its folder in the whole model, or the one file that holds them all."""
     if given is not None:
         return None if given == NO_TEXT_ENCODER else component_path(locate(given, component), component)
     root = pipeline_folder(model)
     if root is not None:
         return root / component if (root / component).exists() else None
-    return model if model.is_file() and _holds(model, component) else None
+    return model if _holds(model, component) else None
 
 
-def _holds(file: Path, component: Component) -> bool:
-    """Whether a file has a component beside its transformer, as some that hold a whole model do."""
-    keys = "\n".join(open_weights(file))
+def _holds(model: Path, component: Component) -> bool:
+    """Whether the weights in a file, or in the folder of a training run, have a component beside their transformer."""
+    keys = "\n".join(open_weights(model))
     return re.search(COMPONENTS[component].pattern, keys, re.MULTILINE) is not None

@@ -11,6 +11,8 @@ import pytest
 from cogvideox_core import CheckpointError
 from cogvideox_core.demo import DEMO_MODEL
 from cogvideox_core.pipeline.sources import NO_TEXT_ENCODER, Sources
+from tests.support.checkpoints import whole_model
+from tests.support.weight_forms import sat_with_t5_and_vae
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -35,6 +37,14 @@ def test_a_file_has_what_is_given_with_it(alone: Path) -> None:
     assert (found.model, found.transformer, found.root) == (alone, alone, None)
     assert (found.vae, found.text_encoder) == (DEMO_MODEL / "vae" / WEIGHTS, DEMO_MODEL / "text_encoder")
     assert Sources.find(DEMO_MODEL, text_encoder=NO_TEXT_ENCODER).text_encoder is None
+
+
+def test_a_fine_tune_with_sat_may_have_everything_in_its_one_file(tmp_path: Path) -> None:
+    run = sat_with_t5_and_vae(*whole_model(), tmp_path)
+    for path in (run, run / "1000", run / "1000" / "mp_rank_00_model_states.pt"):
+        found = Sources.find(path)
+        assert (found.transformer, found.vae, found.text_encoder, found.root) == (path, path, path, None)
+        assert Sources.find(path, vae=DEMO_MODEL).vae == DEMO_MODEL / "vae"
 
 
 def test_one_sentence_names_all_that_is_missing_and_where_it_is(alone: Path, tmp_path: Path) -> None:

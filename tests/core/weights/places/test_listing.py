@@ -41,6 +41,17 @@ def names(root: Path, kind: Kind = "transformer") -> list[str]:
     return sorted(models_in(lambda name: [root] if name == "diffusers" else [], kind))
 
 
+def test_what_training_leaves_is_offered_as_its_folder_without_the_states_beside_it(tmp_path: Path) -> None:
+    run = tmp_path / "diffusion_models" / "run"
+    weights = ["1000/mp_rank_00_model_states.pt", "2000/mp_rank_00_model_states.pt", "shards/pytorch_model-1-of-2.bin"]
+    states = ["1000/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "optimizer.bin", "scheduler.bin", "rng_state.pth"]
+    for name in (*weights, *states, "latest", "shards/pytorch_model.bin.index.json"):
+        write(run / name)
+    found = models_in(lambda name: [tmp_path / name] if (tmp_path / name).is_dir() else [], "transformer")
+    assert sorted(found) == sorted(["run", "run/shards", *(f"run/{name}" for name in weights)])
+    assert found["run"] == run and found["run/shards"] == run / "shards"
+
+
 def test_each_kind_has_folders_of_its_own_and_diffusers_folders_are_for_all(tmp_path: Path) -> None:
     files = {
         "transformer": "diffusion_models/5b.gguf",
