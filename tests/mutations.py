@@ -231,7 +231,7 @@ MUTATIONS = [
     Mutation(f"{PLACES}/hub_cache.py", 'os.environ.get("HF_HUB_CACHE") or', "", HUB_CACHE),
     Mutation(f"{PLACES}/names.py", "same or [", "[", NAMES),
     Mutation(f"{CORE}/pipeline/folder.py", "if made != taken:", "if False:", FOLDER),
-    Mutation(f"{CORE}/pipeline/sources.py", "model.is_file() and _holds(model, component)", "False", FOLDER),
+    Mutation(f"{CORE}/pipeline/sources.py", "model if _holds(model, component) else None", "None", FOLDER),
     Mutation(f"{TYPES}/quantize.py", "        made.patches = {}\n", "", QUANTIZE),
     Mutation(
         f"{FEATURES}/installation.py",

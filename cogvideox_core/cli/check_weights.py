@@ -30,7 +30,7 @@ from ..pipeline.memory import free_memory
 from ..weights.diffusers_folder import component_path, pipeline_folder
 from ..weights.dtypes import named_dtype
 from ..weights.errors import CheckpointError
-from ..weights.files import ENDINGS
+from ..weights.folder_files import ENDINGS
 from ..weights.inspect import Inspection, inspect, report
 from ..weights.load import read_transformer
 from ..weights.places.names import locate

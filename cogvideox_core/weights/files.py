@@ -9,7 +9,7 @@ from typing import Protocol
 from .config_json import read_json
 from .entries import OpenWeights, TensorEntry
 from .errors import CheckpointError, listed, shown
-from .folder_files import NO_PLAIN_NAME, indexes_for, is_index, refuse_part, weights_in
+from .folder_files import ENDINGS, NO_PLAIN_NAME, indexes_for, is_index, refuse_part, weights_in
 from .gguf_file import GGUFFile
 from .safetensors_file import SafetensorsFile
 from .torch_file import TorchFile
@@ -33,13 +33,10 @@ _BEGINNINGS: tuple[tuple[bytes, Reader], ...] = (
 )
 # The reader for a name, where the beginning shows nothing; it says what is wrong with a file that is something else.
 _READERS: dict[str, Reader] = {
+    **dict.fromkeys(ENDINGS, TorchFile),
     ".safetensors": SafetensorsFile,
     ".gguf": GGUFFile,
-    **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt"), TorchFile),
 }
-ENDINGS = tuple(_READERS)
-"""The endings of file names that are read."""
-
 _FORMS = (
     "a .safetensors, .gguf or .pt file, a folder with diffusion_pytorch_model.safetensors or model.safetensors, or an "
     "index with its shards"
@@ -105,7 +102,7 @@ def _joined(path: Path, files: Sequence[TensorFile], *form: str) -> OpenWeights:
 
 def _open_folder(folder: Path) -> OpenWeights:
     try:
-        found = weights_in(folder, ENDINGS)
+        found = weights_in(folder)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be read ({error}); check that it is a folder you may read") from error
     return _open_file(found)

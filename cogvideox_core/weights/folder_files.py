@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 from .errors import CheckpointError, listed, shown
-from .recognize import Component
 
 # What libraries call one whole set of weights, in the order they are looked for; pickles after all others.
 _MODELS = ("diffusion_pytorch_model", "model", "pytorch_model", "pytorch_model_fsdp")
@@ -22,6 +21,10 @@ _ENDINGS = (".safetensors", ".bin")
 _INDEX = re.compile(r".+\.(safetensors|bin)\.index(\.\w+)?\.json")  # with or without a variant
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<rest>(\.\w+)?\.(safetensors|bin))")
 _PIPELINE = "model_index.json"
+_COMPONENTS = ("transformer", "vae", "text_encoder")
+
+ENDINGS = (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt")
+"""The endings of file names that are read, the preferred ones first."""
 
 # DeepSpeed, whose checkpoints are SAT's too: `latest` names the folder of the newest state.
 _LATEST, _STATES = "latest", "mp_rank_00_model_states.pt"
@@ -80,21 +83,20 @@ _PARTS = (
 )
 
 
-def weights_in(folder: Path, endings: Sequence[str]) -> Path:
+def weights_in(folder: Path) -> Path:
     """The file or index that holds the weights of a folder.
 
-    Args: endings: of the files that are read, the preferred ones first.
     Raises: CheckpointError if there is none, or several, or only parts that nothing here joins.
     """
     files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
     found = _named_by_libraries(files, _MODELS) or _named_by_libraries(files, _ADAPTERS)
     if found is None and (component := _only_component(folder)):
-        return weights_in(component, endings)
+        return weights_in(component)
     if found is None and (folder / _LATEST).is_file():
         found = _whole_states(_newest_state(folder))
     if found is None and _STATES in files:
         found = _whole_states(folder)
-    found = found or _only_set(folder, [name for name in files if not _is_part(name)], endings)
+    found = found or _only_set(folder, [name for name in files if not _is_part(name)])
     if found is None:
         _refuse_parts(folder)
         raise CheckpointError(_why_nothing(folder))
@@ -169,7 +171,7 @@ def _only_component(folder: Path) -> Path | None:
         raise CheckpointError(
             f"{folder} is a whole diffusers folder; give one of its components, such as {folder / 'transformer'}"
         )
-    found = [folder / name for name in get_args(Component) if (folder / name).is_dir()]
+    found = [folder / name for name in _COMPONENTS if (folder / name).is_dir()]
     if len(found) > 1:
         raise CheckpointError(f"{folder} holds {_names(found)}; give one of them, such as {found[0]}")
     return found[0] if found else None
@@ -198,10 +200,10 @@ def _refuse_parts(folder: Path) -> None:
             refuse_part(path, given=folder)
 
 
-def _only_set(folder: Path, names: Sequence[str], endings: Sequence[str]) -> Path | None:
+def _only_set(folder: Path, names: Sequence[str]) -> Path | None:
     """The only index, else the only file of the first ending that occurs: a variant, or a name of the author's own."""
     indexes = filter(is_index, names)
-    for found in (*_by_ending(indexes, _ENDINGS, r".+{}\.index\..+"), *_by_ending(names, endings, r".+{}")):
+    for found in (*_by_ending(indexes, _ENDINGS, r".+{}\.index\..+"), *_by_ending(names, ENDINGS, r".+{}")):
         if len(found) == 1:
             return folder / found[0]
         if found:

@@ -13,8 +13,7 @@ from functools import wraps
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
-from ..files import ENDINGS
-from ..folder_files import is_opened_whole, is_state_of_training
+from ..folder_files import ENDINGS, is_opened_whole, is_state_of_training
 from .hub_cache import is_repository_folder, newest_snapshot, readable_name
 
 Kind = Literal["transformer", "vae", "text_encoder", "lora"]
