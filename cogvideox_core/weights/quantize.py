@@ -94,7 +94,7 @@ def check_method_on(method: str, device: torch.device) -> None:
     if method != "llm.int8":
         return
     try:
-        layer = _to_llm_int8("transformer_blocks.0.attn1.to_q.weight", nn.Linear(64, 64), torch.float16, device)
+        layer = _to_llm_int8("transformer_blocks.0.attn1.to_q.weight", layers.Linear(64, 64), torch.float16, device)
         layer.to(device)(torch.ones(32, 64, device=device, dtype=torch.float16))
     except torch.OutOfMemoryError:
         raise  # says nothing about the package
