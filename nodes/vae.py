@@ -13,7 +13,7 @@ from ..cogvideox_core.models.vae.tiling import TILING_CHOICES, Tiling, TilingCho
 from ..cogvideox_core.models.variants import DERIVED, VARIANTS
 from ..cogvideox_core.pipeline.conditioning import Fit
 from ..cogvideox_core.videos.frame_times import EVERY_FRAME, MODELS_RATE, Rate
-from .host.types.lengths import asked_frames, with_length
+from .host.types.lengths import asked_frames, lengthened, with_length
 from .host.types.model import cogvideox_model
 from .host.types.vae import CogVideoXVAE, Task, cogvideox_vae
 from .host.types.video import Wanted, image_frames, variant_of_vae, video_frames
@@ -173,7 +173,7 @@ class CogVideoXVAEEncode(io.ComfyNode):
             raise ValueError(f"{fault} (set width, height and length, and the frames are fitted to them)")
         size = computed_size(VideoSize(height, width, length), vae.first_stage_model.config)
         plan = _plan(vae, "encode", size, tiling, *tiles)
-        frames = torch.cat([frames, frames[-1:].expand(size.num_frames - length, -1, -1, -1)])
+        frames = lengthened(frames, size.num_frames)
         z = vae.encode(frames) if plan.tiling is None else vae.encode_blended(frames, plan.tiling)
         return io.NodeOutput(with_length(z, length))
 

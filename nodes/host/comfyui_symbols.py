@@ -40,6 +40,7 @@ SYMBOLS: dict[str, dict[str, str]] = {
         "vae_key_prefix": "set, as text_encoder_key_prefix",
     },
     "comfy.conds": {
+        "CONDConstant": "what becomes of a learned position table",
         "CONDNoiseShape": "image latents, cut as the noise is when ComfyUI batches",
         "CONDRegular": "the prompt, never repeated to another length",
     },

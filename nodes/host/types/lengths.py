@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _NUM_FRAMES = "cogvideox_num_frames"
@@ -17,6 +18,11 @@ _GROUP = 8  # frames that are computed together; a test holds it to the core's
 def with_length(samples: Tensor, num_frames: int) -> dict[str, Any]:
     """A LATENT of samples [B, C, T, h, w] for a video of so many frames."""
     return {"samples": samples, _NUM_FRAMES: num_frames}
+
+
+def lengthened(frames: Tensor, num_frames: int) -> Tensor:
+    """An IMAGE [F, H, W, C] with its last frame repeated until there are so many."""
+    return torch.cat([frames, frames[-1:].expand(num_frames - len(frames), -1, -1, -1)])
 
 
 def asked_frames(latent: dict[str, Any], computed: int) -> int:
