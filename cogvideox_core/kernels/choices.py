@@ -42,14 +42,14 @@ def fastest(operation: str, make_ways: Callable[[], Ways], default: str) -> str:
         make_ways: makes the ways and their example; called only to measure.
         default: the way to take where nothing is measured, and where no other one is clearly faster.
     """
+    if os.environ.get(MEASURE, "").strip().lower() in _OFF:
+        return default
     if operation not in _chosen:
         _chosen[operation] = _known_or_measured(operation, make_ways, default)
     return _chosen[operation]
 
 
 def _known_or_measured(operation: str, make_ways: Callable[[], Ways], default: str) -> str:
-    if os.environ.get(MEASURE, "").strip().lower() in _OFF:
-        return default
     known = _read().get(machine(), {}).get(operation)
     if isinstance(known, str):
         return known

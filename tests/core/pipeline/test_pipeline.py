@@ -428,7 +428,7 @@ def test_a_learned_table_at_another_size_equals_the_reference_with_such_a_table(
         rows = embed.pos_embedding[0].detach()
         text, cells = rows[:226], rows[226:].unflatten(0, config.training_grid)[:3]  # of nine frames, by cell
         embed.pos_embedding = torch.cat([text, torch.stack([bilinear(one, 4, 2) for one in cells]).flatten(0, 2)])[None]
-        embed.sample_height, embed.sample_width = 8, 4
+        embed.sample_height, embed.sample_width, embed.sample_frames = 8, 4, 9
     more = request("CogVideoX-5B-I2V", image=picture(32, 64), **OTHER_SIZE)
     theirs = runs.reference(IMAGE, "ddim", **more, generator=seeded())
     ours = runs.run_ours("ddim", **more, generator=seeded(), position_table=table)
