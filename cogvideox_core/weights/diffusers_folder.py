@@ -84,7 +84,8 @@ def folder_variant(row: Variant, path: str | Path) -> Variant:
     root = pipeline_folder(path)
     if root is None:
         return row
-    row = _of_pipeline(row, root)
+    if row.or_conditioning is not None:
+        row = _of_pipeline(row, root)
     every_field = tuple(field.name for field in fields(ScheduleConfig))
     schedule = _declared(row.schedule, root / "scheduler" / "scheduler_config.json", every_field, _FIXED_SCHEDULE)
     # The VAE's shape comes from its weights; a variant holds the scale of its latents only.
