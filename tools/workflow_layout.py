@@ -25,7 +25,7 @@ SIZES: dict[str, Point] = {
     "CogVideoXT5Encode": (340, 190),
     "CogVideoXEmptyLatent": (320, 166),
     "CogVideoXImageToVideo": (320, 280),
-    "CogVideoXVAEEncode": (320, 106),
+    "CogVideoXVAEEncode": (320, 300),
     "CogVideoXSampler": (320, 290),
     "CogVideoXVAEDecode": (400, 106),
     "CogVideoXVideoPlayer": (400, 560),
