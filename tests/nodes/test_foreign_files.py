@@ -112,7 +112,7 @@ def test_names_in_the_file_count_more_than_the_order(host: Host, carry) -> None:
     one["widgets_values"] = [STEPS, LENGTH, SEED, "fixed", 2.5, "CogVideoXDDIM", 1.0]
     result, _ = carry(file)
     assert the(result, "CogVideoXSampler")["widgets_values"] == [SEED, "fixed", STEPS, 2.5, "ddim", "off", 1.0]
-    assert the(result, "CogVideoXEmptyLatent")["widgets_values"] == [96, 96, LENGTH, 1]
+    assert the(result, "CogVideoXEmptyLatent")["widgets_values"] == [96, 96, LENGTH, 1, False]
 
 
 @pytest.mark.parametrize("values", [[False, 0.0], [False, 0, 1, 0, 1], [16, False], {"enable_tiling": False}])
