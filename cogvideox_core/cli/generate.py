@@ -10,7 +10,7 @@ import logging
 import math
 import secrets
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..pipeline.request import Request
 from ..sampling.noise_schedule import NoiseSchedule
 from ..videos.video_io import check_fps, check_writable, read_image, read_video, write_video
 from ..weights.dtypes import named_dtype
-from ..weights.lora import read_lora, weight_shapes
+from ..weights.lora import LoRAFile, read_lora, weight_shapes
 from ..weights.quantize import check_method
 from .options import add_arguments
 from .progress_bars import ProgressBars
@@ -47,6 +47,7 @@ def make_video(options: Namespace) -> Path:
     size = request.check(folder.transformer.config, folder.variant)
     shapes = weight_shapes(folder.transformer.state_dict)
     loras = [(read_lora(path, shapes), path, strength) for path, strength in map(_lora, options.lora)]
+    _check_quantizable(loras, options.quantize)
 
     num_steps = _num_steps(request, folder.variant)
     settings = _settings(options, request, folder.variant, size, fps)
@@ -119,6 +120,15 @@ def _lora(text: str) -> tuple[Path, float]:
     if not math.isfinite(number):
         raise ValueError(f"--lora {text}; a strength is a number, such as 0.8")
     return Path(path), number
+
+
+def _check_quantizable(loras: Iterable[tuple[LoRAFile, Path, float]], method: str) -> None:
+    for file, path, _ in loras:
+        if method == "llm.int8" and not file.is_sum:
+            raise ValueError(
+                f"--lora {path} ({', '.join(file.kinds)}) changes weights, which --quantize llm.int8 cannot show; use "
+                "--quantize int8, or leave it out"
+            )
 
 
 def _request(options: Namespace, variant: Variant) -> tuple[Request, float]:
