@@ -74,7 +74,9 @@ FORMS = "tests/core/weights/test_key_names.py"
 CODECS = "tests/core/weights/test_codecs.py"
 LORA = "tests/core/weights/test_lora.py"
 SAFETENSORS = "tests/core/weights/test_safetensors_file.py"
-VIDEO_FILES = "tests/core/videos/test_video_io.py"
+VIDEO_FILES = "tests/core/videos/test_video_files.py"
+PIXELS = "tests/core/videos/test_pixels.py"
+FILM_WRITERS = "tests/core/videos/test_film_writers.py"
 CONVERT = "tests/core/weights/test_convert.py"
 DERIVED = "tests/nodes/test_derived.py"
 HOST_TYPES = "tests/nodes/test_host_types.py"
@@ -104,8 +106,25 @@ MUTATIONS = [
         f"{CORE}/weights/key_names.py", "RowBlocks((0, 1, 2, 6, 7, 8), 12)", "RowBlocks((0, 1, 2, 3, 4, 5), 12)", FORMS
     ),
     Mutation(f"{CORE}/weights/safetensors_file.py", "data_start + offset for", "8 + offset for", SAFETENSORS),
-    Mutation(f"{CORE}/videos/video_io.py", "_ENCODER | _COLOUR", "_COLOUR", VIDEO_FILES),
-    Mutation(f"{CORE}/videos/video_io.py", "_ENCODER | _COLOUR", "_ENCODER", VIDEO_FILES),
+    Mutation(f"{CORE}/videos/film_writers.py", "**coding.video_options, **_COLOUR", "**_COLOUR", VIDEO_FILES),
+    Mutation(
+        f"{CORE}/videos/film_writers.py", "**coding.video_options, **_COLOUR", "**coding.video_options", VIDEO_FILES
+    ),
+    Mutation(f"{CORE}/videos/film_writers.py", "crf=lambda crf: crf // 2", "crf=lambda crf: crf * 2", VIDEO_FILES),
+    Mutation(f"{CORE}/videos/film_writers.py", "math.ceil(seconds * sound.sample_rate)", "None", VIDEO_FILES),
+    Mutation(
+        f"{CORE}/videos/film_writers.py",
+        "1000 * number / target.rate",
+        "int(1000 / target.rate) * number",
+        FILM_WRITERS,
+    ),
+    Mutation(f"{CORE}/videos/pixels.py", "KR, KB = 0.2126, 0.0722", "KR, KB = 0.299, 0.114", PIXELS),
+    Mutation(f"{CORE}/videos/pixels.py", "uv.flatten()]).round()", "uv.flatten()])", PIXELS),
+    Mutation(f"{CORE}/videos/pixels.py", "mul(255).round()", "mul(255)", PIXELS),
+    Mutation(f"{CORE}/videos/video_io.py", "+accurate_rnd", "", VIDEO_FILES),
+    Mutation(
+        f"{CORE}/videos/file_tags.py", "3 << (flags & 7) + 1", "3 << (flags & 7)", "tests/core/videos/test_file_tags.py"
+    ),
     Mutation(f"{CORE}/weights/lora.py", "return alpha.item() / rank", "return alpha.item()", LORA),
     Mutation(f"{CORE}/weights/lora.py", "sqrt(rank) if self.use_rslora else rank", "rank", LORA),
     Mutation(f"{CORE}/weights/lora.py", r'rf"(.*\.)?({pattern})$"', r'rf"({pattern})$"', LORA),

@@ -1,4 +1,4 @@
-"""`cogvideox PROMPT`: from options to an mp4.
+"""`cogvideox PROMPT`: from options to a video file.
 
 What does not fit is refused as early as it can be known: options and the output file first, then sizes and pictures
 against the headers of the checkpoint; only then are models loaded.
@@ -25,7 +25,8 @@ from ..models.variants import Variant
 from ..pipeline.folder import ModelFolder
 from ..pipeline.request import Request
 from ..sampling.noise_schedule import NoiseSchedule
-from ..videos.video_io import check_fps, check_writable, read_image, read_video, write_video
+from ..videos.video_files import check_crf, check_fps, check_writable, write_video
+from ..videos.video_io import read_image, read_video
 from ..weights.dtypes import named_dtype
 from ..weights.lora import read_lora, weight_shapes
 from ..weights.quantize import check_method
@@ -44,6 +45,7 @@ def make_video(options: Namespace) -> Path:
     options.seed = _given(options.seed, secrets.randbelow(2**32))
     folder = ModelFolder.open(options.model or _demo(options))
     request, fps = _request(options, folder.variant)
+    check_fps(fps, output)
     size = request.check(folder.transformer.config, folder.variant)
     shapes = weight_shapes(folder.transformer.state_dict)
     loras = [(read_lora(path, shapes), path, strength) for path, strength in map(_lora, options.lora)]
@@ -65,7 +67,7 @@ def make_video(options: Namespace) -> Path:
     settings["dtype"] = str(pipeline.dtype).removeprefix("torch.")
     with ProgressBars(num_steps, size.num_frames) as bars:
         chunks = pipeline.stream(request, callback=bars.update)
-        return write_video(output, bars.writing(chunks), fps, settings)
+        return write_video(output, bars.writing(chunks), fps, settings, crf=options.crf)
 
 
 def _num_steps(request: Request, variant: Variant) -> int:
@@ -80,6 +82,7 @@ def _check_options(options: Namespace) -> None:
         check_fps(options.fps)
     if options.dtype is not None:
         named_dtype(options.dtype)
+    check_crf(options.crf)
     check_method(options.quantize)
     if options.device is not None:
         _check_device(options.device)
@@ -162,7 +165,7 @@ def _read_clip(options: Namespace, variant: Variant) -> tuple[torch.Tensor, floa
 
 
 def _settings(options: Namespace, request: Request, variant: Variant, size: VideoSize, fps: float) -> dict[str, Any]:
-    """What the mp4 says about how it was made; files by their names alone, without their folders."""
+    """What the file says about how it was made; files by their names alone, without their folders."""
     settings: dict[str, Any] = {
         "software": f"cogvideox-nodes {__version__}",
         "model": Path(options.model).resolve().name if options.model else "demo",

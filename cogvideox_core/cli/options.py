@@ -9,6 +9,7 @@ from ..models.transformer.attention import AUTO, BACKENDS
 from ..models.vae.memory_plan import TILING_CHOICES
 from ..pipeline.request import Request
 from ..sampling.samplers import SAMPLERS
+from ..videos.film_writers import DEFAULT_CRF
 from ..weights.quantize import METHODS
 
 
@@ -18,7 +19,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("prompt", metavar="PROMPT", help="what the video shows, in English; long descriptions work best")
     add(
-        "-o", "--output", metavar="FILE", help="mp4 to write (default: a free name, cogvideox.mp4 or one with a number)"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="file to write: .mp4, .webm, .gif or .webp; a folder, or a name such as frame_%%05d.png, for PNG files "
+        "(default: a free name, cogvideox.mp4 or one with a number)",
+    )
+    add(
+        "--crf",
+        type=int,
+        metavar="N",
+        default=DEFAULT_CRF,
+        help=f"quality of mp4 and webm, 0 (best) to 51 (smallest) (default: {DEFAULT_CRF})",
     )
     _add_model(parser.add_argument_group("model"))
     _add_video(parser.add_argument_group("video"))

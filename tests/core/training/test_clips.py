@@ -8,7 +8,7 @@ import pytest
 
 from cogvideox_core.training.clips import FolderClips
 from cogvideox_core.training.demo_world.world import make_scene, render
-from cogvideox_core.videos.video_io import write_video
+from cogvideox_core.videos.video_files import write_video
 
 
 def test_a_folder_of_videos_is_a_source(tmp_path: Path) -> None:
