@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..cogvideox_core.models.shapes import VideoSize
 from ..cogvideox_core.models.vae.memory_plan import TILING_CHOICES, Plan, TilingChoice
 from ..cogvideox_core.models.vae.tiling import Tiling
+from .host.types.clips import joined, split
 from .host.types.vae import CogVideoXVAE, Task, cogvideox_vae
 from .sizes import size_fault
 
@@ -108,7 +109,14 @@ class CogVideoXVAEDecode(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="From CogVideoX Load VAE."),
                 *_tiling_inputs(),
             ],
-            outputs=[io.Image.Output(tooltip="The frames.")],
+            outputs=[
+                io.Image.Output(tooltip="The frames; of a batch, those of one clip after the other."),
+                io.Image.Output(
+                    "clips",
+                    is_output_list=True,
+                    tooltip="The frames of each clip by itself: the nodes behind this output run once for every clip.",
+                ),
+            ],
             search_aliases=["vae decode", "tiled decode", "CogVideoDecode"],
         )
 
@@ -127,4 +135,5 @@ class CogVideoXVAEDecode(io.ComfyNode):
         size = vae.first_stage_model.video_size(z.shape)
         plan = _plan(vae, "decode", size, tiling, tile_width, tile_height)
         frames = vae.decode(z) if plan.tiling is None else vae.decode_blended(z, plan.tiling)
-        return io.NodeOutput(frames.flatten(0, 1))  # [B, F, H, W, C] -> IMAGE
+        images = joined(frames)  # [B, F, H, W, C] -> IMAGE
+        return io.NodeOutput(images, split(images))
