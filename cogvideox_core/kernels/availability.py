@@ -19,6 +19,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from .choices import OFF
 from .gradients import needs_gradients
 from .torch_symbols import constant_when_compiled
 
@@ -26,7 +27,7 @@ logger = logging.getLogger("cogvideox")
 
 SWITCH = "COGVIDEOX_KERNELS"
 """The environment variable that switches the kernels off; read when a device is first asked about."""
-_OFF, _ON = ("off", "0", "no", "false"), ("", "on", "1", "yes", "true")
+_ON = ("", "on", "1", "yes", "true")
 _VOLTA = (7, 0)  # compute capability of the first NVIDIA cards that Triton compiles for
 
 _P = ParamSpec("_P")
@@ -124,6 +125,6 @@ def trial_error(device: torch.device) -> str | None:
 
 def _is_switched_off() -> bool:
     setting = os.environ.get(SWITCH, "").strip().lower()
-    if setting not in _OFF + _ON:
+    if setting not in OFF + _ON:
         logger.warning("%s=%s; it takes on or off: the kernels stay on", SWITCH, setting)
-    return setting in _OFF
+    return setting in OFF

@@ -27,7 +27,9 @@ Ways = Mapping[str, Callable[[], object]]
 """The ways by their names; each computes an example."""
 
 MEASURE, CACHE = "COGVIDEOX_MEASURE", "COGVIDEOX_CACHE"
-_OFF = ("off", "0", "no", "false")
+OFF = ("off", "0", "no", "false")
+"""What switches something off in an environment variable."""
+
 _ROUNDS, _SECONDS = 5, 0.5  # of all ways in turn, whichever ends first; at least two rounds
 _CLEARLY = 0.95  # of the default's time; less of a gain is not told from noise
 
@@ -42,11 +44,13 @@ def fastest(operation: str, make_ways: Callable[[], Ways], default: str) -> str:
         make_ways: makes the ways and their example; called only to measure.
         default: the way to take where nothing is measured, and where no other one is clearly faster.
     """
-    if os.environ.get(MEASURE, "").strip().lower() in _OFF:
+    chosen = _chosen.get(operation)
+    if chosen is not None:
+        return chosen
+    if os.environ.get(MEASURE, "").strip().lower() in OFF:
         return default
-    if operation not in _chosen:
-        _chosen[operation] = _known_or_measured(operation, make_ways, default)
-    return _chosen[operation]
+    _chosen[operation] = chosen = _known_or_measured(operation, make_ways, default)
+    return chosen
 
 
 def _known_or_measured(operation: str, make_ways: Callable[[], Ways], default: str) -> str:
