@@ -22,7 +22,7 @@ from .host.types.conditioning import (
     mask_condition,
     takes_known_frames,
 )
-from .sizes import checked_size, size_fault, size_inputs
+from .sizes import checked_size, fit_input, size_fault, size_inputs
 
 # What users search for in Chinese; written as escapes, as Windows reads Python files in its own encoding.
 _TEXT_TO_VIDEO = "\u6587\u751f\u89c6\u9891"
@@ -84,7 +84,7 @@ class CogVideoXImageToVideo(io.ComfyNode):
                 io.Image.Input("start_image", tooltip="The first frame."),
                 io.Image.Input("end_image", optional=True, tooltip="The last frame; leave empty for a free ending."),
                 *size_inputs(),
-                _fit_input(),
+                fit_input("refuse"),
                 _image_scale_input(),
                 io.Model.Input(
                     "model",
@@ -163,7 +163,7 @@ class CogVideoXControl(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="From CogVideoX Load VAE."),
                 io.Image.Input("control_video", tooltip="The video to follow, or one image for all frames."),
                 *size_inputs(),
-                _fit_input(),
+                fit_input("refuse"),
             ],
             outputs=_conditioning_outputs("the control video"),
             search_aliases=["controlnet", "video to video", "pose", "canny", "depth", "CogVideoXFunControl"],
@@ -211,7 +211,7 @@ class CogVideoXInpaint(io.ComfyNode):
                     "Quadmask Preprocessor.",
                 ),
                 *size_inputs(),
-                _fit_input(),
+                fit_input("refuse"),
             ],
             outputs=_conditioning_outputs("the masked video"),
             search_aliases=[
@@ -246,17 +246,6 @@ class CogVideoXInpaint(io.ComfyNode):
         """video: IMAGE [F, H, W, C]; mask: [F or 1, H, W]; both in 0 to 1."""
         target = Target(checked_size(width, height, length), image_fit)
         return _conditioned(positive, negative, mask_condition(model, vae, video, mask, target))
-
-
-def _fit_input():
-    return io.Combo.Input(
-        "image_fit",
-        options=["refuse", "crop", "stretch"],
-        default="refuse",
-        optional=True,
-        tooltip="Frames of another aspect ratio than width and height: stop with an error, keep their middle, or "
-        "distort them.",
-    )
 
 
 def _image_scale_input():

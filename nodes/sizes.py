@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..cogvideox_core.models.shapes import LARGEST_SIDE, VideoSize, size_steps
 from ..cogvideox_core.models.variants import VARIANTS
+from ..cogvideox_core.pipeline.conditioning import Fit
 
 ((MULTIPLE, _),) = {size_steps(row.transformer, row) for row in VARIANTS.values()}  # the same for all models
 LONGEST = 1025
@@ -39,6 +40,18 @@ def size_inputs(*, width: int = 720, height: int = 480, length: int = 49) -> lis
             "the next 8n+1 are computed and the rest is cut.",
         ),
     ]
+
+
+def fit_input(default: Fit) -> io.Input:
+    """What happens to frames of another shape."""
+    return io.Combo.Input(
+        "image_fit",
+        options=["refuse", "crop", "stretch"],
+        default=default,
+        optional=True,
+        tooltip="Frames of another aspect ratio than width and height: stop with an error, keep their middle, or "
+        "distort them.",
+    )
 
 
 def size_fault(width: int | None, height: int | None, length: int | None) -> str | None:

@@ -7,17 +7,17 @@ from typing import Any, cast
 import torch
 from comfy_api.latest import io
 
-from ..cogvideox_core.models.shapes import LARGEST_SIDE, VideoSize, computed_size
+from ..cogvideox_core.models.shapes import LARGEST_SIDE, VideoSize
 from ..cogvideox_core.models.vae.memory_plan import Plan
 from ..cogvideox_core.models.vae.tiling import TILING_CHOICES, Tiling, TilingChoice
 from ..cogvideox_core.models.variants import DERIVED, VARIANTS
 from ..cogvideox_core.pipeline.conditioning import Fit
 from ..cogvideox_core.videos.frame_times import EVERY_FRAME, MODELS_RATE, Rate
-from .host.types.lengths import asked_frames, lengthened, with_length
+from .host.types.lengths import asked_frames, computed_image, with_length
 from .host.types.model import cogvideox_model
 from .host.types.vae import CogVideoXVAE, Task, cogvideox_vae
 from .host.types.video import Wanted, image_frames, variant_of_vae, video_frames
-from .sizes import LONGEST, MULTIPLE, size_fault
+from .sizes import LONGEST, MULTIPLE, fit_input, size_fault
 
 # What users search for in Chinese; written as escapes, as Windows reads Python files in its own encoding.
 _VIDEO_TO_VIDEO = "\u89c6\u9891\u751f\u89c6\u9891"
@@ -114,15 +114,7 @@ def _frame_inputs() -> list[io.Input]:
         optional=True,
         tooltip="Frames, from the beginning. 0: all there are, of a video no more than the model was trained for.",
     )
-    fit = io.Combo.Input(
-        "image_fit",
-        options=["crop", "stretch", "refuse"],
-        default="crop",
-        optional=True,
-        tooltip="Frames of another aspect ratio than width and height: keep their middle, distort them, or stop with "
-        "an error.",
-    )
-    return [*sides, length, fit]
+    return [*sides, length, fit_input("crop")]
 
 
 def _wanted(video_fps: str = MODELS_RATE, image_fit: Fit = "crop", **size: int) -> Wanted:
@@ -160,8 +152,8 @@ class CogVideoXVAEEncode(io.ComfyNode):
         vae = cogvideox_vae(vae)
         tiles = [options.pop(name, 0) for name in ("tile_width", "tile_height")]
         wanted = _wanted(**options)
+        config = vae.first_stage_model.config
         if video is not None:
-            config = vae.first_stage_model.config
             variant = variant_of_vae(config) if model is None else cogvideox_model(model).variant
             frames = video_frames(video, wanted, variant)
         elif pixels is not None:
@@ -171,9 +163,9 @@ class CogVideoXVAEEncode(io.ComfyNode):
         length, height, width = frames.shape[:3]
         if fault := size_fault(width, height, length):
             raise ValueError(f"{fault} (set width, height and length, and the frames are fitted to them)")
-        size = computed_size(VideoSize(height, width, length), vae.first_stage_model.config)
+        frames = computed_image(frames, config)
+        size = VideoSize(height, width, len(frames))
         plan = _plan(vae, "encode", size, tiling, *tiles)
-        frames = lengthened(frames, size.num_frames)
         z = vae.encode(frames) if plan.tiling is None else vae.encode_blended(frames, plan.tiling)
         return io.NodeOutput(with_length(z, length))
 
@@ -210,5 +202,5 @@ class CogVideoXVAEDecode(io.ComfyNode):
         size = vae.first_stage_model.video_size(z.shape)
         plan = _plan(vae, "decode", size, tiling, tile_width, tile_height)
         frames = vae.decode(z) if plan.tiling is None else vae.decode_blended(z, plan.tiling)
-        frames = frames[:, : asked_frames(samples, size.num_frames)]
+        frames = frames[:, : asked_frames(samples, size.num_frames, vae.first_stage_model.config)]
         return io.NodeOutput(frames.flatten(0, 1))  # [B, F, H, W, C] -> IMAGE

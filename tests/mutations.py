@@ -278,10 +278,10 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/choices.py", "_CLEARLY * times[default]", "2 * times[default]", CHOICES),
     Mutation(f"{CORE}/kernels/layers.py", '"onednn") == "onednn"', '"onednn") != ""', CHOICES),
     Mutation(f"{CORE}/models/config.py", "prod(self.training_grid)", "1", CONFIG),
-    Mutation(f"{CORE}/models/shapes.py", "(1 - size.num_frames) % frame_group(vae)", "0", SHAPES),
+    Mutation(f"{CORE}/models/shapes.py", "(1 - num_frames) % frame_group(vae)", "0", SHAPES),
     Mutation(f"{CORE}/models/transformer/positions.py", "[:, : grid[0]]  # [1, T, H, W, D]", "", RUNS),
     Mutation(f"{CORE}/pipeline/pipeline.py", "yield chunk[:, :, :left]", "yield chunk", RUNS),
-    Mutation(f"{TYPES}/lengths.py", "computed - _GROUP < asked <= computed", "True", LENGTHS),
+    Mutation(f"{TYPES}/lengths.py", "computed_frames(asked, vae) == computed", "True", LENGTHS),
     Mutation(f"{CORE}/models/variants.py", 'or_conditioning="image",', "", RUNS),
     Mutation(f"{CORE}/models/transformer/positions.py", "odd, sin, value=-1", "odd, sin", TRANSFORMER),
     Mutation(

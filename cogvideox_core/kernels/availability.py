@@ -118,9 +118,13 @@ def trial_error(device: torch.device) -> str | None:
     except torch.cuda.OutOfMemoryError:
         raise  # says nothing about Triton
     except Exception as error:  # a Triton that does not fit its system raises anything: a missing compiler or library
-        first_line = str(error).strip().partition("\n")[0]
-        return f"{type(error).__name__}: {first_line}"
+        return in_short(error)
     return None
+
+
+def in_short(error: BaseException) -> str:
+    """What kind of error it is, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
 
 
 def _is_switched_off() -> bool:

@@ -1,8 +1,7 @@
 """Attention on a CPU by blocks of queries, whose products oneDNN computes.
 
-PyTorch's own kernel multiplies by MKL, piece by piece. Which is the faster one is measured: this one took 0.6 of the
-time of PyTorch's on one AMD processor and 1.2 on another (docs/cpu.md). Both compute scores and softmax in float32, so
-they differ by rounding only.
+PyTorch's own kernel multiplies by MKL, piece by piece. Neither is the faster one everywhere, so that is measured
+(choices.py). Both compute scores and softmax in float32, so they differ by rounding only.
 """
 
 from __future__ import annotations

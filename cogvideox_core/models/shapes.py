@@ -5,8 +5,6 @@ Letters: B batch, F pixel frames, T latent frames, C channels, H W rows and colu
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .config import PositionTable, TransformerConfig, VAEConfig
 from .sizes import LatentSize, VideoSize
 from .variants import Variant
@@ -19,14 +17,14 @@ def latent_frames(num_frames: int, variant: Variant) -> int:
     return (num_frames - 1) // variant.vae.temporal_compression_ratio + 1
 
 
-def computed_size(size: VideoSize, vae: VAEConfig) -> VideoSize:
-    """The size that is computed for a video of any length: with the next 8n+1 frames. What is too much is cut off."""
-    return replace(size, num_frames=size.num_frames + (1 - size.num_frames) % frame_group(vae))
+def computed_frames(num_frames: int, vae: VAEConfig) -> int:
+    """The frames that are computed for a video of any length: the next 8n+1. What is too much is cut off."""
+    return num_frames + (1 - num_frames) % frame_group(vae)
 
 
 def nearest_computed(num_frames: int, vae: VAEConfig) -> list[int]:
     """The lengths 8n+1 around a length, of videos with more than one frame."""
-    above = computed_size(VideoSize(0, 0, num_frames), vae).num_frames
+    above = computed_frames(num_frames, vae)
     return [length for length in (above - frame_group(vae), above) if length > 1]
 
 
@@ -37,7 +35,7 @@ def frame_group(vae: VAEConfig) -> int:
 
 def latent_size(size: VideoSize, config: TransformerConfig, variant: Variant) -> LatentSize:
     """What the transformer works on for a video of this size, of any length."""
-    frames = latent_frames(computed_size(size, variant.vae).num_frames, variant)
+    frames = latent_frames(computed_frames(size.num_frames, variant.vae), variant)
     leading = -frames % config.frame_patch
     ratio = variant.vae.spatial_compression_ratio
     return LatentSize(frames + leading, size.height // ratio, size.width // ratio, leading)
@@ -144,7 +142,7 @@ def _check_table_size(size: VideoSize, config: TransformerConfig, variant: Varia
             f"{size.width}x{size.height}; {variant.name} has a learned position table for {width}x{height} only; "
             f"use width {width} and height {height}, or have the table interpolated or omitted (position_table)"
         )
-    if computed_size(size, variant.vae).num_frames != config.sample_frames:
+    if computed_frames(size.num_frames, variant.vae) != config.sample_frames:
         use = "use" if there is None or there >= config.sample_frames else "give a video of"
         raise ValueError(
             f"num_frames={size.num_frames}; {variant.name} has a learned position table for exactly "

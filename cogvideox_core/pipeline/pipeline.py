@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..models.config import PositionTable
 from ..models.noise import Generator, draw_latents
-from ..models.shapes import LatentSize, VideoSize, computed_size, latent_size, size_advice
+from ..models.shapes import LatentSize, VideoSize, computed_frames, latent_size, size_advice
 from ..models.transformer.attention import choose_attention
 from ..models.transformer.model import CogVideoXTransformer3D
 from ..models.vae.autoencoder import AutoencoderCausal3D
@@ -283,8 +283,7 @@ class CogVideoXPipeline:
         clean = None
         if request.video is not None:
             pixels = video_pixels(request.video, video_size, fit=request.image_fit, background=request.background)
-            computed = computed_size(video_size, self.variant.vae)
-            z = self._encode(lengthened(pixels, computed.num_frames), request)
+            z = self._encode(lengthened(pixels, computed_frames(video_size.num_frames, self.variant.vae)), request)
             clean = pad_leading(z * self.variant.vae.scaling_factor, size.leading).to(self.device, torch.float32)
         shape = size.shape(request.batch, self.transformer.config.out_channels)
         noise = draw_latents(shape, request.generator, self.device, self.dtype).float()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import layers
+from ..kernels.availability import in_short
 from ..kernels.int8 import can_multiply_int8, int8_linear
 from .packed_weight import PackedWeight, is_quantizable, quantize
 
@@ -100,12 +101,8 @@ def check_method_on(method: str, device: torch.device) -> None:
         raise  # says nothing about the package
     except Exception as error:  # one without a library for this device raises anything
         raise ValueError(
-            f"quantize={method!r} does not run on {device} ({_in_short(error)}); take int8, or none"
+            f"quantize={method!r} does not run on {device} ({in_short(error)}); take int8, or none"
         ) from error
-
-
-def _in_short(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
 
 
 def will_quantize(key: str, tensor: Tensor, method: Method) -> bool:
@@ -209,7 +206,7 @@ def _bitsandbytes_classes() -> tuple[type, type]:
         ) from error
     except Exception as error:  # one without a library for this system raises anything
         raise ImportError(
-            f"llm.int8 needs the package bitsandbytes, which does not work here ({_in_short(error)}); install it "
+            f"llm.int8 needs the package bitsandbytes, which does not work here ({in_short(error)}); install it "
             "again, or take int8"
         ) from error
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_WITHOUT_CAST_NOTICE)

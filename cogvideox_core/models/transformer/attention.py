@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...kernels import cpu_attention
+from ...kernels.availability import in_short
 from ...kernels.devices import is_nvidia
 
 logger = logging.getLogger("cogvideox")
@@ -162,7 +163,7 @@ class Attention:
         except torch.OutOfMemoryError:
             raise  # says nothing about the backend
         except Exception as error:  # a package that was built for other cards raises anything
-            self.fall_back(f"does not run here ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})")
+            self.fall_back(f"does not run here ({in_short(error)})")
             return
         wanted = sdpa(q[:, :, -_PROBE_ROWS:], k, v).float()
         if not found.isfinite().all():

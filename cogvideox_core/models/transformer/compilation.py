@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...kernels.availability import available
+from ...kernels.availability import available, in_short
 from .model import CogVideoXTransformer3D
 
 
@@ -30,7 +30,7 @@ def check_compiler(device: torch.device) -> None:
         torch.compile(_twice_and_one)(torch.ones(8, device=device))
     except (RuntimeError, ImportError, OSError) as error:
         cause = getattr(error, "inner_exception", error)
-        reason = f"{type(cause).__name__}: {str(cause).strip()}".partition("\n")[0]
+        reason = in_short(cause)
         raise ValueError(
             f"torch.compile does not work here ({reason}); it needs a C++ compiler for a CPU and Triton for a GPU: "
             "install that, or do without compile"

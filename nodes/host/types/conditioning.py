@@ -15,7 +15,7 @@ from ....cogvideox_core.models.shapes import (
     LatentSize,
     VideoSize,
     check_size,
-    computed_size,
+    computed_frames,
     latent_size,
     nearest_computed,
 )
@@ -141,7 +141,7 @@ def known_frames_condition(vae: Any, start: Tensor, end: Tensor | None, target: 
     Raises: ValueError if the VAE is not ours, or an image does not fit.
     """
     vae, size = cogvideox_vae(vae), target.size
-    computed = _computed(vae, size).num_frames
+    computed = _computed(vae, size)
     pixels = torch.zeros(1, 3, computed, size.height, size.width)
     hidden = torch.ones(1, 1, computed, size.height, size.width)
     for frames, image in ((slice(0, 1), start), (slice(size.num_frames - 1, computed), end)):
@@ -182,7 +182,7 @@ def _pixels(vae: CogVideoXVAE, video: Tensor, target: Target, name: str, *, sing
         raise ValueError(f"{name} has {len(video)} frames for length={length}; give as many, or a smaller length")
     frames = opaque_pixels(video[:length].movedim(-1, 1), target.background)
     pixels = video_pixels(frames, target.size, fit=target.fit)
-    return pixels if len(video) == 1 else lengthened(pixels, _computed(vae, target.size).num_frames)
+    return pixels if len(video) == 1 else lengthened(pixels, _computed(vae, target.size))
 
 
 def _encode_video(vae: CogVideoXVAE, pixels: Tensor) -> Tensor:
@@ -192,12 +192,13 @@ def _encode_video(vae: CogVideoXVAE, pixels: Tensor) -> Tensor:
 
 def _clip_size(vae: CogVideoXVAE, size: VideoSize) -> LatentSize:
     """Latents of a clip without leading frames, which belong to the sampling."""
-    ratio, frames = vae.first_stage_model.config.spatial_compression_ratio, _computed(vae, size).num_frames
+    ratio, frames = vae.first_stage_model.config.spatial_compression_ratio, _computed(vae, size)
     return LatentSize(vae.downscale_ratio[0](frames), size.height // ratio, size.width // ratio, leading=0)
 
 
-def _computed(vae: CogVideoXVAE, size: VideoSize) -> VideoSize:
-    return computed_size(size, vae.first_stage_model.config)
+def _computed(vae: CogVideoXVAE, size: VideoSize) -> int:
+    """Frames that are computed for a video of this size."""
+    return computed_frames(size.num_frames, vae.first_stage_model.config)
 
 
 def _check_end(vae: CogVideoXVAE, length: int) -> None:

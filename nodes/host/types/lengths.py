@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ....cogvideox_core.models.config import VAEConfig
+from ....cogvideox_core.models.shapes import computed_frames
+from ....cogvideox_core.pipeline.conditioning import lengthened
+
 _NUM_FRAMES = "cogvideox_num_frames"
-_GROUP = 8  # frames that are computed together; a test holds it to the core's
 
 
 def with_length(samples: Tensor, num_frames: int) -> dict[str, Any]:
@@ -20,12 +22,13 @@ def with_length(samples: Tensor, num_frames: int) -> dict[str, Any]:
     return {"samples": samples, _NUM_FRAMES: num_frames}
 
 
-def lengthened(frames: Tensor, num_frames: int) -> Tensor:
-    """An IMAGE [F, H, W, C] with its last frame repeated until there are so many."""
-    return torch.cat([frames, frames[-1:].expand(num_frames - len(frames), -1, -1, -1)])
-
-
-def asked_frames(latent: dict[str, Any], computed: int) -> int:
+def asked_frames(latent: dict[str, Any], computed: int, vae: VAEConfig) -> int:
     """How many of the computed frames of a LATENT were asked for; all of them where it does not say, or no longer."""
     asked = latent.get(_NUM_FRAMES, computed)
-    return asked if computed - _GROUP < asked <= computed else computed
+    return asked if computed_frames(asked, vae) == computed else computed
+
+
+def computed_image(image: Tensor, vae: VAEConfig) -> Tensor:
+    """An IMAGE [F, H, W, C] with its last frame repeated up to the frames that are computed."""
+    video = image.movedim(-1, 0)[None]  # [1, C, F, H, W]
+    return lengthened(video, computed_frames(len(image), vae))[0].movedim(0, -1)

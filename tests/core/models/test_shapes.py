@@ -9,7 +9,7 @@ import pytest
 from cogvideox_core.models.shapes import (
     LARGEST_SIDE,
     check_size,
-    computed_size,
+    computed_frames,
     default_size,
     latent_frames,
     latent_size,
@@ -74,7 +74,7 @@ def test_limits_of_training_may_be_lifted_but_not_those_of_arithmetic() -> None:
 def test_any_length_is_computed_as_the_next_that_fits(asked: int, computed: int) -> None:
     for variant in (FIRST, LATER):
         config, size = variant.transformer, VideoSize(480, 720, asked)
-        assert computed_size(size, variant.vae) == VideoSize(480, 720, computed)
+        assert computed_frames(asked, variant.vae) == computed
         assert latent_size(size, config, variant) == latent_size(VideoSize(480, 720, computed), config, variant)
 
 
