@@ -63,9 +63,10 @@ def is_met(name: str, found: Ratios, *, quiet: bool) -> bool:
 
 def measure(options: argparse.Namespace) -> bool:
     """Measure all scenes, print as it comes, and renew this machine's row. Returns: whether every aim is met."""
-    row: dict[str, dict[str, Ratios]] = {"quiet": {}, "busy": {}}
-    met = True
-    for state in row:
+    row: dict[str, dict[str, Ratios]] = {}
+    machine, met = machine_name(torch.device("cpu"), options.threads), True
+    for state in ("quiet", "busy"):
+        row[state] = {}
         with neighbour(options.threads) if state == "busy" else nullcontext():
             for name in AIMS:
                 row[state][name] = found = ratios(name, options.repeats)
@@ -73,8 +74,7 @@ def measure(options: argparse.Namespace) -> bool:
                 met &= enough
                 listed = ", ".join(f"{ratio:.2f}x {who}" for who, ratio in found.items())
                 print(f"{state:<6}{name:<11}{listed}{'' if enough else '   (aim missed)'}", flush=True)
-    machine = machine_name(torch.device("cpu"), options.threads)
-    write(options.folder, {machine: {**row, "commit": commit()}})
+        write(options.folder, {machine: {**row, "commit": commit()}})
     return met
 
 
@@ -100,7 +100,7 @@ def _page(rows: dict[str, dict]) -> Iterator[str]:
     yield f"| machine | | {' | '.join(names)} | commit |"
     yield "|---" * (len(names) + 3) + "|"
     for machine, row in rows.items():
-        for state in ("quiet", "busy"):
+        for state in (known for known in ("quiet", "busy") if known in row):
             cells = [_cell(row[state][name]) for name in names]
             yield f"| {machine} | {state} | {' | '.join(cells)} | {row['commit']} |"
 
