@@ -82,6 +82,10 @@ BLOCKS = "tests/core/weights/test_ggml_blocks.py"
 LIBRARIES = "tests/core/weights/test_library_entries.py"
 PACKED_NODES = "tests/nodes/test_packed_weights.py"
 LORA = "tests/core/weights/test_lora.py"
+ADAPTERS = "tests/core/weights/test_adapters.py"
+ADAPTER_KINDS = "tests/core/weights/test_adapter_kinds.py"
+ADAPTER_SCALES = "tests/core/weights/test_adapter_scales.py"
+APPLIED = "tests/core/weights/test_applied_lora.py"
 SAFETENSORS = "tests/core/weights/test_safetensors_file.py"
 PICKLES = "tests/core/weights/test_torch_file.py"
 FILE_BYTES = "tests/core/weights/test_file_bytes.py"
@@ -152,9 +156,39 @@ MUTATIONS = [
     Mutation(f"{CORE}/weights/inspect.py", "and key not in tied", "", INSPECT),
     Mutation(f"{CORE}/videos/video_io.py", "_ENCODER | _COLOUR", "_COLOUR", VIDEO_FILES),
     Mutation(f"{CORE}/videos/video_io.py", "_ENCODER | _COLOUR", "_ENCODER", VIDEO_FILES),
-    Mutation(f"{CORE}/weights/lora.py", "return alpha.item() / rank", "return alpha.item()", LORA),
-    Mutation(f"{CORE}/weights/lora.py", "sqrt(rank) if self.use_rslora else rank", "rank", LORA),
-    Mutation(f"{CORE}/weights/lora.py", r'rf"(.*\.)?({pattern})$"', r'rf"({pattern})$"', LORA),
+    Mutation(f"{CORE}/weights/adapter_scales.py", "Scale(alpha / rank,", "Scale(alpha,", LORA),
+    Mutation(f"{CORE}/weights/adapter_scales.py", "sqrt(rank) if self.use_rslora else rank", "rank", LORA),
+    Mutation(f"{CORE}/weights/adapter_scales.py", r'rf"(.*\.)?({pattern})$"', r'rf"({pattern})$"', LORA),
+    Mutation(f"{CORE}/weights/adapter_scales.py", "rank in (None, config.rank_of(module))", "True", ADAPTER_SCALES),
+    Mutation(f"{CORE}/weights/adapters.py", '"ac,bd...->abcd..."', '"ac,bd...->bacd..."', ADAPTERS),
+    Mutation(
+        f"{CORE}/weights/adapters.py",
+        "(self.up1 @ self.down1) * (self.up2",
+        "(self.up1 @ self.down1) + (self.up2",
+        ADAPTERS,
+    ),
+    Mutation(f"{CORE}/weights/adapters.py", "        weight = self.direction.changed(weight)\n", "", ADAPTERS),
+    Mutation(f"{CORE}/weights/adapters.py", "if dim != self.axis]", "if dim == self.axis]", ADAPTERS),
+    Mutation(f"{CORE}/weights/adapters.py", "* 2**stage // 2", "// 2", ADAPTERS),
+    Mutation(
+        f"{CORE}/weights/adapters.py",
+        "identity - skewed, identity + skewed",
+        "identity + skewed, identity - skewed",
+        ADAPTERS,
+    ),
+    Mutation(f"{CORE}/weights/adapters.py", "(1 if exponent == last > 1 else 2)", "2", ADAPTERS),
+    Mutation(f"{CORE}/weights/adapter_kinds.py", "rotations.mT[None]", "rotations[None]", ADAPTERS),
+    Mutation(f"{CORE}/weights/adapter_kinds.py", "parts.alpha * num_rows", "parts.alpha", ADAPTERS),
+    Mutation(f"{CORE}/weights/adapter_kinds.py", "Rotation(blocks.mT) if", "Rotation(blocks) if", ADAPTER_KINDS),
+    Mutation(
+        f"{CORE}/weights/applied_lora.py", "self.lora.strength * self.weight.scale *", "self.lora.strength *", LORA
+    ),
+    Mutation(
+        f"{CORE}/kernels/layers.py",
+        "for delta in self.deltas:\n            weight",
+        "for delta in self.deltas[:1]:\n            weight",
+        APPLIED,
+    ),
     Mutation(
         f"{CORE}/weights/convert.py",
         "if tensor.codec == codec and _has_our_scales(tensor, entry):",
@@ -195,7 +229,12 @@ MUTATIONS = [
     Mutation(f"{CORE}/kernels/layers.py", "and not (layer.deltas or layer._forward_hooks)", "", LAYERS),
     Mutation(f"{CORE}/kernels/layers.py", "(layer.deltas or layer._forward_hooks)", "layer._forward_hooks", LORA),
     Mutation(f"{CORE}/kernels/layers.py", "        not torch.compiler.is_compiling()\n", "        True\n", COMPILATION),
-    Mutation(f"{CORE}/weights/lora.py", "if not isinstance(layer, Linear):", "if True:", COMPILATION),
+    Mutation(
+        f"{CORE}/weights/applied_lora.py",
+        "if not isinstance(layer, TakesDeltas):\n        return",
+        "if True:\n        return",
+        COMPILATION,
+    ),
     Mutation(
         f"{CORE}/models/transformer/adaln_table.py",
         "- len(rows)\n",

@@ -10,7 +10,7 @@ import logging
 import math
 import secrets
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import count
@@ -34,7 +34,7 @@ from ..videos.frame_times import EVERY_FRAME, frames_per_second
 from ..videos.reading import Clip, read_clip
 from ..videos.video_io import check_fps, check_writable, read_image, write_video
 from ..weights.dtypes import named_dtype
-from ..weights.lora import read_lora, weight_shapes
+from ..weights.lora import LoRAFile, read_lora, weight_shapes
 from ..weights.places.hub_cache import repository_of
 from ..weights.places.names import locate
 from ..weights.quantize import check_method
@@ -63,6 +63,7 @@ def make_video(options: Namespace) -> Path | str:
     size = request.check(folder.transformer.config, folder.variant)
     shapes = weight_shapes(folder.transformer.state_dict)
     loras = [(read_lora(path, shapes), path, strength) for path, strength in map(_lora, options.lora)]
+    _check_quantizable(loras, options.quantize)
 
     num_steps = _num_steps(request, folder.variant)
     fps = _given(options.fps, folder.variant.defaults.fps if clip is None else clip.fps)
@@ -127,6 +128,15 @@ def _lora(text: str) -> tuple[Path, float]:
     if not math.isfinite(number):
         raise ValueError(f"--lora {text}; a strength is a number, such as 0.8")
     return locate(path, "lora"), number
+
+
+def _check_quantizable(loras: Iterable[tuple[LoRAFile, Path, float]], method: str) -> None:
+    for file, path, _ in loras:
+        if method == "llm.int8" and not file.is_sum:
+            raise ValueError(
+                f"--lora {path} ({', '.join(file.kinds)}) changes weights, which --quantize llm.int8 cannot show; use "
+                "--quantize int8, or leave it out"
+            )
 
 
 def _request(options: Namespace, folder: ModelFolder) -> tuple[Request, Clip | None]:

@@ -7,9 +7,8 @@ differ by rounding only; `benchmarks/performance.py` measures a whole step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,34 +19,71 @@ from .choices import Ways, fastest
 from .gradients import needs_gradients
 from .torch_symbols import addmm_gelu, onednn_linear
 
-__all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "kernel_weights", "linear_gelu"]
+__all__ = ["Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Linear", "TakesDeltas", "kernel_weights", "linear_gelu"]
 
 _SMALL_EXAMPLE, _LARGE_EXAMPLE = 256, 1024  # rows and columns of the examples that are measured
 
-Delta = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
-"""Called as a forward hook is, with a layer, its inputs ([..., K],) and its output [..., N]; returns the new output."""
+
+class Delta(Protocol):
+    """What a LoRA or another adapter changes of a layer: its result, or the weights that it multiplies by."""
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether the layer has to multiply by `changed` weights; else the delta is called with the result."""
+        ...
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, /) -> Tensor:
+        """As a forward hook: a layer, its inputs ([..., K],) and its output [..., N] to the new output."""
+        ...
+
+    def changed(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias as they are with the adapter, of the same shapes."""
+        ...
 
 
-class Linear(nn.Linear):
-    """A linear layer, with `deltas` to its result: those of LoRAs.
+class TakesDeltas:
+    """A layer with `deltas`, in the order in which they were put on it.
 
     They are no forward hooks because torch.compile, which reuses one compiled block for all blocks, does not check
     hooks.
     """
 
+    weight: Tensor
+    bias: Tensor | None
     deltas: tuple[Delta, ...] = ()
 
     def forward(self, input: Tensor) -> Tensor:
-        """[..., in_features] -> [..., out_features]."""
+        """[..., K] -> [..., N]."""
+        if any(delta.changes_weights for delta in self.deltas):
+            return self._result(input, *self._changed_weights(input.dtype))
         output = self._multiplied(input)
         for delta in self.deltas:
-            output = delta(self, (input,), output)
+            output = delta(self, (input,), output)  # type: ignore[arg-type]
         return output
 
     def _multiplied(self, input: Tensor) -> Tensor:
-        if input.dtype == torch.float32 and _fits_onednn(input, self.weight) and _is_faster_in_onednn(input, self):
-            return onednn_linear(input, self.weight, self.bias)
-        return super().forward(input)
+        """The result by the layer's own weights."""
+        return self._result(input, self.weight, self.bias)
+
+    def _result(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The result by a weight and a bias of the shapes of the layer's own."""
+        raise NotImplementedError
+
+    def _changed_weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias with all deltas in them; made anew for each call, so that the memory of one is enough."""
+        weight, bias = self.weight, self.bias
+        for delta in self.deltas:
+            weight, bias = delta.changed(weight, bias)
+        return weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+class Linear(TakesDeltas, nn.Linear):
+    """A linear layer: [..., in_features] -> [..., out_features]."""
+
+    def _result(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.dtype == torch.float32 and _fits_onednn(input, weight) and _is_faster_in_onednn(input, self):
+            return onednn_linear(input, weight, bias)
+        return F.linear(input, weight, bias)
 
     def gelu(self, input: Tensor) -> Tensor:
         """The tanh approximation of GELU of the product, without deltas; [..., in_features] -> [..., out_features]."""
@@ -66,12 +102,14 @@ class _KernelWeights:
         return kernel_weights(self, x)
 
 
-class LayerNorm(_KernelWeights, nn.LayerNorm):
-    pass
+class LayerNorm(_KernelWeights, TakesDeltas, nn.LayerNorm):
+    def _result(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
-class Conv2d(_KernelWeights, nn.Conv2d):
-    pass
+class Conv2d(_KernelWeights, TakesDeltas, nn.Conv2d):
+    def _result(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class Conv3d(_KernelWeights, nn.Conv3d):
@@ -89,11 +127,12 @@ def kernel_weights(layer: Any, x: Tensor) -> tuple[Tensor, Tensor] | None:
     """Weight and bias of a layer, for a kernel that computes with x [...] in place of a call of the layer.
 
     None if the layer must be called itself: its weights are packed, have another device or dtype than x or need
-    gradients, or it has hooks. The shapes are those of the layer.
+    gradients, or it has deltas or hooks. The shapes are those of the layer.
     """
     weight, bias = layer.weight, layer.bias
     fits = type(weight) is nn.Parameter and weight.device == x.device and weight.dtype == x.dtype
-    return (weight, bias) if fits and not layer._forward_hooks and not needs_gradients(x, weight) else None
+    altered = layer._forward_hooks or getattr(layer, "deltas", ())
+    return (weight, bias) if fits and not altered and not needs_gradients(x, weight) else None
 
 
 def fits_onednn_conv(x: Tensor) -> bool:
@@ -124,6 +163,6 @@ def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
-        and type(weight) is nn.Parameter
+        and type(weight) in (nn.Parameter, Tensor)
         and not needs_gradients(x, weight)
     )

@@ -16,6 +16,8 @@ from .recipe import LoRAShape
 class Pair(nn.Module):
     """The LoRA delta of one layer, up (down x): one of the `deltas` of `layers.Linear`. Zero at first."""
 
+    changes_weights = False
+
     def __init__(self, layer: nn.Linear, rank: int) -> None:
         super().__init__()
         self.down = nn.Parameter(torch.empty(rank, layer.in_features))
@@ -25,6 +27,10 @@ class Pair(nn.Module):
     def forward(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The output [..., N] of `layer` plus the delta for its input [..., K]."""
         return output + F.linear(F.linear(inputs[0], self.down), self.up)
+
+    def changed(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The weight [N, K] with the pair's product in it, and the bias [N] as it is."""
+        return weight + self.up @ self.down, bias
 
 
 def add_pairs(transformer: CogVideoXTransformer3D, shape: LoRAShape) -> dict[str, Pair]:

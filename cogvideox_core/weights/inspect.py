@@ -17,6 +17,8 @@ from ..models.text_encoder import t5_model
 from ..models.transformer.model import CogVideoXTransformer3D
 from ..models.vae.autoencoder import AutoencoderCausal3D
 from . import empty_layers as layers
+from .adapter_kinds import BIASES, kind_of
+from .adapter_names import is_adapter, parts_of_layers
 from .codecs import GGML
 from .components import find_config, open_component
 from .detect import find_variant, transformer_config, vae_config
@@ -24,7 +26,6 @@ from .diffusers_folder import folder_variant, pipeline_folder
 from .entries import OpenWeights
 from .errors import CheckpointError
 from .files import open_weights
-from .lora import is_lora, lora_ranks
 from .recognize import COMPONENTS, Component, components_in, recognize
 from .t5 import t5_config
 from .writing import entry_bytes
@@ -110,11 +111,23 @@ def _built(weights: OpenWeights, path: Path, component: Component, found: Inspec
 
 def _other(weights: OpenWeights) -> str:
     """What weights are that are no component of a model."""
-    if is_lora(weights):
-        ranks = lora_ranks(weights)
-        return f"a LoRA of {_rank_range(ranks)} for {len(ranks)} layers"
+    if is_adapter(weights):
+        return _adapter(weights)
     kind = recognize(weights)
     return kind.what if kind else "nothing that is known"
+
+
+def _adapter(weights: OpenWeights) -> str:
+    """An adapter in words: `a LoRA of rank 4 for 8 layers`, `an adapter (LoKr) for 8 layers`."""
+    layers = parts_of_layers(weights).values()
+    kinds = [kind_of(parts.keys() - {"alpha"} - BIASES.keys()) for parts in layers]
+    names = list(dict.fromkeys(kind.name for kind in kinds if kind))
+    if not names:
+        return "an adapter of a kind that is not read"
+    if names != ["LoRA"]:
+        return f"an adapter ({', '.join(names)}) for {len(layers)} layers"
+    ranks = [weights.shapes[parts["down"]][0] for parts in layers if "down" in parts]
+    return f"a LoRA of {_rank_range(ranks)} for {len(ranks)} layers"
 
 
 def _rank_range(ranks: list[int]) -> str:

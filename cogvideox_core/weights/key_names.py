@@ -155,31 +155,42 @@ SAT_VAE = KeyNames(
     ),
 )
 
-COMFYUI_TRANSFORMER = KeyNames(
-    "ComfyUI",
-    "transformer",
-    r"blocks\.0\.attn_out\.weight",
-    _renamed(
-        {
-            "time_embedding_linear_1": "time_embedding.linear_1",
-            "time_embedding_linear_2": "time_embedding.linear_2",
-            "ofs_embedding_linear_1": "ofs_embedding.linear_1",
-            "ofs_embedding_linear_2": "ofs_embedding.linear_2",
-            "blocks.{}.q": "transformer_blocks.{}.attn1.to_q",
-            "blocks.{}.k": "transformer_blocks.{}.attn1.to_k",
-            "blocks.{}.v": "transformer_blocks.{}.attn1.to_v",
-            "blocks.{}.attn_out": "transformer_blocks.{}.attn1.to_out.0",
-            "blocks.{}.norm_q": "transformer_blocks.{}.attn1.norm_q",
-            "blocks.{}.norm_k": "transformer_blocks.{}.attn1.norm_k",
-            "blocks.{}.ff_proj": "transformer_blocks.{}.ff.net.0.proj",
-            "blocks.{}.ff_out": "transformer_blocks.{}.ff.net.2",
-            "blocks.{}.norm1.linear": "transformer_blocks.{}.norm1.linear",
-            "blocks.{}.norm1.norm": "transformer_blocks.{}.norm1.norm",
-            "blocks.{}.norm2.linear": "transformer_blocks.{}.norm2.linear",
-            "blocks.{}.norm2.norm": "transformer_blocks.{}.norm2.norm",
-        }
-    ),
-)
+COMFYUI_MODULES = {
+    "time_embedding_linear_1": "time_embedding.linear_1",
+    "time_embedding_linear_2": "time_embedding.linear_2",
+    "ofs_embedding_linear_1": "ofs_embedding.linear_1",
+    "ofs_embedding_linear_2": "ofs_embedding.linear_2",
+    "blocks.{}.q": "transformer_blocks.{}.attn1.to_q",
+    "blocks.{}.k": "transformer_blocks.{}.attn1.to_k",
+    "blocks.{}.v": "transformer_blocks.{}.attn1.to_v",
+    "blocks.{}.attn_out": "transformer_blocks.{}.attn1.to_out.0",
+    "blocks.{}.norm_q": "transformer_blocks.{}.attn1.norm_q",
+    "blocks.{}.norm_k": "transformer_blocks.{}.attn1.norm_k",
+    "blocks.{}.ff_proj": "transformer_blocks.{}.ff.net.0.proj",
+    "blocks.{}.ff_out": "transformer_blocks.{}.ff.net.2",
+    "blocks.{}.norm1.linear": "transformer_blocks.{}.norm1.linear",
+    "blocks.{}.norm1.norm": "transformer_blocks.{}.norm1.norm",
+    "blocks.{}.norm2.linear": "transformer_blocks.{}.norm2.linear",
+    "blocks.{}.norm2.norm": "transformer_blocks.{}.norm2.norm",
+}
+COMFYUI_TRANSFORMER = KeyNames("ComfyUI", "transformer", r"blocks\.0\.attn_out\.weight", _renamed(COMFYUI_MODULES))
+
+# DiffSynth-Studio's names, which LoRAs that were trained with it have.
+DIFFSYNTH_MODULES = {
+    "patchify.proj": "patch_embed.proj",
+    "context_embedder": "patch_embed.text_proj",
+    "time_embedder.timestep_embedder.0": "time_embedding.linear_1",
+    "time_embedder.timestep_embedder.2": "time_embedding.linear_2",
+    **{f"blocks.{{}}.attn1.to_{part}": f"transformer_blocks.{{}}.attn1.to_{part}" for part in "qkv"},
+    "blocks.{}.attn1.to_out": "transformer_blocks.{}.attn1.to_out.0",
+    **{f"blocks.{{}}.norm_{part}": f"transformer_blocks.{{}}.attn1.norm_{part}" for part in "qk"},
+    "blocks.{}.ff.0": "transformer_blocks.{}.ff.net.0.proj",
+    "blocks.{}.ff.2": "transformer_blocks.{}.ff.net.2",
+    **{
+        f"blocks.{{}}.norm{norm}": f"transformer_blocks.{{}}.norm{norm}"
+        for norm in ("1.linear", "1.norm", "2.linear", "2.norm")
+    },
+}
 
 _T5_BLOCK = "encoder.block.{}.layer."
 GGUF_T5 = KeyNames(

@@ -60,7 +60,8 @@ _READS_T5 = "CogVideoX reads its prompts with T5 v1.1 XXL, give that"
 _KINDS: tuple[Kind, ...] = (
     Kind(
         "a LoRA",
-        r"(^|[._])lora_(A|B|down|up)\b|^lora_(unet|te)|\.lora\.(up|down)\.|\.matrix_A\.\d",
+        r"(^|[._])lora_(A|B|down|up)\b|^lora_(unet|te)|\.lora\.(up|down)\.|\.matrix_A\.\d|^lycoris_|"
+        r"\.(lokr_w[12]|hada_w[12]|oft_blocks|oft_[Rr]|boft_R|ia3_l)\b|\.(lokr|hada)_w[12]_a\b",
         "load the base model first and the LoRA on top of it (load_lora)",
     ),
     Kind(

@@ -122,7 +122,10 @@ SYMBOLS: dict[str, dict[str, str]] = {
         "calculate_weight": "merges a LoRA before bitsandbytes rounds the weight",
         "model_lora_keys_unet": "PATCHED by features/lora_names.py: our layers' names in LoRA files",
     },
-    "comfy.weight_adapter": {"LoRAAdapter": "a LoRA as a patch"},
+    "comfy.weight_adapter": {
+        "LoRAAdapter": "a LoRA as a patch",
+        "WeightAdapterBase": "what our other adapters are, too",
+    },
     "comfy.model_management": {
         "archive_model_dtypes": "remembers the VAE's dtypes, as ComfyUI's own loader does",
         "cuda_device_context": "the right one of several GPUs",

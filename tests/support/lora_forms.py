@@ -49,6 +49,31 @@ def diffusers_older(pairs: Pairs, path: Path) -> Path:
     return save(tensors, path)
 
 
+# What other programs call the layers that differ.
+DIFFSYNTH = {"transformer_blocks": "blocks", "to_out.0": "to_out", "ff.net.0.proj": "ff.0", "ff.net.2": "ff.2"}
+COMFYUI = {
+    "transformer_blocks": "blocks",
+    "attn1.to_out.0": "attn_out",
+    "attn1.to_": "",
+    "ff.net.0.proj": "ff_proj",
+    "ff.net.2": "ff_out",
+}
+
+
+def renamed(names: dict[str, str], prefix: str = "", adapter: str = "") -> Callable[[Pairs, Path], Path]:
+    """PEFT's endings behind another program's names."""
+
+    def write(pairs: Pairs, path: Path) -> Path:
+        theirs = {}
+        for name, pair in pairs.items():
+            for ours, other in names.items():
+                name = name.replace(ours, other)
+            theirs[name] = pair
+        return peft(prefix, adapter)(theirs, path)
+
+    return write
+
+
 def kohya(prefix: str) -> Callable[[Pairs, Path], Path]:
     def write(pairs: Pairs, path: Path) -> Path:
         tensors = {}
@@ -112,6 +137,8 @@ FORMS: dict[str, tuple[Callable[[Pairs, Path], Path], list[str], float, int]] = 
     "base_model.model.transformer.": (peft("base_model.model.transformer."), ALL, 1.0, 0),
     "diffusion_model.": (peft("diffusion_model."), ALL, 1.0, 0),
     "default": (peft("transformer.", ".default"), ALL, 1.0, 0),
+    "DiffSynth": (renamed(DIFFSYNTH, adapter=".default"), ALL, 1.0, 0),
+    "ComfyUI": (renamed(COMFYUI, "diffusion_model."), ALL, 1.0, 0),
     "processors": (diffusers_older, ATTENTION, 1.0, 0),
     "kohya": (kohya("lora_unet_"), ALL, ALPHA / RANK, 1),
     "VideoX-Fun": (kohya("lora_unet__"), ALL, ALPHA / RANK, 1),

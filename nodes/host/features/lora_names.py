@@ -8,12 +8,13 @@ from typing import Any
 
 import comfy.lora
 
+from ....cogvideox_core.weights.adapter_names import names_elsewhere
 from ..types.lora import ROOT
 from ..types.model import CogVideoXModel
 
 # What files put before a module's name: with dots, and with underscores instead of them.
-_DOTTED = ("", "transformer.", "base_model.model.", "base_model.model.transformer.", "model.diffusion_model.")
-_FLAT = ("lora_unet__", "lora_transformer_", "lycoris_")
+_DOTTED = ("", "transformer.", "base_model.model.", "base_model.model.transformer.", "model.diffusion_model.", ROOT)
+_FLAT = ("lora_unet_", "lora_unet__", "lora_transformer_", "lycoris_")
 
 
 def install() -> None:
@@ -23,6 +24,13 @@ def install() -> None:
         comfy.lora.model_lora_keys_unet = _with_our_names(original)
 
 
+def _names(name: str) -> list[str]:
+    """All that files call a module, with every prefix."""
+    names = [name, *names_elsewhere(name)]
+    dotted = [prefix + name for name in names for prefix in _DOTTED]
+    return dotted + [prefix + name.replace(".", "_") for name in names for prefix in _FLAT]
+
+
 def _with_our_names(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     @wraps(original)
     def model_lora_keys_unet(model: Any, key_map: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -30,9 +38,7 @@ def _with_our_names(original: Callable[..., dict[str, Any]]) -> Callable[..., di
         if isinstance(model, CogVideoXModel):
             for key in model.state_dict():
                 if key.startswith(ROOT) and key.endswith(".weight"):
-                    name = key.removeprefix(ROOT).removesuffix(".weight")
-                    key_map |= dict.fromkeys((prefix + name for prefix in _DOTTED), key)
-                    key_map |= dict.fromkeys((prefix + name.replace(".", "_") for prefix in _FLAT), key)
+                    key_map |= dict.fromkeys(_names(key.removeprefix(ROOT).removesuffix(".weight")), key)
         return key_map
 
     model_lora_keys_unet._knows_cogvideox = True  # type: ignore[attr-defined]

@@ -240,6 +240,17 @@ def test_a_lora_that_does_not_fit_is_told_before_any_model_is_loaded(
         assert told in capsys.readouterr().err
 
 
+def test_an_adapter_that_a_quantization_does_not_take_is_told_before_any_model_is_loaded(
+    tmp_path: Path, small: Path, nothing_loaded: None, capsys: Captured
+) -> None:
+    name, path = "transformer_blocks.0.attn1.to_q", tmp_path / "oft.safetensors"
+    width = load_file(small / "transformer" / "diffusion_pytorch_model.safetensors")["norm_final.weight"].shape[0]
+    save_file({f"base_model.model.{name}.oft_R.weight": torch.ones(width // 4, 6)}, path)
+    asked = ["a cat", "--model", str(small), "-o", str(tmp_path / "o.mp4"), "--quantize", "llm.int8"]
+    assert cli.main([*asked, "--lora", str(path)]) == 2
+    assert f"--lora {path} (OFT) changes weights, which --quantize llm.int8 cannot show; use" in capsys.readouterr().err
+
+
 def test_a_lora_strength_that_is_no_number_is_told(tmp_path: Path, small: Path, capsys: Captured) -> None:
     told = "--lora nosuch.safetensors:abc; a strength is a number, such as 0.8"
     refused(["a cat", "--model", str(small), "--lora", "nosuch.safetensors:abc"], told, tmp_path, capsys)
@@ -447,6 +458,23 @@ def test_loras_go_onto_the_model(tmp_path: Path, small: Path, spy: Spy) -> None:
     assert read_metadata(tmp_path / "out.mp4")["loras"] == {"one.safetensors": -0.5, "C:two.safetensors": 1.0}
     layer = spy.pipeline.transformer.transformer_blocks[0].attn1.to_q
     assert len(layer.deltas) == 2
+
+
+def test_the_scale_of_an_adapter_is_told(tmp_path: Path, small: Path, capsys: Captured) -> None:
+    flat, path = "lycoris_transformer_blocks_0_attn1_to_q", tmp_path / "lokr.safetensors"
+    width = load_file(small / "transformer" / "diffusion_pytorch_model.safetensors")["norm_final.weight"].shape[0]
+    tensors = {
+        "lokr_w1": torch.ones(4, 4),
+        "lokr_w2_a": torch.ones(width // 4, 2),
+        "lokr_w2_b": torch.ones(2, width // 4),
+    }
+    save_file(
+        {f"{flat}.{part}": tensor for part, tensor in tensors.items()} | {f"{flat}.alpha": torch.tensor(1.0)}, path
+    )
+    asked = ["a cat", "--model", str(small), "-o", str(tmp_path / "out.mp4"), "--steps", "1", "--lora", f"{path}:0.5"]
+    assert cli.main(asked) == 0
+    said = "LoRA lokr.safetensors at strength 0.5: 4 keys matched, for 1 layers; LoKr at scale 0.5 (alpha 1, rank 2)"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

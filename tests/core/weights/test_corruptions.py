@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cogvideox_core import load_lora, load_pipeline
+from cogvideox_core.models.config import TransformerConfig
+from cogvideox_core.models.transformer.model import CogVideoXTransformer3D
 from cogvideox_core.weights.errors import CheckpointError
 from cogvideox_core.weights.load import load_transformer, load_vae
 from tests.support.checkpoints import random_transformer, toy_transformer_config
@@ -560,6 +562,71 @@ def test_a_damaged_lora_ends_in_one_sentence_and_leaves_the_model_alone(
     ends_in_one_sentence(path, lambda file: load_lora(model, file))
     assert not any(module._forward_hooks or getattr(module, "additions", ()) for module in model.modules())
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.fixture(scope="module")
+def wide() -> CogVideoXTransformer3D:
+    return CogVideoXTransformer3D(TransformerConfig(num_layers=1, num_attention_heads=2, text_embed_dim=32))
+
+
+# The parts of an adapter of each kind for a matrix of [128, 128], with one that it cannot do without.
+ADAPTERS: dict[str, dict[str, tuple[int, ...]]] = {
+    "LoKr": {"lokr_w1": (8, 8), "lokr_w2_a": (16, 4), "lokr_w2_b": (4, 16), "alpha": (1,)},
+    "LoHa": {"hada_w1_a": (128, 4), "hada_w1_b": (4, 128), "hada_w2_a": (128, 4), "hada_w2_b": (4, 128)},
+    "DoRA": {"lora_A.weight": (4, 128), "lora_B.weight": (128, 4), "lora_magnitude_vector": (128,)},
+    "LoRA with a bias": {"lora_A.weight": (4, 128), "lora_B.weight": (128, 4), "lora_B.bias": (128,)},
+    "OFT": {"oft_blocks": (16, 8, 8), "rescale": (128, 1)},
+    "OFT of PEFT": {"oft_R.weight": (16, 28)},
+    "GLoRA": {"a1.weight": (128, 4), "a2.weight": (4, 128), "b1.weight": (128, 4), "b2.weight": (4, 128)},
+    "differences": {"diff": (128, 128), "diff_b": (128,)},
+}
+NEEDED = {"LoKr": "lokr_w1", "DoRA": "lora_A.weight", "LoRA with a bias": "lora_A.weight", "OFT": "oft_blocks"}
+TENSORS: dict[str, Callable[[Tensor], Tensor]] = {
+    "short": lambda tensor: tensor[:-1],
+    "deep": lambda tensor: tensor[None].expand(2, *tensor.shape),
+    "not a number": lambda tensor: torch.full_like(tensor, float("nan")),
+    "infinite": lambda tensor: tensor / 0,
+    "whole numbers": lambda tensor: tensor.to(torch.int16),
+    "nothing": lambda tensor: tensor[:0],
+}
+
+
+DAMAGED_ADAPTERS = [
+    (kind, damage)
+    for kind in ADAPTERS
+    for damage in ("cut", "noise", "lost", "strange", *TENSORS)
+    if (kind, damage) not in {("differences", "lost"), ("OFT", "deep")}  # what is left is an adapter; it is BOFT's form
+]
+
+
+@pytest.mark.parametrize(
+    "prefix", ["lycoris_transformer_blocks_0_attn1_to_q.", "base_model.model.transformer_blocks.0.attn1.to_q."]
+)
+@pytest.mark.parametrize(("kind", "damage"), DAMAGED_ADAPTERS)
+def test_a_damaged_adapter_ends_in_one_sentence(
+    kind: str, prefix: str, damage: str, wide: CogVideoXTransformer3D, tmp_path: Path
+) -> None:
+    draw, path = random.Random(f"{kind} {prefix} {damage}"), tmp_path / "adapter.safetensors"
+    tensors = {prefix + part: torch.rand(shape) + 0.1 for part, shape in ADAPTERS[kind].items()}
+    save_file(tensors, path)
+    load_lora(wide, path).remove()
+    key = prefix + NEEDED.get(kind, draw.choice(sorted(ADAPTERS[kind])))
+    if damage == "lost":
+        tensors = {other: tensor for other, tensor in tensors.items() if other != key} | {
+            "x.lora_A.weight": torch.ones(1)
+        }
+    elif damage == "strange":
+        tensors[f"{prefix}lora_E"] = torch.ones(4, 1)
+    elif damage in TENSORS:
+        tensors[key] = TENSORS[damage](tensors[key]).contiguous()
+    save_file(tensors, path)
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[: draw.randrange(len(content) - 64)])
+    if damage == "noise":
+        path.write_bytes(draw.randbytes(400))
+    ends_in_one_sentence(path, lambda file: load_lora(wide, file))
+    assert not any(getattr(module, "deltas", ()) for module in wide.modules())
 
 
 def test_numbers_that_are_none_are_named_when_a_run_meets_them(checkpoint: Callable[..., Path], tmp_path: Path) -> None:

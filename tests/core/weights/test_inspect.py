@@ -66,3 +66,19 @@ def test_a_lora_and_a_stranger_are_told(tmp_path: Path) -> None:
     save_file({"fc.weight": torch.ones(2)}, tmp_path / "else.safetensors")
     assert inspect(tmp_path / "lora.safetensors")[0].what == "a LoRA of rank 8 for 1 layers"
     assert inspect(tmp_path / "else.safetensors")[0].what == "nothing that is known"
+
+
+def test_other_adapters_are_named(tmp_path: Path) -> None:
+    lokr = {
+        f"lycoris_transformer_blocks_{block}_attn1_to_q.lokr_w{part}": torch.ones(4, 4)
+        for block in range(3)
+        for part in (1, 2)
+    }
+    norms = {"lycoris_norm_out_norm.w_norm": torch.ones(8), "lycoris_norm_out_norm.b_norm": torch.ones(8)}
+    save_file(lokr, tmp_path / "lokr.safetensors")
+    save_file(lokr | norms, tmp_path / "both.safetensors")
+    save_file({"lycoris_x.q_layer.weight": torch.ones(2, 8)}, tmp_path / "else.safetensors")
+    found = [inspect(tmp_path / f"{name}.safetensors")[0].what for name in ("lokr", "both", "else")]
+    assert found[0] == "an adapter (LoKr) for 3 layers"
+    assert found[1] == "an adapter (differences, LoKr) for 4 layers"
+    assert found[2] == "an adapter of a kind that is not read"

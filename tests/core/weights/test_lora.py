@@ -206,16 +206,22 @@ def test_keys_that_fit_nothing_are_told(base: Path, tmp_path: Path, caplog: pyte
     assert set(lora.unmatched) == {*strange, lonely.replace("_A", "_B"), misshapen, misshapen.replace("_B", "_A")}
     assert lora.ignored == list(text) and len(lora.matched) == 12 and len(lora.file.deltas) == 6
     assert "12 keys matched, for 6 layers; 6 unmatched (" in caplog.text and "; 1 ignored (text_encoder" in caplog.text
+    assert "LoRA at scale 1 (not known: rank 4, no alpha in the file, no adapter_config.json beside it)" in caplog.text
 
 
-def test_a_dora_is_taken_for_a_lora_with_a_warning(
-    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = load_transformer(base, dtype="float32")
+def test_the_bias_of_a_product_is_scaled_with_it(base: Path, tmp_path: Path) -> None:
+    model, merged = load_transformer(base, dtype="float32"), load_transformer(base, dtype="float32")
     pairs = pairs_of(model)
-    magnitudes = {f"transformer.{name}.lora_magnitude_vector": torch.ones(3) for name in pairs}
-    lora = load_lora(model, save(to_peft(pairs) | magnitudes, tmp_path / "dora.safetensors"))
-    assert set(lora.ignored) == set(magnitudes) and "is a DoRA; its magnitudes are left out" in caplog.text
+    biases = {f"transformer.{name}.lora_B.bias": 0.3 * torch.randn(len(up)) for name, (up, _) in pairs.items()}
+    alphas = {f"transformer.{name}.alpha": torch.tensor(ALPHA) for name in pairs}
+    path = save(to_peft(pairs) | biases | alphas, tmp_path / "lora.safetensors")
+    load_lora(merged, save(to_peft(pairs), tmp_path / "plain.safetensors"), STRENGTH * ALPHA / RANK)
+    for key, bias in biases.items():
+        layer = merged.get_submodule(key.removeprefix("transformer.").removesuffix(".lora_B.bias"))
+        layer.bias.data += STRENGTH * ALPHA / RANK * bias  # type: ignore[operator]
+    lora = load_lora(model, path, STRENGTH)
+    assert_parity(run(model), run(merged), 2e-5, "LoRA with a bias")
+    assert len(lora.matched) == 4 * len(pairs) and not lora.ignored
 
 
 def test_a_lora_of_another_model_changes_nothing(base: Path, tmp_path: Path) -> None:

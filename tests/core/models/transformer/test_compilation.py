@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -108,6 +109,25 @@ def test_loras_come_and_go(small: bool, toy: Path, tmp_path: Path, counter: Comp
     for pair in loras:
         for lora in pair:
             lora.remove()
+    assert_parity(step(compiled), without, BOUND, "without them again")
+
+
+def test_adapters_that_change_weights_compile_too(
+    toy: Path, tmp_path: Path, counter: CompileCounterWithBackend
+) -> None:
+    plain, compiled = (load_transformer(toy, dtype="float32") for _ in range(2))
+    name, width = "transformer_blocks.{}.attn1.to_{}", plain.config.width
+    lokr = {f"{name.format(block, 'q')}.lokr_w1": torch.randn(4, 4) for block in range(2)}
+    lokr |= {key.replace("w1", "w2"): torch.randn(width // 4, width // 4) for key in lokr}
+    oft = {f"{name.format(block, 'v')}.oft_R.weight": torch.randn(width // 4, 6) for block in range(2)}
+    save_file(lokr | oft, tmp_path / "both.safetensors")
+    compile_blocks(compiled, backend=counter, fullgraph=True)
+    without = step(plain)
+    loras = [load_lora(model, tmp_path / "both.safetensors", 0.2) for model in (plain, compiled)]
+    assert relative_difference(step(plain), without) > 0.01
+    assert_parity(step(compiled), step(plain), BOUND, "LoKr and OFT")
+    for lora in loras:
+        lora.remove()
     assert_parity(step(compiled), without, BOUND, "without them again")
 
 
