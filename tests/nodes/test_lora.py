@@ -153,7 +153,51 @@ def test_loras_stack_and_change_their_strength(host: Host, files, wanted) -> Non
 def test_it_tells_what_it_did(host: Host, files) -> None:
     graph = with_lora("CogVideoXLoadLoRA", "peft")
     graph["report"] = node("PreviewAny", source=["lora0", 1])
-    assert host.run(graph).outputs["report"]["text"] == ["16 keys matched, for 8 layers"]
+    (said,) = host.run(graph).outputs["report"]["text"]
+    unknown = "not known: rank 4, no alpha in the file, no adapter_config.json beside it"
+    assert said == f"16 keys matched, for 8 layers; LoRA at scale 1 ({unknown})"
+
+
+def test_a_renamed_adapter_keeps_its_scale_when_its_configuration_lies_beside_it(
+    host: Host, toys: dict[str, Path], tmp_path: Path
+) -> None:
+    pipeline: CogVideoXPipeline = load_pipeline(toys[KIND], device="cpu")
+    folder = FORMS["PEFT folder"][0](pairs_of(pipeline.transformer), tmp_path / "a")
+    host.add_model("loras", folder / "adapter_model.safetensors", "x/x.safetensors")
+    host.add_model("loras", folder / "adapter_config.json", "x/adapter_config.json")
+    graph = with_lora("CogVideoXLoadLoRA", "x/x")
+    graph["report"] = node("PreviewAny", source=["lora0", 1])
+    (said,) = host.run(graph).outputs["report"]["text"]
+    assert said.endswith("LoRA at scale 0.5 (alpha 2, rank 4, by adapter_config.json)")
+
+
+@pytest.mark.parametrize("node_type", ["CogVideoXLoadLoRA", "LoraLoaderModelOnly"])
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_lokr_does_what_it_does_in_the_core(
+    host: Host, toys: dict[str, Path], tmp_path: Path, node_type: str, partial: bool
+) -> None:
+    pipeline: CogVideoXPipeline = load_pipeline(toys[KIND], device="cpu")
+    generator, tensors = torch.Generator().manual_seed(1), {}
+    for block in range(2):
+        for layer in LAYERS:
+            rows, columns = pipeline.transformer.get_submodule(f"transformer_blocks.{block}.{layer}").weight.shape
+            flat = f"lycoris_transformer_blocks_{block}_{layer.replace('.', '_')}"
+            tensors[f"{flat}.lokr_w1"] = 0.3 * torch.randn(4, 4, generator=generator)
+            tensors[f"{flat}.lokr_w2_a"] = torch.randn(rows // 4, 2, generator=generator)
+            tensors[f"{flat}.lokr_w2_b"] = 0.3 * torch.randn(2, columns // 4, generator=generator)
+            tensors[f"{flat}.alpha"] = torch.tensor(1.0)
+    path = save(tensors, tmp_path / "lokr.safetensors")
+    host.add_model("loras", path, "lokr.safetensors")
+    graph = with_lora(node_type, "lokr")
+    graph["sampler"]["inputs"]["steps"] = 1
+    if partial:
+        graph["part"] = node("ProbePartialLoad", model=["lora0", 0], loaded_bytes=100_000)
+        graph["sampler"]["inputs"]["model"] = ["part", 0]
+    found = saved_latent(host, host.run(graph))
+    plain = sampled(pipeline, steps=1)
+    load_lora(pipeline.transformer, path, STRENGTH)
+    assert relative_difference(sampled(pipeline, steps=1), plain) > 0.01
+    assert_parity(found, sampled(pipeline, steps=1), 3e-5, f"LoKr by {node_type}")
 
 
 def test_a_model_that_is_loaded_in_part_has_it_too(host: Host, files, wanted) -> None:

@@ -122,11 +122,33 @@ def test_a_lora_goes_on_top(form: str, host: Any, state: dict, tmp_path: Path) -
     assert relative_difference(wanted, plain) > 0.05
     base = host("model").load_model(path, torch.float32)
     patched, report = host("lora").add_lora(base, tmp_path / "lora.safetensors", 0.6)
-    assert report == "6 keys matched, for 3 layers"
+    assert report.startswith("6 keys matched, for 3 layers; LoRA at scale 1 (not known: rank 4, ")
     if form in ("int8", "fp8_scaled"):  # the layer is rounded again with the LoRA in it
         assert snr_db(run(loaded(patched)), wanted) > 22
     else:
         assert_parity(run(loaded(patched)), wanted, 5e-5, f"LoRA over {form}")
+
+
+@pytest.mark.parametrize("form", ["Q8_0.gguf", "int8", "fp8_scaled"])
+def test_an_adapter_that_depends_on_the_weights_goes_on_top(form: str, host: Any, state: dict, tmp_path: Path) -> None:
+    path, generator, dora = QUANTIZED[form][0](state, tmp_path), torch.Generator().manual_seed(1), {}
+    for name in ("attn1.to_q", "ff.net.0.proj"):
+        weight, own = state[f"transformer_blocks.1.{name}.weight"], f"base_model.model.transformer_blocks.1.{name}"
+        rows, columns = weight.shape
+        dora[f"{own}.lora_A.weight"] = 0.3 * torch.randn(4, columns, generator=generator)
+        dora[f"{own}.lora_B.weight"] = 0.3 * torch.randn(rows, 4, generator=generator)
+        dora[f"{own}.lora_magnitude_vector"] = 1.5 * weight.norm(dim=1)
+    save_file(dora, tmp_path / "dora.safetensors")
+    core = load_transformer(path, dtype="float32")
+    plain = run(core)
+    load_lora(core, tmp_path / "dora.safetensors", 0.6)
+    assert relative_difference(run(core), plain) > 0.05
+    base = host("model").load_model(path, torch.float32)
+    patched, _ = host("lora").add_lora(base, tmp_path / "dora.safetensors", 0.6)
+    if form == "Q8_0.gguf":
+        assert_parity(run(loaded(patched)), run(core), 5e-5, f"DoRA over {form}")
+    else:
+        assert snr_db(run(loaded(patched)), run(core)) > 22
 
 
 # How a T5 is written, and the dB its embeddings keep; none where the numbers are drawn.
