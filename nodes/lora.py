@@ -1,4 +1,4 @@
-"""LoRA on a CogVideoX model."""
+"""LoRAs and other adapters on a CogVideoX model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class CogVideoXLoadLoRA(io.ComfyNode):
             display_name="CogVideoX Load LoRA",
             category="CogVideoX/loaders",
             description=(
-                "Puts a LoRA on a CogVideoX model: files of diffusers and PEFT, kohya and VideoX-Fun, and SAT. Put "
-                "several behind each other to stack them. Works on quantized models, too."
+                "Puts a LoRA or another adapter (LoKr, LoHa, DoRA, OFT) on a CogVideoX model, in any usual form of file. "
+                "Put several behind each other to stack them. Works on quantized models, too."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="From CogVideoX Load Model, or another LoRA."),
@@ -44,9 +44,20 @@ class CogVideoXLoadLoRA(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(tooltip="The model with the LoRA on it."),
-                io.String.Output("report", tooltip="How many keys of the file matched, and which did not."),
+                io.String.Output(
+                    "report", tooltip="How many keys of the file matched, which did not, and at which scale."
+                ),
             ],
-            search_aliases=["lora", "adapter", "CogVideoLoraSelect", "CogVideoLoraSelectComfy"],
+            search_aliases=[
+                "lora",
+                "adapter",
+                "lokr",
+                "loha",
+                "lycoris",
+                "dora",
+                "CogVideoLoraSelect",
+                "CogVideoLoraSelectComfy",
+            ],
         )
 
     @classmethod

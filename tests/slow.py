@@ -77,6 +77,9 @@ BARE_CASES = {
     # sweeps over sizes and models
     "test_a_file_of_any_form_cut_anywhere_ends_in_one_sentence": 20,
     "test_a_damaged_file_ends_in_one_sentence": 20,
+    "test_a_damaged_adapter_ends_in_one_sentence": 40,
+    "test_a_file_does_what_its_library_does": 24,
+    "test_weights_of_few_bits_are_changed_as_they_are_read": 6,
     "test_a_damaged_set_of_shards_ends_in_one_sentence": 16,
     "test_a_damaged_set_of_pickled_shards_ends_in_one_sentence": 14,
     "test_a_damaged_file_that_cannot_be_mapped_ends_in_one_sentence": 10,

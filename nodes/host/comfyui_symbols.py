@@ -126,6 +126,12 @@ SYMBOLS: dict[str, dict[str, str]] = {
         "LoRAAdapter": "a LoRA as a patch",
         "WeightAdapterBase": "what our other adapters are, too",
     },
+    "comfy.weight_adapter.base.WeightAdapterBase": {
+        "calculate_weight": "puts an adapter on a weight",
+        "loaded_keys": "handed on where ComfyUI brings the tensors to a device",
+        "name": "for its log",
+        "weights": "the tensors that ComfyUI brings to a device",
+    },
     "comfy.model_management": {
         "archive_model_dtypes": "remembers the VAE's dtypes, as ComfyUI's own loader does",
         "cuda_device_context": "the right one of several GPUs",

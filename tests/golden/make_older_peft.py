@@ -15,7 +15,7 @@ from typing import Any
 
 import peft
 import torch
-from torch import nn
+from torch.nn import Linear, ModuleDict
 
 PATH = Path(__file__).with_name("older_peft.json")
 
@@ -23,7 +23,7 @@ PATH = Path(__file__).with_name("older_peft.json")
 def row(**options: Any) -> dict[str, Any]:
     """One layer [12, 8] with an adapter, merged by PEFT itself."""
     torch.manual_seed(0)
-    model = nn.ModuleDict({"layer": nn.Linear(8, 12)})
+    model: Any = ModuleDict({"layer": Linear(8, 12)})
     before = model["layer"].weight.detach().clone()
     adapted: Any = peft.get_peft_model(model, peft.OFTConfig(target_modules=["layer"], r=2, **options))  # type: ignore[arg-type]
     for parameter in adapted.parameters():

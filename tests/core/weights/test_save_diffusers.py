@@ -85,7 +85,8 @@ def test_a_lora_goes_back_on_the_layers_it_is_for(checkpoint: Checkpoint, tmp_pa
     lora = load_lora(model, tmp_path / "pytorch_lora_weights.safetensors")
     assert set(lora.file.deltas) == set(pairs) and lora.unmatched == []
     for name, (up, down) in pairs.items():
-        assert torch.equal(lora.file.deltas[name].up, up) and torch.equal(lora.file.deltas[name].down, down)
+        delta: Any = lora.file.deltas[name]
+        assert torch.equal(delta.up, up) and torch.equal(delta.down, down)
 
 
 def test_the_index_names_a_class_for_each_folder(tmp_path: Path) -> None:
