@@ -16,8 +16,8 @@ class CogVideoXLoadLoRA(io.ComfyNode):
             display_name="CogVideoX Load LoRA",
             category="CogVideoX/loaders",
             description=(
-                "Puts a LoRA or another adapter (LoKr, LoHa, DoRA, OFT) on a CogVideoX model, in any usual form of file. "
-                "Put several behind each other to stack them. Works on quantized models, too."
+                "Puts a LoRA or another adapter (LoKr, LoHa, DoRA, OFT) on a CogVideoX model, from any usual form of "
+                "file. Put several behind each other to stack them. Works on quantized models, too."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="From CogVideoX Load Model, or another LoRA."),

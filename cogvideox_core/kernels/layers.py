@@ -48,8 +48,8 @@ class TakesDeltas:
     hooks.
     """
 
-    weight: Tensor
-    bias: Tensor | None
+    weight: Any
+    bias: Any
     deltas: tuple[Delta, ...] = ()
 
     def forward(self, input: Tensor) -> Tensor:

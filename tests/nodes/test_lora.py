@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -180,7 +181,8 @@ def test_a_lokr_does_what_it_does_in_the_core(
     generator, tensors = torch.Generator().manual_seed(1), {}
     for block in range(2):
         for layer in LAYERS:
-            rows, columns = pipeline.transformer.get_submodule(f"transformer_blocks.{block}.{layer}").weight.shape
+            module: Any = pipeline.transformer.get_submodule(f"transformer_blocks.{block}.{layer}")
+            rows, columns = module.weight.shape
             flat = f"lycoris_transformer_blocks_{block}_{layer.replace('.', '_')}"
             tensors[f"{flat}.lokr_w1"] = 0.3 * torch.randn(4, 4, generator=generator)
             tensors[f"{flat}.lokr_w2_a"] = torch.randn(rows // 4, 2, generator=generator)
