@@ -9,8 +9,9 @@ mixin.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain
 
 from .key_names import COMFYUI_MODULES, DIFFSYNTH_MODULES
 
@@ -148,8 +149,7 @@ def names_elsewhere(name: str) -> list[str]:
 @lru_cache(maxsize=1)
 def _elsewhere() -> list[tuple[str, re.Pattern[str]]]:
     """Replacements with patterns of our names; {} in the tables is a number."""
-    tables: tuple[Mapping[str, str], ...] = (DIFFSYNTH_MODULES, COMFYUI_MODULES)
-    pairs = [pair for table in tables for pair in table.items()]
+    pairs = chain(DIFFSYNTH_MODULES.items(), COMFYUI_MODULES.items())
     return [
         (theirs.replace("{}", r"\1"), re.compile(re.escape(ours).replace(r"\{\}", r"(\d+)"))) for theirs, ours in pairs
     ]

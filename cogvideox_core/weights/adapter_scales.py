@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeGuard
 from .config_json import parse_json, read_json
 from .entries import OpenWeights
 from .errors import CheckpointError
+from .folder_files import weights_in
 
 _METADATA = "lora_adapter_metadata"  # the name under which diffusers stores PEFT's configuration in the header
 _CONFIG = "adapter_config.json"
@@ -90,7 +91,7 @@ def peft_config(weights: OpenWeights, path: Path) -> PeftConfig:
         source = f"the {_METADATA} in the header of {path}"
         content = parse_json(weights.metadata[_METADATA], source)
         return _checked({key.removeprefix("transformer."): value for key, value in content.items()}, "header", source)
-    folder = path if path.is_dir() else path.parent
+    folder = (weights_in(path) if path.is_dir() else path).parent
     is_meant = path.is_dir() or path.stem == _OFFICIAL or not any(folder.glob(f"{_OFFICIAL}.*"))
     if is_meant and (folder / _CONFIG).is_file():
         return _checked(read_json(folder / _CONFIG), _CONFIG, str(folder / _CONFIG))

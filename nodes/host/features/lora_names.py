@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from itertools import chain, product
 from typing import Any
 
 import comfy.lora
@@ -27,8 +28,8 @@ def install() -> None:
 def _names(name: str) -> list[str]:
     """All that files call a module, with every prefix."""
     names = [name, *names_elsewhere(name)]
-    dotted = [prefix + name for name in names for prefix in _DOTTED]
-    return dotted + [prefix + name.replace(".", "_") for name in names for prefix in _FLAT]
+    flat = [name.replace(".", "_") for name in names]
+    return ["".join(parts) for parts in chain(product(_DOTTED, names), product(_FLAT, flat))]
 
 
 def _with_our_names(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:

@@ -23,6 +23,7 @@ class CoreAdapter(WeightAdapterBase):
     name = "cogvideox"
 
     def __init__(self, loaded_keys: set[str], weights: Any) -> None:
+        super().__init__()
         self.loaded_keys = loaded_keys
         self.weights = weights
 
