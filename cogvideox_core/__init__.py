@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .pipeline.request import Request
     from .sampling.noise_schedule import NoiseSchedule
     from .sampling.samplers import make_sampler
-    from .videos.video_io import read_video, write_video
+    from .videos.video_files import write_video
+    from .videos.video_io import read_video
     from .weights.errors import CheckpointError
     from .weights.load import load_transformer, load_vae
     from .weights.lora import LoRA, load_lora
@@ -46,7 +47,8 @@ _MODULES = {
     "pipeline.request": ("Request",),
     "sampling.noise_schedule": ("NoiseSchedule",),
     "sampling.samplers": ("make_sampler",),
-    "videos.video_io": ("read_video", "write_video"),
+    "videos.video_files": ("write_video",),
+    "videos.video_io": ("read_video",),
     "weights.errors": ("CheckpointError",),
     "weights.load": ("load_transformer", "load_vae"),
     "weights.lora": ("LoRA", "load_lora"),

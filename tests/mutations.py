@@ -91,7 +91,9 @@ PICKLES = "tests/core/weights/test_torch_file.py"
 FILE_BYTES = "tests/core/weights/test_file_bytes.py"
 FOLDER_FILES = "tests/core/weights/test_folder_files.py"
 INSPECT = "tests/core/weights/test_inspect.py"
-VIDEO_FILES = "tests/core/videos/test_video_io.py"
+VIDEO_FILES = "tests/core/videos/test_video_files.py"
+PIXELS = "tests/core/videos/test_pixels.py"
+FILM_WRITERS = "tests/core/videos/test_film_writers.py"
 CONVERT = "tests/core/weights/test_convert.py"
 DERIVED = "tests/nodes/test_derived.py"
 HOST_TYPES = "tests/nodes/test_host_types.py"
@@ -154,8 +156,6 @@ MUTATIONS = [
     Mutation(f"{CORE}/weights/folder_files.py", "|^\\.|^$", "|^$", FOLDER_FILES),
     Mutation(f"{CORE}/weights/folder_files.py", "(?!00_)", "", FOLDER_FILES),
     Mutation(f"{CORE}/weights/inspect.py", "and key not in tied", "", INSPECT),
-    Mutation(f"{CORE}/videos/video_io.py", "_ENCODER | _COLOUR", "_COLOUR", VIDEO_FILES),
-    Mutation(f"{CORE}/videos/video_io.py", "_ENCODER | _COLOUR", "_ENCODER", VIDEO_FILES),
     Mutation(f"{CORE}/weights/adapter_scales.py", "Scale(alpha / rank,", "Scale(alpha,", LORA),
     Mutation(f"{CORE}/weights/adapter_scales.py", "sqrt(rank) if self.use_rslora else rank", "rank", LORA),
     Mutation(f"{CORE}/weights/adapter_scales.py", r'rf"(.*\.)?({pattern})$"', r'rf"({pattern})$"', LORA),
@@ -188,6 +188,24 @@ MUTATIONS = [
         "for delta in self.deltas:\n            weight",
         "for delta in self.deltas[:1]:\n            weight",
         APPLIED,
+    ),
+    Mutation(f"{CORE}/videos/film_writers.py", "**coding.video_options, **_COLOUR", "**_COLOUR", VIDEO_FILES),
+    Mutation(
+        f"{CORE}/videos/film_writers.py", "**coding.video_options, **_COLOUR", "**coding.video_options", VIDEO_FILES
+    ),
+    Mutation(f"{CORE}/videos/film_writers.py", "crf=lambda crf: crf // 2", "crf=lambda crf: crf * 2", VIDEO_FILES),
+    Mutation(f"{CORE}/videos/film_writers.py", "math.ceil(seconds * sound.sample_rate)", "None", VIDEO_FILES),
+    Mutation(
+        f"{CORE}/videos/film_writers.py",
+        "1000 * number / target.rate",
+        "int(1000 / target.rate) * number",
+        FILM_WRITERS,
+    ),
+    Mutation(f"{CORE}/videos/pixels.py", "KR, KB = 0.2126, 0.0722", "KR, KB = 0.299, 0.114", PIXELS),
+    Mutation(f"{CORE}/videos/pixels.py", "uv.flatten()]).round()", "uv.flatten()])", PIXELS),
+    Mutation(f"{CORE}/videos/pixels.py", "mul(255).round()", "mul(255)", PIXELS),
+    Mutation(
+        f"{CORE}/videos/file_tags.py", "3 << (flags & 7) + 1", "3 << (flags & 7)", "tests/core/videos/test_file_tags.py"
     ),
     Mutation(
         f"{CORE}/weights/convert.py",

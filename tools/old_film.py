@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cogvideox_core.training.demo_world.captions import caption
 from cogvideox_core.training.demo_world.world import FPS, RGB, make_scene, render
-from cogvideox_core.videos.video_io import write_video
+from cogvideox_core.videos.video_files import write_video
 
 CLIPS = 240
 _DARK: RGB = (26, 18, 12)

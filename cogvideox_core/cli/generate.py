@@ -1,4 +1,4 @@
-"""`cogvideox PROMPT`: from options to an mp4.
+"""`cogvideox PROMPT`: from options to a video file.
 
 What does not fit is refused as early as it can be known: options and the output file first, then sizes and pictures
 against the headers of the checkpoint; only then are models loaded.
@@ -32,7 +32,8 @@ from ..sampling.noise_schedule import NoiseSchedule
 from ..videos.background import parse_colour
 from ..videos.frame_times import EVERY_FRAME, frames_per_second
 from ..videos.reading import Clip, read_clip
-from ..videos.video_io import check_fps, check_writable, read_image, write_video
+from ..videos.video_files import check_crf, check_fps, check_writable, write_video
+from ..videos.video_io import read_image
 from ..weights.dtypes import named_dtype
 from ..weights.lora import LoRAFile, read_lora, weight_shapes
 from ..weights.places.hub_cache import repository_of
@@ -67,6 +68,7 @@ def make_video(options: Namespace) -> Path | str:
 
     num_steps = _num_steps(request, folder.variant)
     fps = _given(options.fps, folder.variant.defaults.fps if clip is None else clip.fps)
+    check_fps(fps, output)
     settings = _settings(options, request, folder.variant, size, fps)
     logger.info(_summary(settings))
     if clip is not None:
@@ -79,7 +81,7 @@ def make_video(options: Namespace) -> Path | str:
     settings["dtype"] = str(pipeline.dtype).removeprefix("torch.")
     with ProgressBars(num_steps, size.num_frames) as bars:
         chunks = pipeline.stream(request, callback=bars.update)
-        return write_video(output, bars.writing(chunks), fps, settings)
+        return write_video(output, bars.writing(chunks), fps, settings, crf=options.crf)
 
 
 def _num_steps(request: Request, variant: Variant) -> int:
@@ -94,6 +96,7 @@ def _check_options(options: Namespace) -> None:
         check_fps(options.fps)
     if options.dtype is not None:
         named_dtype(options.dtype)
+    check_crf(options.crf)
     check_method(options.quantize)
     parse_colour(options.background)
     for argument in ("device", "text_encoder_device"):
@@ -198,7 +201,7 @@ def _read_clip(options: Namespace, folder: ModelFolder, size: VideoSize) -> Clip
 
 
 def _settings(options: Namespace, request: Request, variant: Variant, size: VideoSize, fps: float) -> dict[str, Any]:
-    """What the mp4 says about how it was made; files by their names alone, without their folders."""
+    """What the file says about how it was made; files by their names alone, without their folders."""
     settings: dict[str, Any] = {
         "software": f"cogvideox-nodes {__version__}",
         "model": _shown_name(options.model) if options.model else "demo",

@@ -11,8 +11,9 @@ from ..models.vae.tiling import TILING_CHOICES
 from ..pipeline.request import Request
 from ..sampling.samplers import SAMPLERS
 from ..videos.background import WHITE
+from ..videos.film_writers import DEFAULT_CRF
 from ..videos.frame_times import EVERY_FRAME, MODELS_RATE, Rate
-from ..videos.video_io import check_fps
+from ..videos.video_files import check_fps
 from ..weights.places.listing import Kind
 from ..weights.quantize import METHODS
 
@@ -24,7 +25,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     prompt = add("prompt", metavar="PROMPT", help="what the video shows, in English; long descriptions work best")
     parser.set_defaults(listed=None)
     add(
-        "-o", "--output", metavar="FILE", help="mp4 to write (default: a free name, cogvideox.mp4 or one with a number)"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="file to write: .mp4, .webm, .gif or .webp; a folder, or a name such as frame_%%05d.png, for PNG files "
+        "(default: a free name, cogvideox.mp4 or one with a number)",
+    )
+    add(
+        "--crf",
+        type=int,
+        metavar="N",
+        default=DEFAULT_CRF,
+        help=f"quality of mp4 and webm, 0 (best) to 51 (smallest) (default: {DEFAULT_CRF})",
     )
     _add_model(parser.add_argument_group("model"), prompt)
     _add_video(parser.add_argument_group("video"))

@@ -15,7 +15,7 @@ from ..models.vae.autoencoder import AutoencoderCausal3D
 from ..models.variants import VARIANTS, Defaults, Variant
 from ..pipeline.conditioning import image_latent_factor
 from ..videos.frame_times import frames_per_second
-from ..videos.video_io import check_fps
+from ..videos.video_files import check_fps
 from ..weights.save_diffusers import write_index, write_lora, write_scheduler, write_transformer
 from .autoencoder_objective import AutoencoderObjective
 from .clips import ClipSource, FolderClips

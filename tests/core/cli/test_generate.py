@@ -25,7 +25,8 @@ from cogvideox_core.cli import main as cli
 from cogvideox_core.cli.progress_bars import ProgressBars
 from cogvideox_core.demo import DEMO_GUIDANCE, DEMO_MODELS, DEMO_STEPS
 from cogvideox_core.pipeline.folder import LoadOptions, ModelFolder
-from cogvideox_core.videos.video_io import read_metadata, read_video, write_video
+from cogvideox_core.videos.video_files import write_video
+from cogvideox_core.videos.video_io import read_metadata, read_video
 from tests.provision import REPO
 from tests.support.counted_videos import MATRICES, numbers_of, write_counted, write_pictures
 from tests.support.counted_videos import picture as picture_of
@@ -149,6 +150,33 @@ def test_the_file_holds_what_the_pipeline_makes(tmp_path: Path, small: Path, cap
     python = write_video(tmp_path / "python.mp4", video, 12, metadata)
     assert (tmp_path / "shell.mp4").read_bytes() == python.read_bytes()
     assert (metadata["model"], metadata["negative_prompt"], metadata["dtype"]) == (small.name, "blurred", "float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("out.webm", ["out.webm"]),
+        ("out.gif", ["out.gif"]),
+        ("out.webp", ["out.webp"]),
+        ("out_%03d.png", [f"out_{number:03}.png" for number in range(1, 10)]),
+    ],
+)
+def test_the_ending_of_the_output_chooses_its_format(
+    tmp_path: Path, small: Path, capsys: Captured, name: str, written: list[str]
+) -> None:
+    options = ["--model", str(small), "--steps", "1", "--frames", "9", "--seed", "7", "--crf", "20"]
+    assert cli.main(["a cat", *options, "-o", str(tmp_path / name)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / name}\n"
+    assert names(tmp_path) == written
+    assert read_metadata(tmp_path / written[0])["seed"] == 7
+
+
+def test_a_folder_gets_a_picture_of_every_frame(tmp_path: Path, small: Path, capsys: Captured) -> None:
+    options = ["--model", str(small), "--steps", "1", "--frames", "9"]
+    assert cli.main(["a cat", *options, "-o", f"{tmp_path}/frames/"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'frames' / '%05d.png'}\n"
+    assert names(tmp_path / "frames") == [f"{number:05}.png" for number in range(1, 10)]
+    refused(["a cat", *options, "-o", f"{tmp_path}/frames"], "name a new or empty folder", tmp_path, capsys)
 
 
 def test_first_and_last_image_go_to_an_image_to_video_model(tmp_path: Path, i2v: Path) -> None:
@@ -621,7 +649,10 @@ def refused(arguments: list[str], message: str, folder: Path, capsys: Captured) 
         ("--cache-budget 0.1 --teacache 0.1", "both decide which steps are computed; set one of them to 0"),
         ("--sampler euler", "argument --sampler: invalid choice: 'euler'"),
         ("--colour red", "unrecognized arguments: --colour red"),
-        ("-o TMP/out.gif", "videos are written as .mp4 only; use"),
+        ("-o TMP/out.avi", "videos are written as .mp4, .webm, .gif or .webp, or as PNG files"),
+        ("-o TMP/out.png", "one PNG holds one frame, so the name needs a number; use"),
+        ("-o TMP/out.gif --fps 60", "players show at most 50 frames per second of a GIF"),
+        ("--crf 60", "crf=60; it is 0 (best) to 51 (smallest)"),
         ("-o TMP/absent/out.mp4", "absent; make it first"),
         ("--model TMP/absent", "absent does not exist"),
         ("--model TMP/notes.txt", "notes.txt"),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cogvideox_core.training.clips import FolderClips
 from cogvideox_core.training.demo_world.world import make_scene, render
-from cogvideox_core.videos.video_io import write_video
+from cogvideox_core.videos.video_files import write_video
 from tests.support.counted_videos import KINDS, MATRICES, numbers_of, write_counted
 
 

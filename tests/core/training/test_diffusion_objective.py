@@ -13,7 +13,7 @@ from cogvideox_core.training.clips import FolderClips
 from cogvideox_core.training.demo_world.world import make_scene, render
 from cogvideox_core.training.recipe import parse_recipe
 from cogvideox_core.training.stages import Folders, make_objective
-from cogvideox_core.videos.video_io import write_video
+from cogvideox_core.videos.video_files import write_video
 from tests.support.checkpoints import make_checkpoint
 from tests.support.parity import assert_parity
 from tests.support.training_runs import DIFFUSION, LORA, OPTIMISATION, log, objective_of, train, weights

@@ -14,7 +14,7 @@ from cogvideox_core.cli import main as cli
 from cogvideox_core.demo import DEMO_MODELS
 from cogvideox_core.training.demo_world.world import make_scene, render
 from cogvideox_core.videos.preview_colours import FILE_NAME, OFFICIAL_RGB, LatentRGB, latent_rgb_of, write_latent_rgb
-from cogvideox_core.videos.video_io import write_video
+from cogvideox_core.videos.video_files import write_video
 from cogvideox_core.weights.errors import CheckpointError
 
 GREY = LatentRGB(((0.1, 0.1, 0.1),) * 16, (0.0, 0.0, 0.0))
