@@ -13,6 +13,7 @@ from ..cogvideox_core.models.vae.tiling import TILING_CHOICES, Tiling, TilingCho
 from ..cogvideox_core.models.variants import DERIVED, VARIANTS
 from ..cogvideox_core.pipeline.conditioning import Fit
 from ..cogvideox_core.videos.frame_times import EVERY_FRAME, MODELS_RATE, Rate
+from .host.types.clips import joined, split
 from .host.types.lengths import asked_frames, computed_image, with_length
 from .host.types.model import cogvideox_model
 from .host.types.vae import CogVideoXVAE, Task, cogvideox_vae
@@ -183,7 +184,14 @@ class CogVideoXVAEDecode(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="From CogVideoX Load VAE."),
                 *_tiling_inputs(),
             ],
-            outputs=[io.Image.Output(tooltip="The frames.")],
+            outputs=[
+                io.Image.Output(tooltip="The frames; of a batch, those of one clip after the other."),
+                io.Image.Output(
+                    "clips",
+                    is_output_list=True,
+                    tooltip="The frames of each clip by itself: the nodes behind this output run once for every clip.",
+                ),
+            ],
             search_aliases=["vae decode", "tiled decode", "CogVideoDecode"],
         )
 
@@ -203,4 +211,5 @@ class CogVideoXVAEDecode(io.ComfyNode):
         plan = _plan(vae, "decode", size, tiling, tile_width, tile_height)
         frames = vae.decode(z) if plan.tiling is None else vae.decode_blended(z, plan.tiling)
         frames = frames[:, : asked_frames(samples, size.num_frames, vae.first_stage_model.config)]
-        return io.NodeOutput(frames.flatten(0, 1))  # [B, F, H, W, C] -> IMAGE
+        images = joined(frames)  # [B, F, H, W, C] -> IMAGE
+        return io.NodeOutput(images, split(images))

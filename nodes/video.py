@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from .host.player.measurements import measure
+from ..cogvideox_core.videos.film_writers import BEST_CRF, DEFAULT_CRF, WORST_CRF
 from .host.player.prompt_settings import read_settings
-from .host.player.video_file import encodable, has_sound, remove, save_video
+from .host.player.results import save_clips, shown
+from .host.player.video_file import CHOICES, Clip, Saving, as_video, has_sound, workflow_tags
+from .host.types.clips import split
+
+_MOST_CLIPS = 4096  # as large as ComfyUI's batch_size can be
 
 
 class CogVideoXVideoPlayer(io.ComfyNode):
@@ -21,8 +24,9 @@ class CogVideoXVideoPlayer(io.ComfyNode):
             display_name="CogVideoX Video Player",
             category="CogVideoX/video",
             description=(
-                "Plays the frames as a video and saves it as an mp4 that carries its workflow. Step through it frame "
-                "by frame, compare it with a reference, and see its settings."
+                "Plays the frames as a video and saves it as an mp4, or in another format, that carries its workflow; "
+                "the clips of a batch as one file each. Step through it frame by frame, compare it with a reference, "
+                "and see its settings."
             ),
             inputs=[
                 io.Image.Input("images", optional=True, tooltip="The frames; or give a video."),
@@ -53,16 +57,44 @@ class CogVideoXVideoPlayer(io.ComfyNode):
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="Sound for the mp4, in place of the video's own; cut where the frames end.",
+                    tooltip="Sound for the mp4 or webm, in place of the video's own; cut where the frames end.",
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=list(CHOICES),
+                    default="mp4",
+                    optional=True,
+                    tooltip="mp4 (H.264) plays everywhere; webm (VP9) is smaller. gif and webp are moving pictures "
+                    "without sound. png: a picture of every frame, without loss, in a folder.",
+                ),
+                io.Int.Input(
+                    "crf",
+                    default=DEFAULT_CRF,
+                    min=BEST_CRF,
+                    max=WORST_CRF,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Quality of mp4 and webm: 0 is best and largest, 51 smallest. 17 cannot be told from the "
+                    "frames by eye.",
+                ),
+                io.Int.Input(
+                    "clips",
+                    default=0,
+                    min=0,
+                    max=_MOST_CLIPS,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How many clips of one length the frames are: the batch_size of the latent. 0: as many as "
+                    "CogVideoX VAE Decode made of it, where its frames come unchanged; else one.",
                 ),
             ],
             outputs=[
-                io.Video.Output(tooltip="The video, for ComfyUI's video nodes."),
+                io.Video.Output(is_output_list=True, tooltip="The video of each clip, for ComfyUI's video nodes."),
                 io.Image.Output(tooltip="Its frames."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,
-            search_aliases=["save video", "preview video", "mp4", "compare videos"],
+            search_aliases=["save video", "preview video", "mp4", "webm", "gif", "compare videos"],
         )
 
     @classmethod
@@ -76,27 +108,23 @@ class CogVideoXVideoPlayer(io.ComfyNode):
         reference: torch.Tensor | None = None,
         reference_video=None,
         audio=None,
+        format: str = "mp4",
+        crf: int = DEFAULT_CRF,
+        clips: int = 0,
     ) -> io.NodeOutput:
         """images and reference: IMAGEs [F, H, W, C] in 0 to 1."""
         _check_choices(images, video, reference, reference_video)
-        frames, rate, sound = _parts(images, video, fps, audio)
         if reference_video is not None:
             reference = reference_video.get_components().images
-        for name, given in (("video", frames), ("reference", reference)):
+        for name, given in (("video", images), ("reference", reference)):
             if given is not None and len(given) == 0:
                 raise ValueError(f"the {name} has no frames; give at least one")
-        if video is None or audio is not None:  # a video that stays as it is keeps its file's own encoding
-            video = encodable(frames, rate, sound)
-        about = {"has_audio": has_sound(sound), "settings": _settings(cls.hidden)}
-        measured, files = measure(frames, reference, rate)
-        try:
-            saved = save_video(video, filename_prefix, save_output, cls.hidden)
-        except BaseException:
-            for file in files:
-                remove(file)
-            raise
-        shown = ui.PreviewVideo([saved]).as_dict()
-        return io.NodeOutput(video, frames, ui={**shown, "cogvideox_player": [about | measured]})
+        parts = _clip_of(video, audio, clips) if images is None else _clips(images, fps, audio, clips)
+        saving = Saving(filename_prefix, save_output, format, crf, workflow_tags(cls.hidden))
+        results = save_clips(parts, _references(reference, len(parts)), saving)
+        frames = parts[0].frames if images is None else images
+        page = shown(results, _settings(cls.hidden))
+        return io.NodeOutput([as_video(part) for part in parts], frames, ui=page)
 
 
 def _check_choices(images, video, reference, reference_video) -> None:
@@ -107,12 +135,28 @@ def _check_choices(images, video, reference, reference_video) -> None:
         raise ValueError("give either reference or reference_video to CogVideoX Video Player, or neither")
 
 
-def _parts(images: torch.Tensor | None, video, fps: float, audio) -> tuple[torch.Tensor, Fraction, Any]:
-    """Frames [F, H, W, C] in 0 to 1, their rate and their sound, which `audio` replaces."""
-    if images is not None:
-        return images, Fraction(fps).limit_denominator(1000), audio
+def _clips(images: torch.Tensor, fps: float, audio, clips: int) -> list[Clip]:
+    """The clips of an IMAGE [B * F, H, W, C], each with the sound from its beginning."""
+    rate, sound = Fraction(fps).limit_denominator(1000), audio if has_sound(audio) else None
+    return [Clip(frames, rate, sound) for frames in split(images, clips)]
+
+
+def _clip_of(video, audio, clips: int) -> list[Clip]:
+    """A VIDEO as the one clip it is; it stays as it is unless it gets another sound."""
+    if clips > 1:
+        raise ValueError(f"clips={clips} for a video, which is one clip; give the frames to images, or set clips to 0")
     parts = video.get_components()
-    return parts.images, Fraction(parts.frame_rate), parts.audio if audio is None else audio
+    if len(parts.images) == 0:
+        raise ValueError("the video has no frames; give at least one")
+    sound = parts.audio if audio is None else audio
+    sound = sound if has_sound(sound) else None
+    return [Clip(parts.images, Fraction(parts.frame_rate), sound, video if audio is None else None)]
+
+
+def _references(reference: torch.Tensor | None, count: int) -> list[torch.Tensor | None]:
+    """What each clip is compared with: the clips of a batch of as many, or all with the same."""
+    references = [] if reference is None else split(reference)
+    return list(references) if len(references) == count else [reference] * count
 
 
 def _settings(hidden) -> dict[str, str]:

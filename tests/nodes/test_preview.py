@@ -120,6 +120,16 @@ def test_the_client_sees_the_clip_move_while_it_is_sampled(host: Host, toys: dic
         assert picture.info["duration"] == 4 * 1000 / (16 if "1.5" in kind else 8)  # milliseconds a latent frame
 
 
+def test_the_clips_of_a_batch_are_shown_side_by_side(host: Host, toys: dict) -> None:
+    graph = our_sampler(KIND)
+    graph["latent"]["inputs"]["batch_size"] = 2
+    events, _ = watched(host, graph)
+    with Image.open(BytesIO(events.previews[-1][1])) as picture:
+        assert (picture.size, picture.n_frames) == ((WIDTH, 2 * HEIGHT), LATENT_FRAMES)
+        pixels = np.asarray(picture.convert("RGB"))
+    assert not np.array_equal(pixels[:HEIGHT], pixels[HEIGHT:])
+
+
 @pytest.mark.parametrize("method", ["auto", "latent2rgb", "taesd", "default"])
 def test_comfyuis_own_preview_comes_once_at_most_and_ours_after_it(host: Host, toys: dict, method: str) -> None:
     events, _ = watched(host, slowly(native_ksampler(KIND), 0.3), extra_data={"preview_method": method})
@@ -427,6 +437,41 @@ def test_a_preview_goes_on_where_the_last_one_would_be(pack: ModuleType, monkeyp
 def test_pictures_are_no_larger_than_384_pixels(pictures: ModuleType, size: tuple, expected: tuple) -> None:
     assert pictures.fitted(*size, 384) == expected
     assert pictures.as_frames(torch.rand(2, 3, 6, 9), *expected).shape == (2, *expected, 3)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"),
+    [
+        (1, (60, 90), (1, 1)),
+        (2, (60, 90), (2, 1)),
+        (2, (90, 60), (1, 2)),
+        (3, (60, 90), (3, 1)),
+        (4, (60, 90), (2, 2)),
+        (5, (60, 60), (2, 3)),
+        (6, (60, 90), (3, 2)),
+    ],
+)
+def test_clips_have_their_places(pictures: ModuleType, count: int, size: tuple, expected: tuple) -> None:
+    assert pictures.grid(count, *size) == expected
+
+
+def test_every_clip_of_a_batch_is_shown(pictures: ModuleType) -> None:
+    clips = torch.arange(3.0).view(3, 1, 1, 1, 1).expand(3, 5, 3, 4, 6)
+    picture = pictures.side_by_side(clips)
+    assert picture.shape == (5, 3, 12, 6)
+    assert picture[0, 0, :, 0].tolist() == [0.0] * 4 + [1.0] * 4 + [2.0] * 4
+    five = pictures.side_by_side(torch.arange(1.0, 6.0).view(5, 1, 1, 1, 1).expand(5, 2, 3, 4, 4))
+    assert five[0, 0, ::4, ::4].tolist() == [[1, 2, 3], [4, 5, 0]]
+    assert torch.equal(pictures.side_by_side(clips[:1]), clips[0])
+
+
+def test_a_tiny_decoder_gets_every_clip(pictures: ModuleType, tiny_decoder: Path) -> None:
+    latent_format = SimpleNamespace(**COLOURLESS, process_out=lambda x0: x0)
+    x0 = torch.randn(2, 16, 3, 4, 6)
+    seen = pictures.Painter(latent_format, torch.device("cpu"), tiny_decoder)(x0)
+    alone = pictures.Painter(latent_format, torch.device("cpu"), tiny_decoder)(x0[1:])
+    assert seen.shape == (3, 3, 64, 48)
+    torch.testing.assert_close(seen[:, :, 32:], alone)
 
 
 def test_a_single_frame_is_a_picture_that_does_not_move(pictures: ModuleType) -> None:

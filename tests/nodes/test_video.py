@@ -1,4 +1,4 @@
-"""The mp4 that the player node writes, decoded again, and what it tells the player."""
+"""The files that the player node writes, decoded again, and what it tells the player."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageSequence
 
-from tests.support.graphs import Graph, node
+from cogvideox_core import read_video, write_video
+from cogvideox_core.videos.checks import check
+from cogvideox_core.videos.file_tags import picture_tags
+from tests.support.graphs import HEIGHT, LENGTH, WIDTH, Graph, node, saved_tensor, text_to_video
 from tests.support.host import ExecutionFailed, History, Host
 from tests.support.workflow_files import TITLES, api_workflow
 
@@ -48,7 +52,11 @@ def told(history: History, name: str = "video") -> dict[str, Any]:
 
 
 def saved(history: History, name: str = "video") -> Path:
-    return history.host.saved_path(history.outputs[name]["images"][0])
+    return saved_all(history, name)[0]
+
+
+def saved_all(history: History, name: str = "video") -> list[Path]:
+    return [history.host.saved_path(item) for item in history.outputs[name]["images"]]
 
 
 def psnr(ours: int, theirs: int) -> float:
@@ -126,6 +134,229 @@ def test_a_video_keeps_its_own_sound(host: Host) -> None:
     assert told(history)["has_audio"] is True
     with av.open(str(saved(history))) as container:
         assert len(container.streams.audio) == 1
+
+
+def test_colours_and_quality_are_those_of_the_shell(host: Host, tmp_path: Path) -> None:
+    """The node's file holds the very pictures that the command's has."""
+    graph = video_graph()
+    graph["frames"] = node("ProbeNumberedFrames", frames=9, width=64, height=48, shade=0.7)
+    with av.open(str(saved(host.run(graph)))) as container:
+        ours = [frame.to_ndarray() for frame in container.decode(video=0)]
+        context = container.streams.video[0].codec_context
+        assert [int(context.colorspace), int(context.color_primaries), int(context.color_trc)] == [1, 1, 1]
+        assert int(context.color_range) == 1
+    levels = torch.zeros(9, 64)
+    for number in range(9):
+        for bit in range(8):
+            levels[number, 8 * bit : 8 * bit + 8] = 0.7 * (number >> bit & 1)
+    shell = write_video(tmp_path / "shell.mp4", levels[None, None, :, None].expand(1, 3, 9, 48, 64), 16)
+    with av.open(str(shell)) as container:
+        theirs = [frame.to_ndarray() for frame in container.decode(video=0)]
+    assert np.array_equal(ours, theirs)
+
+
+def test_crf_is_the_quality(host: Host) -> None:
+    graph = video_graph(crf=40)
+    assert b"crf=40.0" in saved(host.run(graph)).read_bytes()
+
+
+def test_a_file_that_is_an_mp4_keeps_its_encoding(host: Host) -> None:
+    """Its packets are copied; of another kind, it is encoded anew as well as frames are."""
+    for name, packets_stay in (("own.mp4", True), ("own.webm", False)):
+        path = write_video(host.folder / "input" / name, torch.rand(1, 3, 5, 48, 64), 12, crf=44)
+        graph = {
+            "loaded": node("LoadVideo", file=name),
+            "video": node(
+                "CogVideoXVideoPlayer", video=["loaded", 0], fps=8.0, filename_prefix="own", save_output=True
+            ),
+        }
+        made = saved(host.run(graph))
+        assert (b"crf=44.0" in made.read_bytes()) == packets_stay
+        assert (b"crf=17.0" in made.read_bytes()) == (not packets_stay)
+        with av.open(str(made)) as container, av.open(str(path)) as source:
+            assert len(list(container.decode(video=0))) == 5
+            assert container.streams.video[0].average_rate == source.streams.video[0].average_rate == 12
+
+
+def test_a_video_of_ten_bits_keeps_them(host: Host) -> None:
+    graph = video_graph()
+    graph["made"] = node("CreateVideo", images=["frames", 0], fps=16.0, bit_depth=10)
+    graph["video"] = node("CogVideoXVideoPlayer", video=["made", 0], fps=8.0, filename_prefix="v", save_output=True)
+    with av.open(str(saved(host.run(graph)))) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p10le"
+
+
+# ---- other formats
+
+
+def decoded(path: Path) -> list[np.ndarray]:
+    """The frames [H, W, 3] of a moving picture or a video."""
+    if path.suffix in (".gif", ".webp"):
+        with Image.open(path) as picture:
+            return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)]
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("format", ["webm", "gif", "webp"])
+def test_another_format_has_the_frames_and_the_player_an_mp4_of_them(host: Host, format: str) -> None:
+    graph = video_graph(format=format)
+    graph["frames"] = node("ProbeNumberedFrames", frames=6, width=64, height=48, shade=1.0)
+    history = host.run(graph)
+    path, payload = saved(history), told(history)
+    assert path.suffix == f".{format}"
+    frames = decoded(path)
+    assert len(frames) == 6 and [frame[20, 4].mean() > 100 for frame in frames] == [False, True] * 3
+    assert payload["file"] == history.outputs["video"]["images"][0] and payload["files"] == 1
+    if format == "webm":
+        assert payload["shown"] == payload["file"]
+    else:
+        assert (payload["shown"]["type"], Path(payload["shown"]["filename"]).suffix) == ("temp", ".mp4")
+        assert len(decoded(history.host.saved_path(payload["shown"]))) == 6
+
+
+def test_png_is_a_folder_of_pictures_without_loss(host: Host) -> None:
+    graph = video_graph(format="png", filename_prefix="pictures/one")
+    history = host.run(graph)
+    paths = saved_all(history)
+    assert [path.name for path in paths] == [f"{number:05}.png" for number in range(1, 6)]
+    assert paths[0].parent == host.output_path("pictures") / "one_00001_"
+    assert [int(np.asarray(Image.open(path)).mean()) for path in paths] == [32, 32, 32, 224, 224]
+    assert json.loads(Image.open(paths[4]).info["prompt"]).keys() == graph.keys()
+    assert told(history)["files"] == 5
+    again = saved_all(host.run(video_graph(format="png", filename_prefix="pictures/one", fps=15.0)))
+    assert again[0].parent.name == "one_00002_"
+
+
+def test_the_workflow_is_in_every_format(host: Host) -> None:
+    workflow = {"nodes": [], "note": "b\u00e4r"}
+    found = {}
+    for format in ("webm", "webp", "gif", "png"):
+        prompt_id = host.queue(video_graph(format=format), extra_data={"extra_pnginfo": {"workflow": workflow}})
+        path = saved(host.wait(prompt_id))
+        if format == "webm":
+            with av.open(str(path)) as container:
+                found[format] = container.metadata["WORKFLOW"]
+        else:
+            tags = picture_tags(path) or {}
+            found[format] = tags["workflow"] if format != "gif" else json.dumps(json.loads(tags["comment"])["workflow"])
+    assert {format: json.loads(text) for format, text in found.items()} == dict.fromkeys(found, workflow)
+
+
+@pytest.mark.parametrize("format", ["webm", "gif"])
+def test_sound_stays_where_the_format_takes_it(host: Host, format: str) -> None:
+    graph = video_graph(format=format, audio=["tone", 0])
+    graph["tone"] = node("ProbeTone", seconds=1.0, hertz=TONE, channels=2)
+    history = host.run(graph)
+    assert told(history)["has_audio"] is True
+    with av.open(str(history.host.saved_path(told(history)["shown"]))) as container:
+        assert len(container.streams.audio) == 1
+    if format == "gif":
+        assert "a GIF has no sound, so the file is written without; the player has it" in host.log_text()
+
+
+@pytest.mark.parametrize("format", ["gif", "webp", "png"])
+def test_pictures_may_have_odd_sizes(host: Host, format: str) -> None:
+    graph = video_graph(format=format)
+    graph["frames"] = colour(100, width=65, height=47)
+    history = host.run(graph)
+    with Image.open(saved(history)) as picture:
+        assert picture.size == (65, 47)
+    assert decoded(history.host.saved_path(told(history)["shown"]))[0].shape == (48, 66, 3)
+
+
+# ---- a batch is several clips
+
+
+def batch(host: Host, size: int, decoder: dict[str, Any], **player: Any) -> Graph:
+    """A latent of so many clips, sampled with a toy, decoded, and played."""
+    graph = text_to_video("CogVideoX-5B", steps=1)
+    graph["latent"]["inputs"]["batch_size"] = size
+    graph["decode"] = decoder
+    inputs: dict[str, Any] = {"images": ["decode", 0], "fps": 8.0, "filename_prefix": "batch/clip", "save_output": True}
+    graph["video"] = node("CogVideoXVideoPlayer", **{**inputs, **player})
+    return graph
+
+
+def our_decoder() -> dict[str, Any]:
+    return node("CogVideoXVAEDecode", samples=["sampler", 0], vae=["vae", 0], tiling="exact")
+
+
+def test_a_batch_of_three_makes_three_files_and_stays_one_image(host: Host, toys: dict) -> None:
+    graph = batch(host, 3, our_decoder())
+    graph["flat"] = node("ProbeSaveImages", images=["decode", 0], name="flat")
+    graph["played"] = node("ProbeSaveImages", images=["video", 1], name="played")
+    history = host.run(graph)
+    assert [path.name for path in saved_all(history)] == [f"clip_{number:05}_.mp4" for number in (1, 2, 3)]
+    payloads = history.outputs["video"]["cogvideox_player"]
+    assert [payload["frames"] for payload in payloads] == [LENGTH] * 3
+    assert len({payload["id"] for payload in payloads}) == 3
+    assert [payload["file"] for payload in payloads] == history.outputs["video"]["images"]
+    flat, played = saved_tensor(history, "flat"), saved_tensor(history, "played")
+    assert flat.shape == (3 * LENGTH, HEIGHT, WIDTH, 3) and torch.equal(flat, played)
+    for path, payload, clip in zip(saved_all(history), payloads, flat.unflatten(0, (3, -1)), strict=True):
+        frames, _ = read_video(path)
+        assert frames.shape[2] == LENGTH
+        assert (frames[0].permute(1, 2, 3, 0) - clip).abs().mean() < 0.05, "each file holds its own clip"
+        assert payload["checks"] == check(clip), "seam, frozen and black are those of the clip"
+
+
+@pytest.mark.parametrize("way", ["comfyui's decoder", "a node in between", "a list"])
+def test_clips_are_told_apart_by_hand_or_as_a_list(host: Host, toys: dict, way: str) -> None:
+    """Where ComfyUI decodes, or a node computes other frames, the number is an input, or each clip goes by itself."""
+    if way == "comfyui's decoder":
+        graph = batch(host, 2, node("VAEDecode", samples=["sampler", 0], vae=["vae", 0]), clips=2)
+    else:
+        graph = batch(host, 2, our_decoder(), images=["larger", 0], clips=2 if way == "a node in between" else 0)
+        images = ["decode", 1 if way == "a list" else 0]
+        graph["larger"] = node("ImageScaleBy", image=images, upscale_method="bilinear", scale_by=2.0)
+    history = host.run(graph)
+    assert [payload["frames"] for payload in history.outputs["video"]["cogvideox_player"]] == [LENGTH] * 2
+    assert [read_video(path)[0].shape[2] for path in saved_all(history)] == [LENGTH] * 2
+
+
+def test_videos_of_a_batch_are_saved_by_comfyui_one_by_one(host: Host, toys: dict) -> None:
+    graph = batch(host, 2, our_decoder(), save_output=False)
+    graph["save"] = node("SaveVideo", video=["video", 0], filename_prefix="one by one", format="auto", codec="auto")
+    history = host.run(graph)
+    assert [read_video(path)[0].shape[2] for path in history.files("save")] == [LENGTH] * 2
+
+
+def test_a_batch_of_pictures_is_a_folder_a_clip(host: Host) -> None:
+    graph = video_graph(images=["many", 0], clips=2, format="png", filename_prefix="folders/clip")
+    graph["many"] = colour(100, 6)
+    history = host.run(graph)
+    assert [path.relative_to(host.output_path("folders")).as_posix() for path in saved_all(history)] == [
+        f"clip_{clip:05}_/{number:05}.png" for clip in (1, 2) for number in (1, 2, 3)
+    ]
+    assert [payload["files"] for payload in history.outputs["video"]["cogvideox_player"]] == [3, 3]
+
+
+def test_every_clip_has_the_sound_and_its_own_checks(host: Host) -> None:
+    """Three frames dark, two bright and one black: as one clip it is frozen and black late, as two each in its own."""
+    graph = video_graph(images=["all", 0], clips=2, audio=["tone", 0], reference=["dark", 0])
+    graph |= {"black": colour(0), "tone": node("ProbeTone", seconds=1.0, hertz=TONE, channels=2)}
+    graph["all"] = node("ImageBatch", image1=["frames", 0], image2=["black", 0])
+    history = host.run(graph)
+    first, second = history.outputs["video"]["cogvideox_player"]
+    assert (first["checks"]["frozen"], first["checks"]["black"], first["checks"]["seam"]) == ([[0, 2]], [], 99.0)
+    assert (second["checks"]["frozen"], second["checks"]["black"]) == ([[0, 1]], [[2, 2]])
+    assert first["checks"]["first_frame"] > 50 > second["checks"]["first_frame"]
+    for path in saved_all(history):
+        with av.open(str(path)) as container:
+            assert len(container.streams.audio) == 1
+
+
+def test_clips_are_of_one_length(host: Host) -> None:
+    with pytest.raises(ExecutionFailed, match="5 frames are not 2 clips of one length; set clips to the latent's"):
+        host.run(video_graph(clips=2))
+    graph = video_graph()
+    graph["made"] = node("CreateVideo", images=["frames", 0], fps=16.0)
+    graph["video"] = node(
+        "CogVideoXVideoPlayer", video=["made", 0], fps=8.0, filename_prefix="v", save_output=True, clips=5
+    )
+    with pytest.raises(ExecutionFailed, match="clips=5 for a video, which is one clip; give the frames to images"):
+        host.run(graph)
 
 
 # ---- what the player is told
@@ -283,7 +514,8 @@ def test_frames_of_an_odd_size_are_refused(host: Host) -> None:
     graph = video_graph()
     graph["frames"] = colour(100, width=65)
     with pytest.raises(
-        ExecutionFailed, match=r"frames of 65x48; an mp4 takes even sizes; crop or resize them to 64x48"
+        ExecutionFailed,
+        match=r"frames of 65x48; an mp4 takes even sizes; crop or resize them to 64x48, or save",
     ):
         host.run(graph)
 

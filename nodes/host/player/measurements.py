@@ -1,4 +1,4 @@
-"""What the player is sent about a video: its size, its checks, and the reference it is compared with."""
+"""What the player is sent about a clip: its size, its checks, and the reference it is compared with."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.filter import Graph
 from av.video.format import VideoFormat
 from torch import Tensor
 
@@ -20,7 +21,7 @@ def frame(height: int = 48, width: int = 64) -> Tensor:
 
 def by_ffmpeg(pixels: Tensor) -> np.ndarray:
     """FFmpeg's conversion [H, W, 3] to yuv420p, with the flags that make it exact."""
-    graph = av.filter.Graph()
+    graph = Graph()
     height, width = pixels.shape[:2]
     source = graph.add_buffer(width=width, height=height, format=VideoFormat("rgb24"), time_base=1)
     exact = graph.add("scale", "flags=area+accurate_rnd+full_chroma_inp:out_color_matrix=bt709:out_range=tv")

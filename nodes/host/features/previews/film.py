@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .client import PreviewClient
 from .newest_only import NewestOnly
-from .pictures import Painter, animated_webp, as_frames, fitted, tiny_decoder_file
+from .pictures import Painter, animated_webp, as_frames, fitted, grid, tiny_decoder_file
 
 LONG_SIDE = 384  # pixels
 _PAUSE = 0.2  # seconds between two previews, at least; the last step's always comes
@@ -28,6 +28,7 @@ class _Clip(NamedTuple):
 class Film:
     """Frames of x0, made after a step when it is time for a preview; a thread encodes and sends them.
 
+    The clips of a batch are shown side by side.
     A preview begins with the frame that the one before it would show by now, so that what moves is seen to move even
     where a step is faster than the clip is long. The last one, which stays, begins with the first frame.
 
@@ -54,7 +55,8 @@ class Film:
     def _clip(self, x0: Tensor, last: bool) -> _Clip:
         x0[0, 0, 0, 0, 0].item()  # waits for the device: from here on the time is the preview's own
         began = time.perf_counter()
-        height, width = (side * self.ratio for side in x0.shape[3:])
+        rows, columns = grid(len(x0), *x0.shape[3:])
+        height, width = x0.shape[3] * rows * self.ratio, x0.shape[4] * columns * self.ratio
         frames = as_frames(self.painter(x0), *fitted(height, width, self.limit))
         self.due = began + max(_PAUSE, (time.perf_counter() - began) / _SHARE)
         self.start = began if self.start is None else self.start

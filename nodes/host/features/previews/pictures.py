@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -43,9 +44,9 @@ class Painter:
         self.decoder: Any = None
 
     def __call__(self, x0: Tensor) -> Tensor:
-        """RGB of the first clip of x0 [B, 16, T, h, w], which is in the model's space.
+        """RGB of the clips of x0 [B, 16, T, h, w], which is in the model's space, side by side.
 
-        Returns: [T, 3, h, w], or of pixels [T, 3, H, W]; about 0 to 1.
+        Returns: [T, 3, h, w], or of pixels [T, 3, H, W]; as many times as large as `grid` says; about 0 to 1.
         """
         if self.file is not None:
             try:
@@ -56,16 +57,16 @@ class Painter:
                     f"({type(error).__name__}: {_first_line(error)}); colours are computed from the latents instead"
                 )
                 self.file = self.decoder = None
-        pixels = functional.linear(x0[0].movedim(0, -1).float(), self.factors, self.bias)  # [T, h, w, 3] in [-1, 1]
-        return (pixels.movedim(-1, 1) + 1) / 2
+        pixels = functional.linear(x0.movedim(1, -1).float(), self.factors, self.bias)  # [B, T, h, w, 3] in [-1, 1]
+        return side_by_side((pixels.movedim(-1, 2) + 1) / 2)
 
     def _decoded(self, x0: Tensor, file: Path) -> Tensor:
         decoder = self.decoder = self.decoder or load_tiny_decoder(file, self.device)
-        z = self.latent_format.process_out(x0[:1])
-        frames = decoder.decode(z.to(next(decoder.parameters())))[0].transpose(0, 1).float()
-        if not frames.isfinite().all():
+        z = self.latent_format.process_out(x0).to(next(decoder.parameters()))
+        clips = torch.stack([decoder.decode(one[None])[0].transpose(0, 1).float() for one in z])  # [B, T, 3, H, W]
+        if not clips.isfinite().all():
             raise ArithmeticError("its pictures are not finite")
-        return frames
+        return side_by_side(clips)
 
 
 def tiny_decoder_file() -> Path | None:
@@ -95,6 +96,20 @@ def load_tiny_decoder(file: Path, device: torch.device) -> Any:
     decoder.load_state_dict(weights)
     dtype = comfy.model_management.vae_dtype(device, [torch.float16, torch.bfloat16])
     return decoder.to(device, dtype).eval()
+
+
+def grid(count: int, height: int, width: int) -> tuple[int, int]:
+    """In how many rows and columns so many pictures of a size fill a square best, with few places left empty."""
+    shapes = [(math.ceil(count / columns), columns) for columns in range(count, 0, -1)]
+    return min(shapes, key=lambda shape: (max(shape[0] * height, shape[1] * width), shape[0] * shape[1]))
+
+
+def side_by_side(clips: Tensor) -> Tensor:
+    """Clips [B, T, 3, h, w] as one of [T, 3, rows * h, columns * w], in the order of reading; the rest is black."""
+    rows, columns = grid(len(clips), *clips.shape[3:])
+    empty = clips.new_zeros(rows * columns - len(clips), *clips.shape[1:])
+    cells = torch.cat([clips, empty]).unflatten(0, (rows, columns))  # [rows, columns, T, 3, h, w]
+    return cells.permute(2, 3, 0, 4, 1, 5).flatten(4, 5).flatten(2, 3)
 
 
 def as_frames(rgb: Tensor, height: int, width: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Live previews: the clip so far, moving, on the node that samples; under every sampler that takes our MODEL.
+"""Live previews: the clips so far, moving, on the node that samples; under every sampler that takes our MODEL.
 
 `preview_sampling` runs around the sampling of each MODEL. After a step it turns x0 into frames on the device and hands
 them to a thread, which encodes and sends them, so that neither sampling nor the server's event loop waits. Whatever
