@@ -7,8 +7,8 @@ import { keepSessions, locatorOf, sessionKey } from "../../web/js/player/session
 
 test("a session remembers the last eight results, each once, and numbers them on", () => {
   const session = keepSessions()("key")
-  for (let number = 1; number <= 10; number += 1) session.remember({ id: `r${number}` })
-  const again = session.remember({ id: "r10" })
+  for (let number = 1; number <= 10; number += 1) session.remember([{ id: `r${number}` }])
+  const again = session.remember([{ id: "r10" }])
   assert.equal(again.number, 10)
   assert.deepEqual(
     session.entries.map(({ number }) => number),
@@ -30,12 +30,12 @@ test("a session belongs to a node of a workflow", () => {
 
 test("what was looked at last is shown again, until something new comes", () => {
   const session = keepSessions()("key")
-  const [first, second, third] = ["a", "b", "c"].map((id) => ({ id }))
-  session.shown = session.choose(first, true).result.id
-  session.shown = session.choose(second, true).result.id
+  const [first, second, third] = ["a", "b", "c"].map((id) => [{ id }])
+  session.shown = session.choose(first, true).id
+  session.shown = session.choose(second, true).id
   assert.equal(session.shown, "b")
   session.shown = "a"
-  assert.equal(session.choose(second, false).result.id, "a")
-  assert.equal(session.choose(second, true).result.id, "b", "a cached run shows its own")
-  assert.equal(session.choose(third, false).result.id, "c")
+  assert.equal(session.choose(second, false).id, "a")
+  assert.equal(session.choose(second, true).id, "b", "a cached run shows its own")
+  assert.equal(session.choose(third, false).id, "c")
 })

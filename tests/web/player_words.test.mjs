@@ -5,7 +5,7 @@ import { test } from "node:test"
 import { STRINGS, translator } from "../../web/js/parts/strings.js"
 import { badges, levelOf, rangesText } from "../../web/js/player/badges.js"
 import { actionOf, staysHere } from "../../web/js/player/keyboard.js"
-import { readResult, snapshotName, viewRoute } from "../../web/js/player/payload.js"
+import { readClips, savedFile, snapshotName, viewRoute } from "../../web/js/player/payload.js"
 import { settingsRows, settingsText } from "../../web/js/player/settings.js"
 
 const t = translator("en")
@@ -89,11 +89,16 @@ test("settings are rows in one order; the size is the video's own", () => {
   assert.equal(settingsText(rows.slice(0, 2)), "Model: m\nSeed: 18446744073709551615")
 })
 
-test("a result is read from an output with a video, and from no other", () => {
+test("clips are read from an output with videos, and from no other", () => {
   const file = { filename: "v_00001_.mp4", subfolder: "a b", type: "output" }
-  assert.equal(readResult(undefined), null)
-  assert.equal(readResult({ images: [file] }), null)
-  assert.deepEqual(readResult({ images: [file], cogvideox_player: [{ id: "x" }] }), { id: "x", file })
+  assert.deepEqual(readClips(undefined), [])
+  assert.deepEqual(readClips({ images: [file] }), [])
+  const old = readClips({ images: [file], cogvideox_player: [{ id: "x" }] })
+  assert.deepEqual(old, [{ id: "x", file, files: 1, shown: file }])
+  const clips = ["x", "y"].map((id) => ({ id, file: { ...file, filename: id }, files: 1, shown: file }))
+  assert.deepEqual(readClips({ images: [file, file], cogvideox_player: clips }), clips)
+  assert.equal(savedFile(clips[1]).filename, "y")
+  assert.equal(savedFile({ ...clips[1], files: 49 }), file, "of many pictures the video is saved")
   assert.equal(viewRoute(file, "x"), "/view?filename=v_00001_.mp4&subfolder=a+b&type=output&v=x")
   assert.equal(snapshotName(file.filename, 11), "v_00001_frame_0012.png")
 })
@@ -103,6 +108,7 @@ test("keys do what they say, and those with Ctrl belong to ComfyUI", () => {
   assert.deepEqual(actionOf(key(",")), ["step", -1])
   assert.deepEqual(actionOf(key("ArrowRight")), ["step", 1])
   assert.deepEqual(actionOf(key("ArrowRight", { shiftKey: true })), ["step", 10])
+  assert.deepEqual(actionOf(key("ArrowDown")), ["switchClip", 1])
   assert.deepEqual(actionOf(key("End")), ["seek", Infinity])
   assert.deepEqual(actionOf(key("F")), ["toggleFullscreen"])
   assert.equal(actionOf(key("s", { ctrlKey: true })), null)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -502,6 +503,97 @@ def test_the_last_results_are_kept_and_compared(player: PlayerPage):
     player.canvas.check()
 
 
+# ---- a batch
+
+
+def test_a_batch_of_three_is_three_clips_to_switch_between(player: PlayerPage, host: Host, tmp_path: Path):
+    """Frame n of clip m says m * FRAMES + n."""
+    player.build(frames={"frames": 3 * FRAMES}, player={"clips": 3})
+    player.run()
+    player.pause()
+    player.press("Home", ".", ".")
+    place = player.root.locator(".cvx-place")
+    assert (place.text_content(), player.shown_number(FIRST_VIDEO), player.label()) == ("1 / 3", 2, 2)
+    source = player.source()
+    player.press("ArrowDown")
+    player.wait_for_video(source)
+    assert (place.text_content(), player.label()) == ("2 / 3", 2), "the same frame of the next clip"
+    assert wait_for_number(player, FRAMES + 2)
+    player.button("Next clip").click()
+    assert wait_for_number(player, 2 * FRAMES + 2) and place.text_content() == "3 / 3"
+    assert player.button("Next clip").is_visible() and player.page.locator("video").count() == 1
+    with player.page.expect_download() as saving:
+        player.root.get_by_role("link", name="Download the video").click()
+    assert saving.value.suggested_filename.endswith("_00003_.mp4")
+    player.press("ArrowDown")
+    assert wait_for_number(player, 2) and place.text_content() == "1 / 3", "the first follows the last"
+    player.button("Previous clip").click()
+    assert wait_for_number(player, 2 * FRAMES + 2)
+    player.canvas.check()
+
+
+def test_clips_are_compared_and_remembered(player: PlayerPage):
+    player.build(frames={"frames": 2 * FRAMES}, player={"clips": 2})
+    player.run()
+    player.pause()
+    player.press("ArrowDown", "Home")
+    assert wait_for_number(player, FRAMES)
+    player.press("c")
+    assert player.root.locator(".cvx-tag.cvx-right").text_content() == "clip 1"
+    assert wait_for_number(player, 0, OTHER_VIDEO)
+    player.button("Off").click()
+    assert player.root.locator(".cvx-strip").is_hidden(), "one run is one result"
+    player.run_again(shade=0.7)
+    assert player.root.locator(".cvx-place").text_content() == "1 / 2", "a new result begins with its first clip"
+    assert player.root.locator(".cvx-strip img").count() == 2
+    newest = player.source()
+    player.button("Show result 1").click()
+    player.wait_for_video(newest)
+    assert player.root.locator(".cvx-place").text_content() == "2 / 2", "the clip that was looked at"
+    player.canvas.check()
+
+
+def test_one_clip_has_no_switcher(shown: PlayerPage):
+    assert shown.root.locator(".cvx-switcher").is_hidden()
+    shown.press("ArrowDown", "ArrowUp")
+    assert shown.number() == 0
+
+
+@pytest.mark.parametrize("format", ["webm", "gif", "webp", "png"])
+def test_every_format_is_played(player: PlayerPage, format: str):
+    player.build(player={"format": format})
+    player.run()
+    player.pause()
+    player.press("Home", ".", ".", ".")
+    assert player.number() == 3
+    assert player.video("duration") == pytest.approx(FRAMES / FPS, abs=0.01)
+    save = player.root.locator(".cvx-save")
+    if format == "png":
+        assert re.fullmatch(
+            r"Download the video; its pictures are in player.\d+_00001_", save.get_attribute("title") or ""
+        )
+    with player.page.expect_download() as saving:
+        save.click()
+    assert saving.value.suggested_filename.endswith(".mp4" if format == "png" else f".{format}")
+    player.canvas.check()
+
+
+@pytest.mark.parametrize("format", ["webm", "webp", "png"])
+def test_dropping_another_format_restores_the_graph(player: PlayerPage, host: Host, tmp_path: Path, format: str):
+    prefix = f"dropped/{time.time_ns()}"
+    player.build(player={"format": format, "filename_prefix": prefix})
+    player.run()
+    before = player.page.evaluate(GRAPH_SHAPE)
+    (file,) = host.output_path("dropped").glob(
+        f"{Path(prefix).name}_00001_{'/00001' if format == 'png' else ''}.{format}"
+    )
+    player.canvas.load_workflow(EMPTY, f"empty {time.time_ns()}")
+    player.canvas.drop_file(file)
+    player.page.wait_for_function("(count) => app.rootGraph.nodes.length === count", arg=len(before["nodes"]))
+    assert player.page.evaluate(GRAPH_SHAPE) == before
+    player.canvas.check()
+
+
 # ---- the live stage
 
 
@@ -582,6 +674,14 @@ def test_it_works_under_the_strict_content_policy(
         with player.page.expect_download():
             player.press("s")
     canvas.check()
+
+
+def wait_for_number(player: PlayerPage, number: int, video: str = FIRST_VIDEO) -> bool:
+    """Whether the pixels of a resting video come to say this number."""
+    deadline = time.monotonic() + 5
+    while player.shown_number(video) != number and time.monotonic() < deadline:
+        player.page.wait_for_timeout(20)
+    return player.shown_number(video) == number
 
 
 def brightest(screenshot: bytes) -> int:

@@ -2,6 +2,7 @@
 
 import { element, icon, iconButton, setButton, setPressed, setTitle } from "./elements.js"
 import { frameText, rateText } from "./frames.js"
+import { savedFile } from "./payload.js"
 
 export class Controls {
   #t
@@ -44,13 +45,15 @@ export class Controls {
 
   /**
    * @param {import("./payload.js").Result} result
-   * @param {string} url of its file
+   * @param {string} url of the file that is saved
    */
   setResult(result, url) {
-    this.#rate.textContent = this.#t("fps", { fps: rateText(result.fps) })
-    this.#buttons.mute.hidden = !result.has_audio
+    const { fps, has_audio, file, files } = result
+    this.#rate.textContent = this.#t("fps", { fps: rateText(fps) })
+    this.#buttons.mute.hidden = !has_audio
     this.#save.href = url
-    this.#save.download = result.file.filename
+    this.#save.download = savedFile(result).filename
+    setTitle(this.#save, files > 1 ? this.#t("savePicturesHint", { folder: file.subfolder }) : this.#t("saveHint"))
   }
 
   /**

@@ -11,6 +11,8 @@ const ICONS = {
   pause: "M4 2.5h3v11H4zM9 2.5h3v11H9z",
   back: "M11.5 3v10L5 8zM3 3h1.6v10H3z",
   forward: "M4.5 3v10L11 8zM11.4 3H13v10h-1.6z",
+  previous: "M10.5 2.5 12 4 8 8l4 4-1.5 1.5L5 8z",
+  next: "M5.5 2.5 4 4l4 4-4 4 1.5 1.5L11 8z",
   loop: "M8 2.5a5.5 5.5 0 0 1 4.6 2.5V3.2H14V8H9.3V6.6h2.3A4 4 0 1 0 12 8.9l1.5.3A5.5 5.5 0 1 1 8 2.5z",
   pingpong: "M5 3.2 1.5 6.5 5 9.8V7.3h9V5.7H5zM11 6.8v2.5H2v1.6h9v2.5l3.5-3.3z",
   once: "M2 7.2h7.5V4l4 4-4 4V8.8H2zM13.2 3H15v10h-1.8z",

@@ -66,7 +66,7 @@ export function positionOfFrame(frame, clip) {
  * The frame `steps` after `frame`.
  * @param {number} frame
  * @param {number} steps negative: before it
- * @param {Clip} clip
+ * @param {Pick<Clip, "frames">} clip
  * @param {boolean} wrap whether the other end follows an end
  */
 export function stepFrame(frame, steps, clip, wrap) {

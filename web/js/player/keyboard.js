@@ -6,6 +6,7 @@
  * @property {() => void} toggle play or pause
  * @property {(frames: number) => void} step
  * @property {(frame: number) => void} seek
+ * @property {(clips: number) => void} switchClip to another clip of the batch
  * @property {() => void} nextSpeed
  * @property {() => void} nextEnding
  * @property {() => void} nextCompare
@@ -29,6 +30,8 @@ const KEYS = {
   ArrowLeft: ["step", -1],
   ".": ["step", 1],
   ArrowRight: ["step", 1],
+  ArrowUp: ["switchClip", -1],
+  ArrowDown: ["switchClip", 1],
   Home: ["seek", 0],
   End: ["seek", Infinity],
   l: ["nextEnding"],

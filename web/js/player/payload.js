@@ -1,5 +1,5 @@
 /**
- * What the server says of a finished video, and the addresses of its files. Independent of the page.
+ * What the server says of finished clips, and the addresses of their files. Independent of the page.
  *
  * @typedef {[first: number, last: number]} FrameRange frames that follow each other, counted from 0
  * @typedef {{filename: string, subfolder: string, type: string}} FileItem
@@ -13,9 +13,11 @@
  * @property {FrameRange[]} black
  * @property {FrameRange[]} frozen in a range, every frame but the first repeats the one before
  *
- * @typedef {object} Result
+ * @typedef {object} Result a clip
  * @property {string} id
- * @property {FileItem} file
+ * @property {FileItem} file what was saved, or the first of its pictures
+ * @property {number} files how many were saved: one, or a picture of every frame
+ * @property {FileItem} shown what a page can play: the file itself, or an mp4 of it
  * @property {number} fps
  * @property {number} frames how many
  * @property {number} width in pixels
@@ -27,14 +29,25 @@
  */
 
 /**
- * The video in a node's output; null if there is none.
+ * The clips in a node's output; what an older server saved has one, and no word of its file but ComfyUI's own.
  * @param {any} output
- * @returns {Result | null}
+ * @returns {Result[]}
  */
-export function readResult(output) {
-  const file = output?.images?.[0]
-  const facts = output?.cogvideox_player?.[0]
-  return file && facts ? { ...facts, file } : null
+export function readClips(output) {
+  const { images = [], cogvideox_player: clips = [] } = output ?? {}
+  if (!images.length) return []
+  return clips.map((/** @type {any} */ facts) => {
+    const file = facts.file ?? images[0]
+    return { ...facts, file, files: facts.files ?? 1, shown: facts.shown ?? file }
+  })
+}
+
+/**
+ * What the user gets who saves a clip: its file; of many pictures the video that is shown.
+ * @param {Result} result
+ */
+export function savedFile({ file, files, shown }) {
+  return files > 1 ? shown : file
 }
 
 /**

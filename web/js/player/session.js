@@ -4,7 +4,12 @@
  *
  * @typedef {import("./payload.js").Result} Result
  * @typedef {{id: string | number, graph?: Pick<LGraph, "id">}} NodeInGraph
- * @typedef {{number: number, result: Result, thumbnail: string | null}} Entry
+ * @typedef {object} Entry what one run has made: the clips of a batch
+ * @property {string} id that of its first clip
+ * @property {number} number counts the runs
+ * @property {Result[]} clips
+ * @property {number} clip which of them is shown, from 0
+ * @property {string | null} thumbnail
  */
 
 import { ENDINGS, SPEEDS } from "./frames.js"
@@ -14,7 +19,7 @@ const KEPT = 8 // results
 export class Session {
   /** @type {Entry[]} oldest first */
   entries = []
-  /** @type {string | null} the id of the result that is shown */
+  /** @type {string | null} the id of the entry that is shown */
   shown = null
   /** @type {boolean | null} whether it plays; null until the user has decided */
   wanted = null
@@ -24,34 +29,52 @@ export class Session {
   #count = 0
 
   /**
-   * Add a result. One that is known already (a cached run sends it again) keeps its entry.
-   * @param {Result} result
+   * Add what a run has made. If it is known already (a cached run sends it again), it keeps its entry.
+   * @param {Result[]} clips at least one
    * @returns {Entry}
    */
-  remember(result) {
-    const known = this.entries.find((entry) => entry.result.id === result.id)
+  remember(clips) {
+    const known = this.#find(clips[0].id)
     if (known) return known
     this.#count += 1
-    const entry = { number: this.#count, result, thumbnail: null }
+    const entry = { id: clips[0].id, number: this.#count, clips, clip: 0, thumbnail: null }
     this.entries = [...this.entries, entry].slice(-KEPT)
     return entry
   }
 
   /**
    * The entry to show for an output: its own if it is new, else the one that was shown last.
-   * @param {Result} result
-   * @param {boolean} fresh whether a run has just made it
+   * @param {Result[]} clips at least one
+   * @param {boolean} fresh whether a run has just made them
    */
-  choose(result, fresh) {
-    const known = this.entries.some((entry) => entry.result.id === result.id)
-    const own = this.remember(result)
-    const last = this.entries.find((entry) => entry.result.id === this.shown)
-    return known && !fresh && last ? last : own
+  choose(clips, fresh) {
+    const isKnown = this.#find(clips[0].id) !== undefined
+    const own = this.remember(clips)
+    return isKnown && !fresh && this.current ? this.current : own
   }
 
-  /** The results that are not shown now. */
+  /** The entry that is shown now. */
+  get current() {
+    return this.#find(this.shown)
+  }
+
+  /**
+   * Show an entry from now on.
+   * @param {string} id
+   */
+  show(id) {
+    if (this.#find(id)) this.shown = id
+    return this.current
+  }
+
+  /** The entries that are not shown now. */
   others() {
-    return this.entries.filter((entry) => entry.result.id !== this.shown)
+    return this.entries.filter(({ id }) => id !== this.shown)
+  }
+
+  /** @param {string | null} id */
+  #find(id) {
+    return this.entries.find((entry) => entry.id === id)
   }
 }
 

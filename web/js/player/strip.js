@@ -10,8 +10,8 @@ export class Strip {
   /**
    * @param {object} options
    * @param {import("../parts/strings.js").Translate} options.t
-   * @param {(id: string) => void} options.show by the id of a result
-   * @param {(id: string) => void} options.compare by the id of a result
+   * @param {(id: string) => void} options.show by the id of an entry
+   * @param {(id: string) => void} options.compare by the id of an entry
    */
   constructor({ t, show, compare }) {
     this.#t = t
@@ -24,7 +24,7 @@ export class Strip {
   /** @param {import("./session.js").Session} session */
   setSession(session) {
     this.element.hidden = session.entries.length < 2
-    const items = session.entries.map((entry) => this.#item(entry, entry.result.id === session.shown))
+    const items = session.entries.map((entry) => this.#item(entry, entry.id === session.shown))
     this.element.replaceChildren(...items)
   }
 
@@ -32,15 +32,15 @@ export class Strip {
    * @param {import("./session.js").Entry} entry
    * @param {boolean} shown
    */
-  #item({ number, result, thumbnail }, shown) {
-    const click = () => this.#show(result.id)
+  #item({ id, number, thumbnail }, shown) {
+    const click = () => this.#show(id)
     const show = element("button", { type: "button", class: "cvx-result", on: { click } })
     if (thumbnail) show.append(element("img", { src: thumbnail, alt: "" }))
     show.append(element("span", { class: "cvx-number" }, String(number)))
     setPressed(show, shown)
     setTitle(show, this.#t("showResult", { number }))
     const item = element("div", { class: "cvx-item" }, show)
-    if (!shown) item.append(iconButton("compare", this.#t("compareWith", { number }), () => this.#compare(result.id)))
+    if (!shown) item.append(iconButton("compare", this.#t("compareWith", { number }), () => this.#compare(id)))
     return item
   }
 }

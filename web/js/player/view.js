@@ -19,15 +19,17 @@ import { Compare } from "./compare.js"
 import { Controls } from "./controls.js"
 import { Drawer } from "./drawer.js"
 import { element, prefersStillness } from "./elements.js"
-import { ENDINGS, following, SPEEDS } from "./frames.js"
+import { ENDINGS, following, SPEEDS, stepFrame } from "./frames.js"
 import { listenToKeys } from "./keyboard.js"
 import { LiveStage } from "./live.js"
-import { readResult, snapshotName, viewRoute } from "./payload.js"
+import { readClips, savedFile, snapshotName, viewRoute } from "./payload.js"
 import { Playback } from "./playback.js"
 import { Session } from "./session.js"
 import { saveFrame, thumbnail } from "./snapshot.js"
+import { compareSources } from "./sources.js"
 import { Strip } from "./strip.js"
 import { stylesheet } from "./styles.js"
+import { Switcher } from "./switcher.js"
 import { Timeline } from "./timeline.js"
 import { watchVisibility } from "./visibility.js"
 
@@ -66,15 +68,16 @@ export class VideoPlayer {
       compare: new Compare({ t, stage: this.#stage, layers: this.#layers, onChange }),
       live: new LiveStage({ t, cancel, nameOf, onChange }),
       drawer: new Drawer({ t, close: actions.toggleSettings }),
+      switcher: new Switcher({ t, go: actions.switchClip }),
       timeline: new Timeline({ t, seek: actions.seek, hold: (held) => this.#playback.setHeld(held) }),
       controls: new Controls({ t, actions }),
       strip: new Strip({ t, show: (id) => this.#showKnown(id), compare: (id) => this.#parts.compare.setSource(id) }),
     }
-    const { live, drawer, timeline, controls, strip } = this.#parts
+    const { live, drawer, switcher, timeline, controls, strip } = this.#parts
     this.#stage.append(live.picture, live.bar, drawer.element)
     this.element = element("div", { class: "cogvideox-player", tabindex: "0", role: "group" })
     this.element.setAttribute("aria-label", t("player"))
-    const seek = element("div", { class: "cvx-seek" }, timeline.element, controls.label)
+    const seek = element("div", { class: "cvx-seek" }, switcher.element, timeline.element, controls.label)
     this.element.append(stylesheet(), this.#stage, seek, controls.element, this.#badges, strip.element)
     this.#listen(actions)
     this.#showState()
@@ -91,12 +94,12 @@ export class VideoPlayer {
    * @param {boolean} fresh whether a run has just made it
    */
   show(output, fresh) {
-    const result = readResult(output)
-    if (!result) return
+    const clips = readClips(output)
+    if (!clips.length) return
     this.#session = this.#host.session()
     if (fresh) this.#parts.live.handle({ type: "result" })
-    const entry = this.#session.choose(result, fresh)
-    if (entry.result.id === this.#result?.id) return
+    const entry = this.#session.choose(clips, fresh)
+    if (entry.clips[entry.clip].id === this.#result?.id) return
     this.#playback.takeOver(this.#session)
     this.#showEntry(entry, (fresh ? null : this.#session.wanted) ?? !prefersStillness())
   }
@@ -132,6 +135,7 @@ export class VideoPlayer {
       toggle: () => this.#result && playback.toggle(),
       step: (frames) => this.#result && playback.step(frames),
       seek: (frame) => this.#result && playback.seek(frame),
+      switchClip: (clips) => this.#switchClip(clips),
       nextSpeed: () => playback.setSpeed(following(SPEEDS, playback.speed)),
       nextEnding: () => playback.setEnding(following(ENDINGS, playback.ending)),
       nextCompare: () => this.#parts.compare.nextMode(),
@@ -157,24 +161,39 @@ export class VideoPlayer {
     this.#video.addEventListener("error", () => this.#result && this.#showMessage("missing"))
   }
 
-  /** @param {string} id of a result of the session */
+  /** @param {string} id of an entry of the session */
   #showKnown(id) {
-    const entry = this.#session.entries.find(({ result }) => result.id === id)
+    const entry = this.#session.show(id)
     if (entry) this.#showEntry(entry, true)
+  }
+
+  /**
+   * Show another clip of the batch, at the same frame; the first follows the last.
+   * @param {number} clips how far from this one; negative: back
+   */
+  #switchClip(clips) {
+    const entry = this.#session.current
+    if (!entry || entry.clips.length < 2) return
+    const { frame, wanted } = this.#playback
+    entry.clip = stepFrame(entry.clip, clips, { frames: entry.clips.length }, true)
+    this.#showEntry(entry, wanted)
+    this.#playback.seek(frame)
   }
 
   /**
    * @param {import("./session.js").Entry} entry
    * @param {boolean} wanted whether the video is to play
    */
-  #showEntry({ result }, wanted) {
-    const { controls, timeline, drawer, compare } = this.#parts
+  #showEntry(entry, wanted) {
+    const { controls, timeline, drawer, compare, switcher } = this.#parts
+    const result = entry.clips[entry.clip]
     this.#result = result
-    this.#session.shown = result.id
+    this.#session.show(entry.id)
+    switcher.setEntry(entry)
     timeline.setClip(result, [...result.checks.black, ...result.checks.frozen])
-    controls.setResult(result, this.#urlOf(result))
+    controls.setResult(result, this.#host.address(viewRoute(savedFile(result), result.id)))
     drawer.setResult(result)
-    compare.setSources(this.#sources(result))
+    compare.setSources(compareSources(this.#session, this.#t, this.#host.address))
     this.#setMuted(this.#session.muted || !result.has_audio)
     this.#badges.replaceChildren(...badges(result.checks, result.frames, this.#t).map((badge) => this.#badge(badge)))
     this.#showStrip()
@@ -187,29 +206,7 @@ export class VideoPlayer {
    */
   #load(result, wanted) {
     this.#showMessage(null)
-    this.#playback.load(this.#urlOf(result), result, wanted)
-  }
-
-  /** @param {Result} result */
-  #urlOf({ file, id }) {
-    return this.#host.address(viewRoute(file, id))
-  }
-
-  /**
-   * What a result can be compared with: its reference, then the other results, newest first.
-   * @param {Result} result
-   * @returns {import("./compare.js").Source[]}
-   */
-  #sources({ reference, id }) {
-    const others = this.#session.others().map(({ number, result }) => ({
-      key: result.id,
-      label: this.#t("resultNumber", { number }),
-      url: this.#urlOf(result),
-      moves: true,
-    }))
-    if (!reference) return others.reverse()
-    const url = this.#host.address(viewRoute(reference, id))
-    return [{ key: "reference", label: this.#t("reference"), url, moves: reference.frames > 1 }, ...others.reverse()]
+    this.#playback.load(this.#host.address(viewRoute(result.shown, result.id)), result, wanted)
   }
 
   #showStrip() {
@@ -284,11 +281,11 @@ export class VideoPlayer {
 
   #saveFrame() {
     if (!this.#result || !this.#video.videoWidth) return
-    saveFrame(this.#video, snapshotName(this.#result.file.filename, this.#playback.frame))
+    saveFrame(this.#video, snapshotName(this.#result.shown.filename, this.#playback.frame))
   }
 
   #makeThumbnail() {
-    const entry = this.#session.entries.find(({ result }) => result.id === this.#result?.id)
+    const entry = this.#session.current
     if (!entry || entry.thumbnail) return
     entry.thumbnail = thumbnail(this.#video)
     this.#showStrip()
