@@ -90,7 +90,7 @@ class CogVideoXVideoPlayer(io.ComfyNode):
             ],
             outputs=[
                 io.Video.Output(is_output_list=True, tooltip="The video of each clip, for ComfyUI's video nodes."),
-                io.Image.Output(tooltip="Its frames."),
+                io.Image.Output(tooltip="Its frames; of a batch, those of one clip after the other."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,

@@ -15,7 +15,7 @@ import { VideoPlayer } from "./player/view.js"
 
 const NODE = "CogVideoXVideoPlayer"
 const WIDTH = 420 // pixels of a new node
-const HEIGHT = 560
+const HEIGHT = 632
 
 /** @typedef {import("./player/live_state.js").LiveEvent} LiveEvent */
 
