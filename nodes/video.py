@@ -16,6 +16,83 @@ from .host.types.clips import split
 _MOST_CLIPS = 4096  # as large as ComfyUI's batch_size can be
 
 
+def _shown_inputs() -> list[io.Input]:
+    """What the node plays, and where it saves it."""
+    return [
+        io.Image.Input("images", optional=True, tooltip="The frames; or give a video."),
+        io.Video.Input("video", optional=True, tooltip="A video in place of frames; keeps its own fps."),
+        io.Float.Input(
+            "fps",
+            default=8.0,
+            min=1.0,
+            max=120.0,
+            step=1.0,
+            tooltip="Frames per second: 8 for the 1.0 models, 16 for 1.5.",
+        ),
+        io.String.Input(
+            "filename_prefix", default="CogVideoX/video", tooltip="Folder and name below the output folder."
+        ),
+        io.Boolean.Input("save_output", default=True, tooltip="Off: a temporary file, for looking at it only."),
+    ]
+
+
+def _compared_inputs() -> list[io.Input]:
+    """What goes with it."""
+    return [
+        io.Image.Input(
+            "reference",
+            optional=True,
+            tooltip="What the video is compared with in the player: the start image, say, whose likeness to "
+            "the first frame is then measured; or as many frames as another video has.",
+        ),
+        io.Video.Input(
+            "reference_video",
+            optional=True,
+            tooltip="A video to compare with, in place of reference; shown in step with this one.",
+        ),
+        io.Audio.Input(
+            "audio",
+            optional=True,
+            tooltip="Sound for the mp4 or webm, in place of the video's own; cut where the frames end.",
+        ),
+    ]
+
+
+def _file_inputs() -> list[io.Input]:
+    """How it is written."""
+    return [
+        io.Combo.Input(
+            "format",
+            options=list(CHOICES),
+            default="mp4",
+            optional=True,
+            tooltip="mp4 (H.264) plays everywhere; webm (VP9) is smaller, webm-av1 (AV1) smaller still, for newer "
+            "players. gif and webp are moving pictures without sound. png: a picture of every frame, without loss, in "
+            "a folder.",
+        ),
+        io.Int.Input(
+            "crf",
+            default=DEFAULT_CRF,
+            min=BEST_CRF,
+            max=WORST_CRF,
+            optional=True,
+            advanced=True,
+            tooltip="Quality of mp4 and webm: 0 is best and largest, 51 smallest. 17 cannot be told from the "
+            "frames by eye.",
+        ),
+        io.Int.Input(
+            "clips",
+            default=0,
+            min=0,
+            max=_MOST_CLIPS,
+            optional=True,
+            advanced=True,
+            tooltip="How many clips of one length the frames are: the batch_size of the latent. 0: as many as "
+            "CogVideoX VAE Decode made of it, where its frames come unchanged; else one.",
+        ),
+    ]
+
+
 class CogVideoXVideoPlayer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -28,66 +105,7 @@ class CogVideoXVideoPlayer(io.ComfyNode):
                 "the clips of a batch as one file each. Step through it frame by frame, compare it with a reference, "
                 "and see its settings."
             ),
-            inputs=[
-                io.Image.Input("images", optional=True, tooltip="The frames; or give a video."),
-                io.Video.Input("video", optional=True, tooltip="A video in place of frames; keeps its own fps."),
-                io.Float.Input(
-                    "fps",
-                    default=8.0,
-                    min=1.0,
-                    max=120.0,
-                    step=1.0,
-                    tooltip="Frames per second: 8 for the 1.0 models, 16 for 1.5.",
-                ),
-                io.String.Input(
-                    "filename_prefix", default="CogVideoX/video", tooltip="Folder and name below the output folder."
-                ),
-                io.Boolean.Input("save_output", default=True, tooltip="Off: a temporary file, for looking at it only."),
-                io.Image.Input(
-                    "reference",
-                    optional=True,
-                    tooltip="What the video is compared with in the player: the start image, say, whose likeness to "
-                    "the first frame is then measured; or as many frames as another video has.",
-                ),
-                io.Video.Input(
-                    "reference_video",
-                    optional=True,
-                    tooltip="A video to compare with, in place of reference; shown in step with this one.",
-                ),
-                io.Audio.Input(
-                    "audio",
-                    optional=True,
-                    tooltip="Sound for the mp4 or webm, in place of the video's own; cut where the frames end.",
-                ),
-                io.Combo.Input(
-                    "format",
-                    options=list(CHOICES),
-                    default="mp4",
-                    optional=True,
-                    tooltip="mp4 (H.264) plays everywhere; webm (VP9) is smaller. gif and webp are moving pictures "
-                    "without sound. png: a picture of every frame, without loss, in a folder.",
-                ),
-                io.Int.Input(
-                    "crf",
-                    default=DEFAULT_CRF,
-                    min=BEST_CRF,
-                    max=WORST_CRF,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Quality of mp4 and webm: 0 is best and largest, 51 smallest. 17 cannot be told from the "
-                    "frames by eye.",
-                ),
-                io.Int.Input(
-                    "clips",
-                    default=0,
-                    min=0,
-                    max=_MOST_CLIPS,
-                    optional=True,
-                    advanced=True,
-                    tooltip="How many clips of one length the frames are: the batch_size of the latent. 0: as many as "
-                    "CogVideoX VAE Decode made of it, where its frames come unchanged; else one.",
-                ),
-            ],
+            inputs=[*_shown_inputs(), *_compared_inputs(), *_file_inputs()],
             outputs=[
                 io.Video.Output(is_output_list=True, tooltip="The video of each clip, for ComfyUI's video nodes."),
                 io.Image.Output(tooltip="Its frames; of a batch, those of one clip after the other."),

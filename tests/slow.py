@@ -28,6 +28,7 @@ BARE_CASES = {
     # whole videos of the demo models, and what judges them
     "test_an_image_starts_a_video_that_obeys_its_prompt": 0,
     "test_any_words_make_a_video": 1,
+    "test_any_video_of_the_command_is_made_anew_or_refused": 2,
     "test_diffusers_makes_the_same_video_with_a_demo_model": 1,
     "test_prompts_are_obeyed_whose_combination_was_never_trained": 0,
     "test_a_video_of_the_demo_model_comes_within_35_db": 0,

@@ -120,16 +120,15 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _print_row(options: Namespace) -> int:
-    """Print the row. Returns: the exit code."""
+def _row(options: Namespace) -> tuple[str, int]:
+    """The row, and the exit code."""
     dtype = None if options.dtype is None else named_dtype(options.dtype)
     check = check_weights(options.path, device=options.device, dtype=dtype, trained_size=options.trained_size)
-    print(check.table())
-    return 1 if check.fault else 0
+    return check.table(), 1 if check.fault else 0
 
 
-COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], int]]] = {
-    "check-weights": (_add_arguments, _print_row)
+COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], tuple[str, int]]]] = {
+    "check-weights": (_add_arguments, _row)
 }
 
 

@@ -32,7 +32,7 @@ from ..sampling.noise_schedule import NoiseSchedule
 from ..videos.background import parse_colour
 from ..videos.frame_times import EVERY_FRAME, frames_per_second
 from ..videos.reading import Clip, read_clip
-from ..videos.video_files import check_crf, check_fps, check_writable, write_video
+from ..videos.video_files import check_codec, check_crf, check_fps, check_writable, write_video
 from ..videos.video_io import read_image
 from ..weights.dtypes import named_dtype
 from ..weights.lora import LoRAFile, read_lora, weight_shapes
@@ -55,6 +55,7 @@ def make_video(options: Namespace) -> Path | str:
     if options.listed:
         return list_models(options.listed)
     output = check_writable(options.output or _free_name())
+    check_codec(options.codec, output)
     _check_options(options)
     options.seed = _given(options.seed, secrets.randbelow(2**32))
     folder = ModelFolder.open(
@@ -81,7 +82,7 @@ def make_video(options: Namespace) -> Path | str:
     settings["dtype"] = str(pipeline.dtype).removeprefix("torch.")
     with ProgressBars(num_steps, size.num_frames) as bars:
         chunks = pipeline.stream(request, callback=bars.update)
-        return write_video(output, bars.writing(chunks), fps, settings, crf=options.crf)
+        return write_video(output, bars.writing(chunks), fps, settings, crf=options.crf, codec=options.codec)
 
 
 def _num_steps(request: Request, variant: Variant) -> int:

@@ -12,7 +12,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from typing import NoReturn
 
@@ -53,6 +53,7 @@ _OPTIONS = {
     "device": "--device",
     "text_encoder_device": "--t5-device",
     "dtype": "--dtype",
+    "codec": "--codec",
 }
 _PHRASES = {
     "give image": "give --image",
@@ -66,11 +67,14 @@ _SMALLER = "ask for a smaller size or fewer frames"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command. Returns: 0; what the subcommand returns, if that is a number; 2 for input that does not fit,
-    with one sentence on stderr; 130 after Ctrl-C."""
+    """Run the command, and print what it returns: a text, or a text and an exit code.
+
+    What libraries print on their own goes to stderr, so that stdout holds the answer alone.
+    Returns: the exit code; 2 for input that does not fit, with one sentence on stderr; 130 after Ctrl-C.
+    """
     act, options = _parse(sys.argv[1:] if argv is None else argv)
     try:
-        with _log_on_stderr(), _clean_up_when_terminated():
+        with _log_on_stderr(), _clean_up_when_terminated(), redirect_stdout(sys.stderr):
             result = act(options)
     except KeyboardInterrupt:
         return _fail("interrupted; no video was written", INTERRUPTED)
@@ -79,10 +83,9 @@ def main(argv: list[str] | None = None) -> int:
         if sentence is None:
             raise
         return _fail(sentence)
-    if isinstance(result, int):
-        return result
-    print(result)
-    return 0
+    text, code = result if isinstance(result, tuple) else (result, 0)
+    print(text)
+    return code
 
 
 def _parse(argv: list[str]) -> tuple[Callable[[Namespace], object], Namespace]:

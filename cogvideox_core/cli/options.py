@@ -11,7 +11,7 @@ from ..models.vae.tiling import TILING_CHOICES
 from ..pipeline.request import Request
 from ..sampling.samplers import SAMPLERS
 from ..videos.background import WHITE
-from ..videos.film_writers import DEFAULT_CRF
+from ..videos.film_writers import DEFAULT_CRF, WEBM_CODECS
 from ..videos.frame_times import EVERY_FRAME, MODELS_RATE, Rate
 from ..videos.video_files import check_fps
 from ..weights.places.listing import Kind
@@ -38,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=DEFAULT_CRF,
         help=f"quality of mp4 and webm, 0 (best) to 51 (smallest) (default: {DEFAULT_CRF})",
     )
+    add("--codec", choices=WEBM_CODECS, help="of webm (default: vp9; av1 is smaller)")
     _add_model(parser.add_argument_group("model"), prompt)
     _add_video(parser.add_argument_group("video"))
     _add_sampling(parser.add_argument_group("sampling"))

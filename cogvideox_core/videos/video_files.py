@@ -26,6 +26,7 @@ from .film_writers import (
     BEST_CRF,
     DEFAULT_CRF,
     SOUND_CHANNELS,
+    WEBM_CODECS,
     WORST_CRF,
     Sound,
     Target,
@@ -61,6 +62,7 @@ class Format:
         even: whether width and height have to be even.
         sound: whether it can have any.
         most_fps: frames per second that players obey.
+        codecs: that can be chosen; the first one is taken where none is.
     """
 
     name: str
@@ -68,16 +70,16 @@ class Format:
     even: bool = False
     sound: bool = False
     most_fps: int = 1000
+    codecs: tuple[str, ...] = ()
 
 
 FORMATS = {
     ".mp4": Format("an mp4", mp4_file, even=True, sound=True),
-    ".webm": Format("a WebM", webm_file, even=True, sound=True),
+    ".webm": Format("a WebM", webm_file, even=True, sound=True, codecs=WEBM_CODECS),
     ".gif": Format("a GIF", gif_file, most_fps=50),
     ".webp": Format("a WebP", webp_file),
     ".png": Format("a PNG", png_files),
 }
-_KINDS = "videos are written as .mp4, .webm, .gif or .webp, or as PNG files, named as a folder or as {numbered}"
 
 
 def write_video(
@@ -87,22 +89,24 @@ def write_video(
     metadata: dict[str, Any] | None = None,
     *,
     crf: int = DEFAULT_CRF,
+    codec: str | None = None,
 ) -> Path:
     """Write a video, in high quality and with BT.709 colours, that holds `metadata` as JSON in its comment.
 
     Args:
-        path: its ending chooses among mp4 (H.264), webm (VP9), gif and webp; a folder, or a name such as
+        path: its ending chooses among mp4 (H.264), webm, gif and webp; a folder, or a name such as
             frame_%05d.png, makes a PNG of every frame. An existing file is replaced once the new one is complete.
         frames: [1, 3, F, H, W] in [0, 1], or chunks of it along F. Chunks are asked for one at a time.
         fps: frames per second.
         metadata: anything JSON can hold; `read_metadata` gives it back.
         crf: of mp4 and webm, 0 (nearly without loss) to 51 (smallest); 17 cannot be told from the frames by eye.
+        codec: of webm, "vp9" (the default) or "av1", which is smaller and plays in fewer places.
     Returns: path; of PNG files, with the %d of their numbers.
     Raises:
         ValueError if the name, the rate or the size does not fit the format, or there is no frame.
         OSError if the file cannot be written. Whatever `frames` raises passes through. No file is left then.
     """
-    return write_frames(path, frames, fps, {COMMENT: metadata or {}}, crf=crf)
+    return write_frames(path, frames, fps, {COMMENT: metadata or {}}, crf=crf, codec=codec)
 
 
 def write_frames(
@@ -112,6 +116,7 @@ def write_frames(
     tags: Tags,
     *,
     crf: int = DEFAULT_CRF,
+    codec: str | None = None,
     sound: Sound | None = None,
 ) -> Path:
     """`write_video` with any tags and with sound, which a format that can have none is written without.
@@ -124,6 +129,7 @@ def write_frames(
     path = check_writable(path)
     check_fps(fps, path)
     check_crf(crf)
+    codec = check_codec(codec, path)
     kind = FORMATS[path.suffix.lower()]
     sound = _sound_for(kind, sound)
     images = _frames(frames, kind)
@@ -132,7 +138,7 @@ def write_frames(
         raise ValueError(f"There is no frame to write to {path}; give [1, 3, F, H, W] with F of 1 or more.")
     rate = Fraction(fps).limit_denominator(_LARGEST_DENOMINATOR)
     with _put_in_place(path) as partial:
-        target = Target(partial, first.shape[1], first.shape[2], rate, tags, crf, sound, path.name)
+        target = Target(partial, first.shape[1], first.shape[2], rate, tags, crf, codec, sound, path.name)
         with ExitStack() as stack:
             with write_errors(path):
                 add = stack.enter_context(kind.writer(target))
@@ -157,7 +163,10 @@ def check_writable(path: str | Path) -> Path:
         raise IsADirectoryError(f"Cannot write {path}: it is a folder; name a file.")
     if path.suffix.lower() not in FORMATS:
         numbered = path.with_name(f"{path.stem}_%05d.png")
-        raise ValueError(f"Cannot write {path}: {_KINDS.format(numbered=numbered)}; use {path.with_suffix('.mp4')}.")
+        raise ValueError(
+            f"Cannot write {path}: videos are written as .mp4, .webm, .gif or .webp, or as PNG files, named as a "
+            f"folder or as {numbered}; use {path.with_suffix('.mp4')}."
+        )
     if path.suffix.lower() == ".png":
         _check_sequence(path)
     folder = path.parent.parent if _makes_folder(path) else path.parent
@@ -192,6 +201,18 @@ def check_crf(crf: int) -> None:
     """Raises: ValueError for what is no quality."""
     if not BEST_CRF <= crf <= WORST_CRF:
         raise ValueError(f"crf={crf}; it is {BEST_CRF} (best) to {WORST_CRF} (smallest); use {DEFAULT_CRF}.")
+
+
+def check_codec(codec: str | None, path: str | Path) -> str:
+    """The codec to write a file of this name with, "" where its format has but one.
+
+    Raises: ValueError for one that the format does not take.
+    """
+    path = Path(path)
+    kind = FORMATS[path.suffix.lower()]
+    if codec is not None and codec not in kind.codecs:
+        raise ValueError(f"codec={codec} for {path.name}; there are {' and '.join(WEBM_CODECS)}, for .webm files only.")
+    return codec or (kind.codecs[0] if kind.codecs else "")
 
 
 @contextmanager

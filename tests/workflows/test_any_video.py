@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ LONGEST = 49  # frames that the demo model is said to take
 
 
 @pytest.mark.parametrize("seed", range(COUNT))
-def test_any_video_is_made_anew_or_refused_in_one_sentence(host: Host, tmp_path: Path, seed: int) -> None:
+def test_any_video_of_the_api_is_made_anew_or_refused(host: Host, tmp_path: Path, seed: int) -> None:
     """One step over the least noise, so that the new video shows the old one."""
     video = drawn(seed)
     source = video.write(tmp_path / f"clip{seed}")

@@ -20,11 +20,15 @@ from ....cogvideox_core.videos.video_files import FORMATS, write_errors, write_f
 
 logger = logging.getLogger("cogvideox")
 
-CHOICES = tuple(ending[1:] for ending in FORMATS)
-"""The formats, as the node names them: mp4, webm, ..."""
+CHOICES = {
+    ending[1:] if codec in (None, *kind.codecs[:1]) else f"{ending[1:]}-{codec}": (ending, codec)
+    for ending, kind in FORMATS.items()
+    for codec in (kind.codecs or (None,))
+}
+"""The formats, as the node names them (mp4, webm, webm-av1, ...), each with the ending of its files and its codec."""
 
 REFERENCE_PREFIX, SHOWN_PREFIX = "CogVideoX/reference", "CogVideoX/shown"
-_PLAYED = ("mp4", "webm")  # what a page plays and can show any frame of
+_PLAYED = (".mp4", ".webm")  # what a page plays and can show any frame of
 _EIGHT_BITS = 8
 _DIGITS = 5  # of the number in the name of a picture
 
@@ -56,6 +60,11 @@ class Saving:
     crf: int = DEFAULT_CRF
     tags: dict[str, Any] | None = None
 
+    @property
+    def ending(self) -> str:
+        """Of the files' names."""
+        return CHOICES[self.format][0]
+
 
 class Saved(NamedTuple):
     """The files of a clip, one or many pictures, and the one that the player plays: the same, or an mp4 of it."""
@@ -67,7 +76,7 @@ class Saved(NamedTuple):
 def check_clip(clip: Clip, format: str) -> None:
     """Raises: ValueError for odd sizes, or sound with other than 1, 2 or 6 channels, where the format takes none."""
     height, width = clip.frames.shape[1:3]
-    kind = FORMATS[f".{format}"]
+    kind = FORMATS[CHOICES[format][0]]
     if kind.even and clip.video is None and (height % 2 or width % 2):
         raise ValueError(
             f"frames of {width}x{height}; {kind.name} takes even sizes; crop or resize them to "
@@ -107,7 +116,7 @@ def save_clip(clip: Clip, saving: Saving) -> Saved:
         files = _save(lambda path: _hand_on(clip.video, path, saving.tags, options), clip, saving)
     else:
         files = _save(lambda path: _encode(clip, path, saving), clip, saving)
-    if saving.format in _PLAYED:
+    if saving.ending in _PLAYED:
         return Saved(files, files[0])
     shown = clip._replace(frames=_even(clip.frames))
     try:
@@ -174,7 +183,8 @@ def _hand_on(video: Any, path: Path, tags: dict[str, Any] | None, options: dict[
 def _encode(clip: Clip, path: Path, saving: Saving) -> None:
     chunks = (frame[None, :, :, :3].movedim(-1, 0)[None] for frame in clip.frames)  # [1, 3, 1, H, W] each
     sound = None if clip.sound is None else Sound(clip.sound["waveform"][0], int(clip.sound["sample_rate"]))
-    write_frames(path, chunks, float(clip.rate), saving.tags or {}, crf=saving.crf, sound=sound)
+    _, codec = CHOICES[saving.format]
+    write_frames(path, chunks, float(clip.rate), saving.tags or {}, crf=saving.crf, codec=codec, sound=sound)
 
 
 def _even(frames: Tensor) -> Tensor:
@@ -198,8 +208,8 @@ def _save(write: Callable[[Path], None], clip: Clip, saving: Saving) -> list[ui.
         ) from error
     folder, name, counter, subfolder, _ = names
     target = Path(folder) / f"{name}_{counter:05}_"
-    if saving.format != "png":
-        target = target.with_name(f"{target.name}.{saving.format}")
+    if saving.ending != ".png":
+        target = target.with_name(f"{target.name}{saving.ending}")
         write(target)
         return [ui.SavedResult(target.name, subfolder, folder_type)]
     write(target / f"%0{_DIGITS}d.png")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cogvideox_core.cli import main as cli
+from cogvideox_core.demo import DEMO_MODEL
 from cogvideox_core.models.shapes import longest
 from cogvideox_core.pipeline.folder import ModelFolder
-from cogvideox_core.demo import DEMO_MODEL
 from cogvideox_core.videos.video_io import read_video
 from tests.support.any_videos import COUNT, assert_shows, drawn
 
@@ -18,7 +18,7 @@ SIDE = 96  # of the demo model's videos, where no size is asked for
 
 
 @pytest.mark.parametrize("seed", range(COUNT))
-def test_any_video_is_made_anew_or_refused_in_one_sentence(
+def test_any_video_of_the_command_is_made_anew_or_refused(
     tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One step over the least noise, so that the new video shows the old one."""

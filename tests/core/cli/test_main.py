@@ -70,3 +70,16 @@ def test_a_subcommand_may_have_an_exit_code_of_its_own(monkeypatch: pytest.Monke
 
     monkeypatch.setitem(file_commands.COMMANDS, "inspect", (lambda parser: None, lambda options: 1))
     assert cli.main(["inspect"]) == 1
+
+
+def test_what_libraries_print_is_no_part_of_the_answer(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cogvideox_core.cli import file_commands
+
+    def talking(options: object) -> tuple[str, int]:
+        print("a library greets")
+        return "the answer", 1
+
+    monkeypatch.setitem(file_commands.COMMANDS, "inspect", (lambda parser: None, talking))
+    assert cli.main(["inspect"]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("the answer\n", "a library greets\n")

@@ -20,6 +20,7 @@ from torch import Tensor
 from cogvideox_core.training.demo_world.world import make_scene, render
 from cogvideox_core.videos.film_writers import Sound
 from cogvideox_core.videos.video_files import (
+    check_codec,
     check_crf,
     check_fps,
     check_writable,
@@ -69,10 +70,10 @@ def test_mp4_decodes_to_the_frames_size_rate_and_format_it_was_given(tmp_path: P
     assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
 
 
-@pytest.mark.parametrize("name", ["out.mp4", "out.webm"])
-def test_colours_survive_and_are_tagged(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "codec"), [("out.mp4", None), ("out.webm", None), ("out.webm", "av1")])
+def test_colours_survive_and_are_tagged(tmp_path: Path, name: str, codec: str | None) -> None:
     video = moving_picture()
-    frames, _ = read_video(write_video(tmp_path / name, video, 8))
+    frames, _ = read_video(write_video(tmp_path / name, video, 8, codec=codec))
     assert psnr(frames, video) > 44
     with av.open(str(tmp_path / name)) as container:
         next(container.decode(video=0))
@@ -227,11 +228,14 @@ def test_a_larger_crf_makes_a_smaller_file(tmp_path: Path, ending: str) -> None:
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > 1.4 * sizes[2]
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".webm"])
-def test_webm_is_about_as_good_as_mp4(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("codec", ["vp9", "av1"])
+def test_webm_is_about_as_good_as_mp4(tmp_path: Path, codec: str) -> None:
     grey = torch.rand(1, 9, 64, 64, generator=torch.Generator().manual_seed(0))
     noise = torch.nn.functional.interpolate(grey, scale_factor=4, mode="bilinear").expand(3, -1, -1, -1)[None]
-    assert psnr(read_video(write_video(tmp_path / f"out{ending}", noise, 8))[0], noise) > 35
+    path = write_video(tmp_path / "out.webm", noise, 8, codec=codec)
+    assert psnr(read_video(path)[0], noise) > 35
+    with av.open(str(path)) as container:
+        assert codec in container.streams.video[0].codec_context.name.replace("libdav1d", "av1")
 
 
 @pytest.mark.parametrize("size", [(33, 47), (1, 1)])
@@ -367,6 +371,16 @@ def test_a_gif_is_not_faster_than_players_show_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fps=60; players show at most 50 frames per second of a GIF; use mp4"):
         write_video(tmp_path / "out.gif", moving_picture(2), 60)
     assert decoded(write_video(tmp_path / "out.gif", moving_picture(2), 50))[1] == [0.02, 0.02]
+
+
+@pytest.mark.parametrize(("name", "codec"), [("out.mp4", "av1"), ("out.webm", "h265"), ("out.gif", "vp9")])
+def test_other_codecs_are_refused(tmp_path: Path, name: str, codec: str) -> None:
+    told = f"codec={codec} for {name}; there are vp9 and av1, for .webm files only"
+    with pytest.raises(ValueError, match=told):
+        check_codec(codec, name)
+    with pytest.raises(ValueError, match=told):
+        write_video(tmp_path / name, moving_picture(1), 8, codec=codec)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("crf", [-1, 52])

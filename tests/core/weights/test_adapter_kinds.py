@@ -16,7 +16,7 @@ from cogvideox_core.weights.adapter_scales import Scale
 from cogvideox_core.weights.adapters import LoRADelta
 from tests.support.parity import assert_parity
 
-OLDER = json.loads((Path(__file__).parents[2] / "golden" / "older_peft.json").read_text())
+OLDER = json.loads((Path(__file__).parents[2] / "golden" / "adapters" / "older_peft.json").read_text())
 
 
 def made(tensors: dict[str, Tensor], alpha: float | None = None, **settings: Any) -> LayerAdapter:
@@ -25,7 +25,7 @@ def made(tensors: dict[str, Tensor], alpha: float | None = None, **settings: Any
 
 @pytest.mark.parametrize("row", OLDER)
 def test_rotations_of_an_older_peft(row: str) -> None:
-    """Made by tests/golden/make_older_peft.py with these versions of PEFT."""
+    """Made by tests/golden/adapters/make_older_peft.py with these versions of PEFT."""
     golden = OLDER[row]
     found = made({key: torch.tensor(value) for key, value in golden["tensors"].items()})
     before, after = torch.tensor(golden["before"]), torch.tensor(golden["after"])

@@ -1,8 +1,8 @@
 """Write what OFT of PEFT before 0.16 made of a layer: its tensors, the weight before and after, as older_peft.json.
 
     pip install --no-deps --target 0.13 peft==0.13.2 && pip install --no-deps --target 0.15 peft==0.15.2
-    PYTHONPATH=0.13 python tests/golden/make_older_peft.py
-    PYTHONPATH=0.15 python tests/golden/make_older_peft.py
+    PYTHONPATH=0.13 python tests/golden/adapters/make_older_peft.py
+    PYTHONPATH=0.15 python tests/golden/adapters/make_older_peft.py
 
 Each run adds the rows of the PEFT that is imported.
 """
