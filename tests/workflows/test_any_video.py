@@ -23,6 +23,7 @@ def test_any_video_of_the_api_is_made_anew_or_refused(host: Host, tmp_path: Path
     how = {"video_fps": video.rate, "image_fit": video.fit, "tiling": "auto"}
     graph = {
         **loaders("demo"),
+        "model": node("CogVideoXLoadModel", model_name="demo/text-to-video"),
         "video": node("LoadVideo", file=host.upload_image(source, source.name)),
         "encode": node("CogVideoXVAEEncode", video=["video", 0], vae=["vae", 0], model=["model", 0], **size, **how),
         "sampler": sampler(latent_image=["encode", 0], steps=50, cfg=1.0, denoise=0.02),
