@@ -87,7 +87,7 @@ class Linear(TakesDeltas, nn.Linear):
 
     def gelu(self, input: Tensor) -> Tensor:
         """The tanh approximation of GELU of the product, without deltas; [..., in_features] -> [..., out_features]."""
-        if _fits_onednn(input, self.weight) and _is_faster_in_onednn(input, self):
+        if _fits_onednn(input, self.weight) and _is_faster_in_onednn(input, self, gelu=True):
             return onednn_linear(input, self.weight, self.bias, gelu=True)
         if input.is_cuda and self.bias is not None and kernel_weights(self, input):
             return addmm_gelu(input.flatten(0, -2), self.weight, self.bias).unflatten(0, input.shape[:-1])
@@ -141,19 +141,27 @@ def fits_onednn_conv(x: Tensor) -> bool:
     return on_cpu and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling()
 
 
-def _is_faster_in_onednn(x: Tensor, layer: nn.Linear) -> bool:
-    """Whether oneDNN multiplies x [..., K] faster than PyTorch by itself; in bfloat16 that asks oneDNN, too."""
+def _is_faster_in_onednn(x: Tensor, layer: nn.Linear, *, gelu: bool = False) -> bool:
+    """Whether oneDNN multiplies x [..., K] faster than PyTorch by itself; in bfloat16 that asks oneDNN, too.
+
+    With a GELU it may be the faster one where it is not without, since PyTorch makes a pass over the result for it.
+    """
     if x.dtype != torch.float32:
         return True
     products = x.numel() * layer.out_features
     side = _SMALL_EXAMPLE if products < _SMALL_EXAMPLE * _LARGE_EXAMPLE**2 else _LARGE_EXAMPLE
-    return fastest(f"products in float32, {side} rows", partial(_ways, side), "onednn") == "onednn"
+    question = f"products {'and GELU ' if gelu else ''}in float32, {side} rows"
+    return fastest(question, partial(_ways, side, gelu), "onednn") == "onednn"
 
 
-def _ways(side: int) -> Ways:
+def _ways(side: int, gelu: bool) -> Ways:
     """oneDNN and PyTorch's own choice, on an example with so many rows and columns."""
     x, weight = torch.randn(2, side, side, generator=torch.Generator().manual_seed(0))
-    return {"onednn": partial(onednn_linear, x, weight, None), "pytorch": partial(F.linear, x, weight)}
+    product = partial(F.linear, x, weight)
+    return {
+        "onednn": partial(onednn_linear, x, weight, None, gelu=gelu),
+        "pytorch": (lambda: F.gelu(product(), approximate="tanh")) if gelu else product,
+    }
 
 
 def _fits_onednn(x: Tensor, weight: Tensor) -> bool:

@@ -97,7 +97,8 @@ def test_every_choice_of_the_core_can_be_measured() -> None:
     pairs = [
         cpu_attention._ways(torch.float32),
         cpu_attention._ways(torch.bfloat16),
-        layers._ways(256),
+        layers._ways(256, False),
+        layers._ways(256, True),
         winograd._ways(64, 96),
     ]
     for one in pairs:
