@@ -25,6 +25,8 @@ class PackedClips(NamedTuple):
     video: int
 
 
+_ROWS = 512  # tokens whose heads are computed at a time on a CPU
+
 Packing = Sequence[PackedClips]
 """What packed rows hold: text tokens of all clips [1, sum(count * text), D], video tokens likewise, a temb per clip."""
 
@@ -67,8 +69,15 @@ def normed_heads(norm: Any, x: Tensor, rotary: Rotary | None) -> Tensor:
     weights = _weights_for_kernel(norm, x)
     if weights is not None and x.is_contiguous() and x.shape[-1] & (x.shape[-1] - 1) == 0:
         return _kernels().normed_heads(x, *weights, rotary, norm.eps)
-    normed = norm(x)
-    return normed if rotary is None else apply_rotary(normed, rotary)
+    if rotary is None:
+        return norm(x)
+    in_parts = x.device.type == "cpu" and x.shape[1] > _ROWS
+    if not in_parts or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return apply_rotary(norm(x), rotary)
+    for clip in x.unbind():  # in parts that stay in the cache, into memory that is there already
+        for part, *angles in zip(*(whole.split(_ROWS) for whole in (clip, *rotary)), strict=True):
+            part.copy_(apply_rotary(norm(part[None]), (angles[0], angles[1]))[0])
+    return x
 
 
 def per_token(modulation: Tensor, packing: Packing | None, part: Literal["text", "video"]) -> Tensor:

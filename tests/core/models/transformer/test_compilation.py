@@ -28,6 +28,7 @@ from tests.support.lora_forms import ALL, pairs_of, peft
 from tests.support.parity import assert_parity, relative_difference
 
 BOUND = 1e-5
+LEVELS_BOUND = 2e-3  # in int8, where what float32 rounds otherwise may come to the next of 255 levels
 CPU = torch.device("cpu")
 
 
@@ -90,6 +91,7 @@ def test_a_schedule_of_about_as_many_steps_takes_the_same_block(toy: Path, count
 @pytest.mark.parametrize("small", [False, True], ids=["float32", "int8"])
 def test_loras_come_and_go(small: bool, toy: Path, tmp_path: Path, counter: CompileCounterWithBackend) -> None:
     """torch.compile does not look at hooks, and one compiled block serves for all: neither may mix LoRAs up."""
+    bound = LEVELS_BOUND if small else BOUND
     plain, compiled = (load_transformer(toy, dtype="float32") for _ in range(2))
     files = [
         peft("transformer.")(pairs_of(plain, ALL, seed=seed), tmp_path / f"{seed}.safetensors") for seed in range(2)
@@ -99,17 +101,17 @@ def test_loras_come_and_go(small: bool, toy: Path, tmp_path: Path, counter: Comp
         quantize_model(compiled, "int8")
     compile_blocks(compiled, backend=counter, fullgraph=True)
     without = step(plain)
-    assert_parity(step(compiled), without, BOUND, "without a LoRA")
+    assert_parity(step(compiled), without, bound, "without a LoRA")
     loras = [[load_lora(model, file) for model in (plain, compiled)] for file in files]
     assert relative_difference(step(plain), without) > 0.01
-    assert_parity(step(compiled), step(plain), BOUND, "two LoRAs")
+    assert_parity(step(compiled), step(plain), bound, "two LoRAs")
     for lora in loras[0]:
         lora.strength = 0.3
-    assert_parity(step(compiled), step(plain), BOUND, "another strength")
+    assert_parity(step(compiled), step(plain), bound, "another strength")
     for pair in loras:
         for lora in pair:
             lora.remove()
-    assert_parity(step(compiled), without, BOUND, "without them again")
+    assert_parity(step(compiled), without, bound, "without them again")
 
 
 def test_adapters_that_change_weights_compile_too(
