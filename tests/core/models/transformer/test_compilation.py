@@ -28,7 +28,7 @@ from tests.support.lora_forms import ALL, pairs_of, peft
 from tests.support.parity import assert_parity, relative_difference
 
 BOUND = 1e-5
-LEVELS_BOUND = 2e-3  # in int8, where what float32 rounds otherwise may come to the next of 255 levels
+LEVELS_BOUND = 4e-3  # in int8, where what float32 rounds otherwise may come to the next of 255 levels
 CPU = torch.device("cpu")
 
 
