@@ -1,9 +1,9 @@
 """Which tests run, and fixtures: a running ComfyUI (`host`, `start_host`), its canvas in Chromium (`canvas`,
 `open_canvas`), the pack imported into this process (`pack`), official weights (`official_weights`).
 
-Bare `pytest` runs the tests that need nothing but Python packages and little time. Each tier of TIERS is asked for with
-the option of its name; `tests/run_all.py` asks for all. Tests get the marks of most tiers from the fixtures they use;
-slow are those that tests/slow.py lists.
+Bare `pytest` runs the tests that need nothing but Python packages and little time, shared among
+processes. Each tier of TIERS is asked for with the option of its name; `tests/run_all.py` asks for all. Tests get the
+marks of most tiers from the fixtures they use; slow are those that tests/slow.py lists.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ FIXTURES_OF_TIERS = {
 }
 NOT_RUN = pytest.StashKey[Counter[str]]()
 STARTED = pytest.StashKey[float]()
+MOST_PROCESSES = 4  # of a bare run; each imports PyTorch, and its tests compute in one thread
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,6 +65,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STARTED] = time.monotonic()
     for tier, needs in TIERS.items():
         config.addinivalue_line("markers", f"{tier}: needs {needs}; runs with --{tier}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Let pytest-xdist share a bare run among processes, where it is installed and nobody says how many."""
+    if is_bare(config) and getattr(config.option, "numprocesses", 0) is None and not hasattr(config, "workerinput"):
+        config.option.numprocesses = min(MOST_PROCESSES, os.cpu_count() or 1)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -120,6 +128,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Leave the time of a whole bare run for tests/figures.py: by the clock, and of the processor."""
+    if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist
+        session.config.workeroutput["not_run"] = dict(session.config.stash[NOT_RUN])
+        return
     whole = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldfail
     if not whole or not is_bare(session.config):
         return
@@ -131,6 +142,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     }
     BARE_SECONDS.parent.mkdir(parents=True, exist_ok=True)
     BARE_SECONDS.write_text(json.dumps(taken), encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a process of pytest-xdist left out; all of them leave out the same."""
+    node.config.stash[NOT_RUN] = Counter(node.workeroutput["not_run"])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -136,12 +136,12 @@ def _has_tests(path: Path) -> bool:
 
 
 def bare_time() -> Figure | None:
-    """The time of the last whole run of bare `pytest`: its own and its children's on the processor; None before one."""
+    """The time of the last whole run of bare `pytest`, by the clock; None before one."""
     if not BARE_SECONDS.is_file():
         return None
     taken = json.loads(BARE_SECONDS.read_text(encoding="utf-8"))
-    places = [f"{taken['wall']:.0f} s by the clock, {taken['tests']} tests"]
-    return Figure("bare pytest", round(taken["processor"]), 120, places, unit=" s")
+    places = [f"{taken['processor']:.0f} s of the processor, {taken['tests']} tests"]
+    return Figure("bare pytest", round(taken["wall"]), 120, places, unit=" s")
 
 
 def main(arguments: list[str] | None = None) -> int:

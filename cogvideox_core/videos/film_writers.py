@@ -57,7 +57,7 @@ class Target:
         rate: frames per second.
         tags: what the file says about itself.
         crf: how much mp4 and webm may lose, 0 to 51: less is better, and larger.
-        codec: of webm: "vp9" or "av1".
+        codec: of webm: "vp9" (where it is empty) or "av1".
         name: how the files of a sequence are named, with %d or %05d for the number, which counts from 1.
     """
 
@@ -119,7 +119,7 @@ def mp4_file(target: Target) -> AbstractContextManager[Add]:
 def webm_file(target: Target) -> AbstractContextManager[Add]:
     """A WebM: VP9 or AV1, and Opus for sound."""
     os.environ.setdefault("SVT_LOG", _ERRORS_ONLY)
-    return _coded_file(target, _WEBM[target.codec])
+    return _coded_file(target, _WEBM[target.codec or WEBM_CODECS[0]])
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -82,6 +82,16 @@ FORMATS = {
 }
 
 
+class Encoding(NamedTuple):
+    """How mp4 and webm are encoded; `write_video` says what the values are."""
+
+    crf: int = DEFAULT_CRF
+    codec: str | None = None
+
+
+AS_USUAL = Encoding()
+
+
 def write_video(
     path: str | Path,
     frames: Tensor | Iterable[Tensor],
@@ -106,7 +116,7 @@ def write_video(
         ValueError if the name, the rate or the size does not fit the format, or there is no frame.
         OSError if the file cannot be written. Whatever `frames` raises passes through. No file is left then.
     """
-    return write_frames(path, frames, fps, {COMMENT: metadata or {}}, crf=crf, codec=codec)
+    return write_frames(path, frames, fps, {COMMENT: metadata or {}}, Encoding(crf, codec))
 
 
 def write_frames(
@@ -114,9 +124,7 @@ def write_frames(
     frames: Tensor | Iterable[Tensor],
     fps: float,
     tags: Tags,
-    *,
-    crf: int = DEFAULT_CRF,
-    codec: str | None = None,
+    encoding: Encoding = AS_USUAL,
     sound: Sound | None = None,
 ) -> Path:
     """`write_video` with any tags and with sound, which a format that can have none is written without.
@@ -128,8 +136,8 @@ def write_frames(
     """
     path = check_writable(path)
     check_fps(fps, path)
-    check_crf(crf)
-    codec = check_codec(codec, path)
+    check_crf(encoding.crf)
+    codec = check_codec(encoding.codec, path)
     kind = FORMATS[path.suffix.lower()]
     sound = _sound_for(kind, sound)
     images = _frames(frames, kind)
@@ -138,7 +146,7 @@ def write_frames(
         raise ValueError(f"There is no frame to write to {path}; give [1, 3, F, H, W] with F of 1 or more.")
     rate = Fraction(fps).limit_denominator(_LARGEST_DENOMINATOR)
     with _put_in_place(path) as partial:
-        target = Target(partial, first.shape[1], first.shape[2], rate, tags, crf, codec, sound, path.name)
+        target = Target(partial, first.shape[1], first.shape[2], rate, tags, encoding.crf, codec, sound, path.name)
         with ExitStack() as stack:
             with write_errors(path):
                 add = stack.enter_context(kind.writer(target))
@@ -211,7 +219,7 @@ def check_codec(codec: str | None, path: str | Path) -> str:
     path = Path(path)
     kind = FORMATS[path.suffix.lower()]
     if codec is not None and codec not in kind.codecs:
-        raise ValueError(f"codec={codec} for {path.name}; there are {' and '.join(WEBM_CODECS)}, for .webm files only.")
+        raise ValueError(f"codec={codec} for {path.name}; there are {', '.join(WEBM_CODECS)}, for .webm files only.")
     return codec or (kind.codecs[0] if kind.codecs else "")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ....cogvideox_core.videos.film_writers import DEFAULT_CRF, SOUND_CHANNELS, Sound
-from ....cogvideox_core.videos.video_files import FORMATS, write_errors, write_frames
+from ....cogvideox_core.videos.video_files import FORMATS, Encoding, write_errors, write_frames
 
 logger = logging.getLogger("cogvideox")
 
@@ -183,8 +183,8 @@ def _hand_on(video: Any, path: Path, tags: dict[str, Any] | None, options: dict[
 def _encode(clip: Clip, path: Path, saving: Saving) -> None:
     chunks = (frame[None, :, :, :3].movedim(-1, 0)[None] for frame in clip.frames)  # [1, 3, 1, H, W] each
     sound = None if clip.sound is None else Sound(clip.sound["waveform"][0], int(clip.sound["sample_rate"]))
-    _, codec = CHOICES[saving.format]
-    write_frames(path, chunks, float(clip.rate), saving.tags or {}, crf=saving.crf, codec=codec, sound=sound)
+    encoding = Encoding(saving.crf, CHOICES[saving.format][1])
+    write_frames(path, chunks, float(clip.rate), saving.tags or {}, encoding, sound)
 
 
 def _even(frames: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ every_model = pytest.mark.parametrize(
 
 def row(capsys: Captured, *arguments: str | Path, code: int) -> dict[str, str]:
     """What the command prints, by the heads of the columns."""
+    capsys.readouterr()  # what libraries print when they are imported, to make the checkpoint
     assert cli.main(["check-weights", *map(str, arguments)]) == code
     head, line, cells = capsys.readouterr().out.splitlines()
     assert set(line) == set("| -")

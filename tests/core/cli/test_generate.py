@@ -652,7 +652,7 @@ def refused(arguments: list[str], message: str, folder: Path, capsys: Captured) 
         ("-o TMP/out.avi", "videos are written as .mp4, .webm, .gif or .webp, or as PNG files"),
         ("-o TMP/out.png", "one PNG holds one frame, so the name needs a number; use"),
         ("-o TMP/out.gif --fps 60", "players show at most 50 frames per second of a GIF"),
-        ("-o TMP/out.gif --codec av1", "--codec av1 for out.gif; there are vp9 and av1, for .webm files only"),
+        ("-o TMP/out.gif --codec av1", "--codec av1 for out.gif; there are vp9, av1, for .webm files only"),
         ("--crf 60", "crf=60; it is 0 (best) to 51 (smallest)"),
         ("-o TMP/absent/out.mp4", "absent; make it first"),
         ("--model TMP/absent", "absent does not exist"),

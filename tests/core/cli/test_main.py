@@ -65,13 +65,6 @@ def test_what_does_not_fit_is_one_sentence_and_exit_code_2(
         cli.main(["inspect", "--traceback"])
 
 
-def test_a_subcommand_may_have_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cogvideox_core.cli import file_commands
-
-    monkeypatch.setitem(file_commands.COMMANDS, "inspect", (lambda parser: None, lambda options: 1))
-    assert cli.main(["inspect"]) == 1
-
-
 def test_what_libraries_print_is_no_part_of_the_answer(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     from cogvideox_core.cli import file_commands
 

@@ -375,7 +375,7 @@ def test_a_gif_is_not_faster_than_players_show_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "codec"), [("out.mp4", "av1"), ("out.webm", "h265"), ("out.gif", "vp9")])
 def test_other_codecs_are_refused(tmp_path: Path, name: str, codec: str) -> None:
-    told = f"codec={codec} for {name}; there are vp9 and av1, for .webm files only"
+    told = f"codec={codec} for {name}; there are vp9, av1, for .webm files only"
     with pytest.raises(ValueError, match=told):
         check_codec(codec, name)
     with pytest.raises(ValueError, match=told):
