@@ -128,8 +128,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Leave the time of a whole bare run for tests/figures.py: by the clock, and of the processor."""
-    if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist
-        session.config.workeroutput["not_run"] = dict(session.config.stash[NOT_RUN])
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:  # this is a process of pytest-xdist
+        output["not_run"] = dict(session.config.stash.get(NOT_RUN, Counter()))
         return
     whole = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not session.shouldfail
     if not whole or not is_bare(session.config):
