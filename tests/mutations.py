@@ -44,6 +44,7 @@ LAYERS = "tests/core/kernels/test_layers.py"
 CPU_ATTENTION = "tests/core/kernels/test_cpu_attention.py"
 ATTENTION = "tests/core/models/transformer/test_attention.py"
 STREAMING = "tests/core/pipeline/test_offload.py"
+BLOCK_OPS = "tests/core/models/transformer/test_block_ops.py"
 COMPILATION = "tests/core/models/transformer/test_compilation.py"
 KERNELS = "tests/core/kernels/test_triton_tokens.py"
 TRITON_TRIAL = "tests/core/kernels/test_triton_trial.py"
@@ -194,6 +195,7 @@ MUTATIONS = [
         f"{CORE}/videos/film_writers.py", "**coding.video_options, **_COLOUR", "**coding.video_options", VIDEO_FILES
     ),
     Mutation(f"{CORE}/videos/film_writers.py", "crf=lambda crf: crf // 2", "crf=lambda crf: crf * 2", VIDEO_FILES),
+    Mutation(f"{CORE}/videos/film_writers.py", "_WEBM[target.codec or WEBM_CODECS[0]]", '_WEBM["vp9"]', VIDEO_FILES),
     Mutation(f"{CORE}/videos/film_writers.py", "math.ceil(seconds * sound.sample_rate)", "None", VIDEO_FILES),
     Mutation(
         f"{CORE}/videos/film_writers.py",
@@ -340,7 +342,15 @@ MUTATIONS = [
     Mutation(f"{CORE}/pipeline/pipeline.py", "yield chunk[:, :, :left]", "yield chunk", RUNS),
     Mutation(f"{TYPES}/lengths.py", "computed_frames(asked, vae) == computed", "True", LENGTHS),
     Mutation(f"{CORE}/models/variants.py", 'or_conditioning="image",', "", RUNS),
-    Mutation(f"{CORE}/models/transformer/positions.py", "odd, sin, value=-1", "odd, sin", TRANSFORMER),
+    Mutation(f"{CORE}/models/transformer/positions.py", "odd, sin, value=-1", "odd, sin", POSITIONS),
+    Mutation(f"{CORE}/models/transformer/positions.py", "complex(cos, sin)", "complex(sin, cos)", POSITIONS),
+    Mutation(f"{CORE}/models/transformer/positions.py", "pairs.contiguous()", "pairs", POSITIONS),
+    Mutation(
+        f"{CORE}/models/transformer/block_ops.py",
+        "for whole in (clip,",
+        "for whole in (x[0],",
+        BLOCK_OPS,
+    ),
     Mutation(
         f"{CORE}/models/transformer/positions.py", "(positions - positions[0]) * axis", "positions * axis", POSITIONS
     ),

@@ -69,10 +69,12 @@ def test_a_row_of_modulation_reaches_every_token_of_its_clip() -> None:
     assert per_token(modulation, None, "text").shape == (3, 1, 1)
 
 
+@pytest.mark.parametrize("tokens", [5, 1100])
 @pytest.mark.parametrize("rotated", [False, True])
 @torch.no_grad()
-def test_heads_are_normed_then_rotated(rotated: bool) -> None:
-    norm, x, angles = LayerNorm(8), drawn(2, 5, 3, 8), drawn(5, 4)
+def test_heads_are_normed_then_rotated(rotated: bool, tokens: int) -> None:
+    """Many of them in parts."""
+    norm, x, angles = LayerNorm(8), drawn(2, tokens, 3, 8), drawn(tokens, 4)
     rotary = (angles.cos(), angles.sin()) if rotated else None
     wanted = norm(x) if rotary is None else apply_rotary(norm(x), rotary)
     assert torch.equal(normed_heads(norm, x.clone(), rotary), wanted)

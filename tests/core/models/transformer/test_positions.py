@@ -154,10 +154,15 @@ def test_scaled_and_shifted_axes_move_every_token_from_the_first_one(config, fir
 
 
 def test_rotation_turns_a_pair_of_channels_by_its_angle() -> None:
+    """In one pass as complex numbers, and as torch.compile and GPUs compute it."""
     quarter = (torch.zeros(1, 2), torch.ones(1, 2))  # cos 0, sin 1: a quarter turn
     x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 1, 1, 4)
     assert apply_rotary(x, quarter).flatten().tolist() == [-2.0, 1.0, -4.0, 3.0]
     assert apply_rotary(x.to(torch.bfloat16), quarter).dtype == torch.bfloat16
+    compiled: Any = torch.compile(apply_rotary, backend="eager", fullgraph=True)
+    assert compiled(x, quarter).flatten().tolist() == [-2.0, 1.0, -4.0, 3.0]
+    across = x.transpose(1, 3).contiguous().transpose(1, 3)  # channels that lie apart in memory
+    assert torch.equal(apply_rotary(across, quarter), apply_rotary(x, quarter))
 
 
 @pytest.mark.parametrize(
