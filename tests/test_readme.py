@@ -55,6 +55,16 @@ def test_speeds_are_those_that_were_measured(name: str):
         assert re.findall(r"\d\.\d\dx", cell) == [ratio(scenes[scene], peer, what) for scene, peer, what in expected]
 
 
+def test_ranges_are_those_of_all_machines():
+    """The machine of performance-cpu.md, and those of machines.md, quiet and beside a neighbour."""
+    text = " ".join(README.split())
+    machines = json.loads((REPO / "docs" / "machines.json").read_text(encoding="utf-8")).values()
+    for scene in ("step", "step-bf16", "decode", "run"):
+        elsewhere = [f"{row[state][scene]['diffusers']:.2f}x" for row in machines for state in ("quiet", "busy")]
+        least, *_, most = sorted([ratio(measured("cpu")[scene], "diffusers", "time"), *elsewhere])
+        assert f"{least} to {most}" in text, scene
+
+
 def test_the_table_of_speeds_has_no_other_row():
     table = README.partition("## How fast")[2].partition("\n## ")[0]
     assert re.findall(r"^\| (.+?) \| .*\d\.\d\dx", table, re.MULTILINE) == list(ROWS)
