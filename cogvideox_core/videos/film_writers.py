@@ -1,8 +1,7 @@
 """Writers of one video each, a context manager per kind of file; entered, one gives a function that takes the frames.
 
 Frames are [3, H, W] in 0 to 1. The file is complete when the context has been left without an error. PyAV writes mp4,
-webm and GIF, since imageio has no public way to set the encoder's quality and colour tags; Pillow writes animated WebP
-and PNG. Both are imported where they are used.
+webm and GIF; Pillow writes animated WebP and PNG. Both are imported where they are used.
 """
 
 from __future__ import annotations

@@ -433,7 +433,7 @@ def test_a_folder_without_permission_is_named_before_the_run() -> None:
     told = run_python("""
         import os, tempfile
         from cogvideox_core.videos.video_files import check_writable, write_video
-        import av, imageio.v3, torch
+        import av, PIL, torch
         folder = tempfile.mkdtemp()
         os.chmod(folder, 0o555)
         if os.getuid() == 0:
