@@ -111,6 +111,7 @@ def contents(page: Canvas) -> tuple[Any, ...]:
         del node["size"]
         if str(node["id"]) == SAMPLER:
             del node["widgets_values"][0]
+            node.get("widgets_values_named", {}).pop("seed", None)  # newer frontends have them by name, too
     return prompt, graph["nodes"], graph["links"]
 
 
