@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .pixels import KB, KR
+
 if TYPE_CHECKING:
     from av import VideoFrame
 
@@ -27,7 +29,7 @@ _BT2020 = _BT2020_PRIMARIES = 9
 _HDR = {16: "PQ", 18: "HLG"}  # transfer functions
 # Red's and blue's share of luma: what a YUV matrix is made of (H.273, table 4).
 _LUMA_SHARES = {
-    1: (0.2126, 0.0722),  # BT.709
+    1: (KR, KB),  # BT.709
     4: (0.30, 0.11),  # FCC
     5: (0.299, 0.114),  # BT.601, 625 lines
     6: (0.299, 0.114),  # BT.601, 525 lines
